@@ -1,0 +1,202 @@
+"""The hooks: what the target layers returned, and the gradient of a score with respect to it."""
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+class ActivationsAndGradients:
+    """Captures the target layers' activations in a forward pass and a score's gradients with respect to them.
+
+    The hooks are registered from construction to `release()` (or until the object is dropped) and do nothing outside
+    a call of this object in the same thread: other forwards of the model leave no trace here, and threads can share
+    one object.
+
+    BaseCAM calls `capture`, `differentiate`, `clear`. On its own, as in grad-cam 1.5, the object is called like the
+    model; run backward on a score of the result, then read `activations` and `gradients`.
+
+    model: run as it is (training mode too). target_layers: modules of it. reshape_transform: makes what a layer
+    returned, and the gradient with respect to it, (N, C, *spatial); without one the first tensor is taken.
+    detach: False leaves activations and gradients in the autograd graph.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Sequence[nn.Module],
+        reshape_transform: Callable | None = None,
+        detach: bool = True,
+    ) -> None:
+        self.model = model
+        self.target_layers = list(dict.fromkeys(target_layers))
+        self.reshape_transform = reshape_transform
+        self.detach = detach
+        self._thread = threading.local()
+        hook = _Hook(self)
+        self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
+        self._finalizer = weakref.finalize(self, _remove, self.handles)
+
+    def capture(self, x: Any, gradients: bool, whole_graph: bool = False) -> Any:
+        """Run the model on `x` and keep what the target layers return. Cost: one forward.
+
+        gradients: prepare for `differentiate`. The graph then starts at the first target layer, so that the part of
+        the model before it costs no more than inference; whole_graph: it starts at the input instead.
+
+        Returns the model's output. Raises RuntimeError after `release()`, ValueError when a target layer did not run.
+        """
+        if not self._finalizer.alive:
+            raise RuntimeError("the hooks were released (at the end of `with`, or by release()): make a new object")
+        recording = self._thread.recording = _Recording(gradients)
+        recording.active = True
+        try:
+            with torch.set_grad_enabled(gradients and whole_graph):
+                outputs = self.model(x)
+        finally:
+            recording.active = False
+        if gradients and not whole_graph and not any(map(_has_gradient, tree_leaves(outputs))):
+            # The layer ran inside a `no_grad` block of the model's own, which switched our gradients off at its end.
+            return self.capture(x, gradients, whole_graph=True)
+        for layer in self.target_layers:
+            if layer not in recording.calls:
+                raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
+        return outputs
+
+    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
+        """Compute `gradients` of the scalar `score` of the captured output. Cost: one backward of the model's tail.
+
+        No `.grad` of the model is written. Returns the gradients with respect to `inputs` (captured with whole_graph).
+        Raises ValueError when the score has no gradient at all, or does not depend on one of the target layers.
+        """
+        if not score.requires_grad:
+            raise ValueError(
+                "no gradient reaches the score: the model computed its output under no_grad or by an operation that "
+                "has no derivative (argmax, non-maximum suppression), or the target detached it. Let the target read "
+                "the model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
+            )
+        captured = list(self._thread.recording.items(self.target_layers))
+        sources = [tensor for _, output in captured for tensor in tree_leaves(output) if _has_gradient(tensor)]
+        found = torch.autograd.grad(score, [*sources, *inputs], allow_unused=True, create_graph=not self.detach)
+        gradient_of = dict(zip(sources, found, strict=False))
+        for layer, output in captured:
+            if all(gradient_of.get(tensor) is None for tensor in _tensors(output)):
+                raise ValueError(f"the score does not depend on target layer {self._name(layer)}: choose an earlier one")
+        self._thread.recording.gradients = [
+            tree_map(lambda leaf: _or_zeros(gradient_of.get(leaf), leaf), output) for _, output in captured
+        ]
+        return list(found[len(sources) :])
+
+    @property
+    def captured_layers(self) -> list[nn.Module]:
+        """The layer of each entry of `activations`: a layer that ran several times occurs as often."""
+        return [layer for layer, _ in self._thread.recording.items(self.target_layers)]
+
+    @property
+    def activations(self) -> list[torch.Tensor]:
+        """The reshaped output (N, C, *spatial) of each call of each target layer, in the order of `target_layers`."""
+        return [self._reshaped(output) for _, output in self._thread.recording.items(self.target_layers)]
+
+    @property
+    def gradients(self) -> list[torch.Tensor | None]:
+        """The score's gradients, one for each of `activations`; None before there was a backward pass."""
+        return [None if output is None else self._reshaped(output) for output in self._thread.recording.gradients]
+
+    def __call__(self, x: Any) -> Any:
+        """Run the model; a later backward from its output fills `gradients`. Cost: one forward with its graph."""
+        outputs = self.capture(x, gradients=torch.is_grad_enabled(), whole_graph=True)
+        recording = self._thread.recording
+        for position, (_, output) in enumerate(recording.items(self.target_layers)):
+            recording.gradients.append(None)
+            for tensor in _tensors(output)[:1]:
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda grad, at=position: recording.gradients.__setitem__(at, grad))
+        return outputs
+
+    def clear(self) -> None:
+        """Forget what was captured in this thread."""
+        self._thread.__dict__.clear()
+
+    def release(self) -> None:
+        """Remove the hooks from the model. The object cannot capture afterwards."""
+        self._finalizer()
+
+    def _keep(self, module: nn.Module, output: Any) -> Any:
+        recording = getattr(self._thread, "recording", None)
+        return recording.keep(module, output) if recording is not None and recording.active else None
+
+    def _reshaped(self, output: Any) -> torch.Tensor:
+        if self.detach:
+            output = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, output)
+        if self.reshape_transform is not None:
+            return self.reshape_transform(output)
+        return _tensors(output)[0]
+
+    def _name(self, layer: nn.Module) -> str:
+        names = [name for name, module in self.model.named_modules() if module is layer]
+        return f"{names[0] if names else '(not a module of the model)'} ({type(layer).__name__})"
+
+
+class _Recording:
+    """What one call captured: the outputs of each target layer, call by call."""
+
+    def __init__(self, gradients: bool) -> None:
+        self.active = False
+        self.with_gradients = gradients
+        self.calls: dict[nn.Module, list[Any]] = {}
+        self.gradients: list[Any] = []
+
+    def keep(self, module: nn.Module, output: Any) -> Any:
+        if self.with_gradients:
+            torch.set_grad_enabled(True)
+        kept = tree_map(self._source, output)
+        self.calls.setdefault(module, []).append(kept)
+        # The model goes on with a copy: an in-place operation behind the layer must not change what was captured.
+        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, kept)
+
+    def items(self, layers: Sequence[nn.Module]) -> list[tuple[nn.Module, Any]]:
+        return [(layer, output) for layer in layers for output in self.calls[layer]]
+
+    def _source(self, leaf: Any) -> Any:
+        """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
+        if not self.with_gradients or not _is_floating(leaf) or leaf.requires_grad:
+            return leaf
+        return leaf.detach().requires_grad_()
+
+
+class _Hook:
+    """A forward hook that neither keeps its owner alive nor keeps the model from being copied or pickled."""
+
+    def __init__(self, owner: ActivationsAndGradients | None) -> None:
+        self.owner = weakref.ref(owner) if owner is not None else lambda: None
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        owner = self.owner()
+        return None if owner is None else owner._keep(module, output)
+
+    def __reduce__(self) -> tuple:
+        return _Hook, (None,)
+
+
+def _remove(handles: list) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(output) if _is_floating(leaf)]
+
+
+def _is_floating(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+
+
+def _has_gradient(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.requires_grad
+
+
+def _or_zeros(gradient: torch.Tensor | None, leaf: Any) -> Any:
+    return torch.zeros_like(leaf) if gradient is None and isinstance(leaf, torch.Tensor) else gradient

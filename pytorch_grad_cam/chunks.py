@@ -1,0 +1,37 @@
+"""Work in chunks that fit into the device's memory."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, description: str) -> torch.Tensor:
+    """The concatenated results of run(start, stop) over 0..total, at most `size` at a time.
+
+    When the device runs out of memory the chunk is halved; the error passes on when a single one does not fit.
+    A progress bar (tqdm, on standard error) appears when it takes longer than five seconds.
+    """
+    from tqdm import tqdm
+
+    results, start = [], 0
+    with tqdm(total=total, desc=description, delay=5, leave=False) as progress:
+        while start < total:
+            stop = min(start + size, total)
+            result = _unless_out_of_memory(run, start, stop)
+            if result is None:
+                size = (stop - start) // 2
+                torch.cuda.empty_cache()
+                continue
+            results.append(result)
+            progress.update(stop - start)
+            start = stop
+    return torch.cat(results)
+
+
+def _unless_out_of_memory(run: Callable[[int, int], torch.Tensor], start: int, stop: int) -> torch.Tensor | None:
+    try:
+        return run(start, stop)
+    except torch.cuda.OutOfMemoryError:
+        if stop - start == 1:
+            raise
+        return None

@@ -1,0 +1,18 @@
+"""Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299)."""
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.principal_component import first_principal_component
+
+
+class EigenCAM(BaseCAM):
+    """The activations' first principal component: what the layer responds to most, for no class in particular.
+
+    Departs from the paper in that the channels are centred first, and in that its sign is a rule: see
+    `principal_component.first_principal_component`.
+    Cost: one forward.
+    """
+
+    uses_gradients = False
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        return first_principal_component(activations)

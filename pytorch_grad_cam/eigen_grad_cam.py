@@ -1,0 +1,15 @@
+"""Eigen-Grad-CAM: Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299) of the activations times their gradients."""
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.principal_component import first_principal_component
+
+
+class EigenGradCAM(BaseCAM):
+    """The first principal component of gradient times activation, which makes Eigen-CAM aware of the class.
+
+    No paper defines it; its sign is that of the sum over the channels, see `first_principal_component`.
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        return first_principal_component(grads * activations)

@@ -1,0 +1,21 @@
+"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391)."""
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.maps import spatial_axes
+
+
+def grad_cam_weights(grads: torch.Tensor) -> torch.Tensor:
+    r"""Eq. 1: $\alpha_k = \frac{1}{Z} \sum_{ij} \partial y / \partial A^k_{ij}$. (N, C, *spatial) to (N, C)."""
+    return grads.mean(spatial_axes(grads))
+
+
+class GradCAM(BaseCAM):
+    r"""Channels weighted by their mean gradient: $L = ReLU(\sum_k \alpha_k A^k)$ (eq. 2).
+
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        return grad_cam_weights(grads)

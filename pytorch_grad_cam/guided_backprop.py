@@ -1,0 +1,73 @@
+"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806)."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.model_state import model_device, undisturbed
+from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
+
+_RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampMinBackward")
+
+
+class GuidedBackpropReLUModel:
+    """The gradient of the score with respect to the image, positive at every rectifier on the way back.
+
+    The rectifiers are found in the autograd graph of the call, so modules and functional ReLUs, in place or not, are
+    all guided, and the model is not touched. A model without rectifiers (GELU, SiLU) gives the plain gradient and
+    a UserWarning that says so.
+
+    device: moves nothing; the model stays where it is. Accepted because grad-cam 1.5 asks for it.
+    """
+
+    def __init__(self, model: nn.Module, device: Any = None) -> None:
+        self.model = model
+        self.device = model_device(model) if device is None else device
+
+    def __call__(self, input_img: torch.Tensor, target_category: Targets = None) -> np.ndarray:
+        """Gradients (*spatial, C) of one image, (N, *spatial, C) of several; float32, signed, on the host.
+
+        input_img: (N, C, *spatial), left as it is. target_category: as the targets of a CAM; None is the highest class.
+        Cost: one forward with its graph, one whole backward.
+        """
+        image = input_img.detach().to(model_device(self.model)).clone().requires_grad_()
+        with undisturbed(self.model), torch.enable_grad():
+            outputs = self.model(image)
+            score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
+            rectifiers = [node for node in _graph(score) if _is_rectifier(node)]
+            if not rectifiers:
+                warnings.warn(
+                    f"{type(self.model).__name__} has no ReLU for guided backpropagation to guide: "
+                    "this is the plain gradient",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            for node in rectifiers:
+                node.register_prehook(lambda gradients: tuple(None if g is None else g.relu() for g in gradients))
+            (gradient,) = torch.autograd.grad(score, image)
+        channels_last = to_array(gradient.float().movedim(1, -1))
+        return channels_last[0] if len(channels_last) == 1 else channels_last
+
+
+def _graph(score: torch.Tensor) -> Iterator[Any]:
+    """Every node of the autograd graph behind a tensor."""
+    seen, ahead = set(), [score.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        ahead.extend(following for following, _ in node.next_functions)
+        yield node
+
+
+def _is_rectifier(node: Any) -> bool:
+    """Whether the operation cuts off at zero: ReLU, threshold and clamp at 0, ReLU6 (a hardtanh from 0)."""
+    if not node.name().startswith(_RECTIFIERS):
+        return False
+    return all(getattr(node, bound, 0) == 0 for bound in ("_saved_min", "_saved_min_val", "_saved_threshold"))

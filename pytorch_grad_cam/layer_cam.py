@@ -1,0 +1,20 @@
+"""LayerCAM (Jiang et al. 2021, IEEE TIP 30, doi:10.1109/TIP.2021.3089943)."""
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+
+
+def layer_cam_weights(grads: torch.Tensor) -> torch.Tensor:
+    r"""Eq. 6: $w^k_{ij} = ReLU(\partial y / \partial A^k_{ij})$, one weight for each channel and position."""
+    return grads.relu()
+
+
+class LayerCAM(BaseCAM):
+    """Each position of each channel weighted by its own positive gradient; sharp also on early layers.
+
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        return layer_cam_weights(grads)

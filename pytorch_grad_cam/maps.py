@@ -1,0 +1,41 @@
+"""Operations on maps of any spatial rank: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def spatial_axes(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The axes behind batch and channel."""
+    return tuple(range(2, tensor.ndim))
+
+
+def over_positions(weights: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
+    """Weights (N, C) or (N, C, *spatial), shaped so that they multiply activations (N, C, *spatial)."""
+    return weights.reshape(*weights.shape, *[1] * (activations.ndim - weights.ndim))
+
+
+def min_max(maps: torch.Tensor) -> torch.Tensor:
+    """Each map of (N, *spatial) scaled to [0, 1], relative to its own range; a constant map becomes zeros."""
+    axes = tuple(range(1, maps.ndim))
+    shifted = maps - maps.amin(axes, keepdim=True)
+    span = shifted.amax(axes, keepdim=True)
+    return shifted / span.masked_fill(span == 0, 1)
+
+
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Maps (N, C, *spatial) linearly interpolated to `size`.
+
+    One rule for every rank: cell i of h covers the pixels from i * H / h to (i + 1) * H / h.
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=False)
+
+
+def full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """float16 and bfloat16 as float32, so that sums over many channels are exact enough; others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

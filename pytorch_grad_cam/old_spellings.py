@@ -1,0 +1,46 @@
+"""The argument names and orders of grad-cam 1.0 to 1.4."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+
+def old_constructor(init: Callable) -> Callable:
+    """Accept `target_layer=` for `target_layers=`, and `use_cuda` as a keyword or as the third positional argument."""
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        if "target_layer" in kwargs:
+            _warn("target_layer=", "target_layers=[layer]")
+            kwargs["target_layers"] = kwargs.pop("target_layer")
+        use_cuda = None
+        if len(args) > 2 and isinstance(args[2], bool):
+            use_cuda, args = args[2], (*args[:2], *args[3:])
+        elif "use_cuda" in kwargs:
+            use_cuda = kwargs.pop("use_cuda")
+        if use_cuda is not None:
+            _warn("use_cuda", "a model that is on its device already")
+        if use_cuda:
+            model = args[0] if args else kwargs["model"]
+            model.cuda()
+        init(self, *args, **kwargs)
+
+    return wrapper
+
+
+def old_call(call: Callable) -> Callable:
+    """Accept `target_category=` for `targets=`."""
+
+    @functools.wraps(call)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "target_category" in kwargs:
+            _warn("target_category=", "targets=")
+            kwargs["targets"] = kwargs.pop("target_category")
+        return call(self, *args, **kwargs)
+
+    return wrapper
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} is the spelling of grad-cam before 1.5; pass {new}", DeprecationWarning, stacklevel=3)

@@ -1,0 +1,167 @@
+"""Run a model again from a layer on."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+
+class PartialForward:
+    """Re-runs the part of a model behind `layer`, with other outputs of that layer.
+
+    One forward records what the outermost modules that finished before `layer` returned. When the model is run again
+    they return that, without computing, so only the tail and the glue between modules is computed. All of it happens
+    in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
+
+    `outputs` and `layer_output` (the layer's first tensor, (N, ...)) are those of the recording forward.
+    Where a model does something that the replica cannot follow (found out by one comparison with a whole forward,
+    see `follows`), `whole=True` runs all of the model and exchanges the layer's output by a hook.
+
+    Cost of the constructor: one forward. Raises ValueError when the layer does not run.
+    """
+
+    def __init__(self, model: nn.Module, layer: nn.Module, x: torch.Tensor) -> None:
+        self.model, self.layer, self.x = model, layer, x
+        self._replicas = _replicate(model)
+        self._recorded: dict[nn.Module, list[Any]] = {}
+        self.outputs = self._record()
+        self.layer_output = next(leaf for leaf in tree_leaves(self._layer_tree) if isinstance(leaf, torch.Tensor))
+
+    def __call__(self, sample: int, rows: int, replace: Callable, whole: bool = False) -> Any:
+        """The model's output for `rows` copies of one sample, its layer returning what `replace(output)` gives.
+
+        replace: from the layer's output, expanded to `rows`, to another of the same shape.
+        """
+        x = self._expanded(self.x, sample, rows)
+        if whole:
+            return self._run_whole(x, replace)
+        layer_tree = self._expanded(self._layer_tree, sample, rows)
+        self._sample, self._rows = sample, rows
+        self._replacement = _with_first_tensor(layer_tree, replace)
+        self._calls: Counter[nn.Module] = Counter()
+        return self._replicas[self.model](x)
+
+    def follows(self) -> bool:
+        """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
+
+        def half_zero(output: torch.Tensor) -> torch.Tensor:
+            return torch.cat([output[:1], torch.zeros_like(output[1:])])
+
+        expected = tree_leaves(self(0, 2, half_zero, whole=True))
+        versions = [tensor._version for tensor in self._recorded_tensors()]
+        try:
+            found = tree_leaves(self(0, 2, half_zero))
+        except Exception:
+            # Whatever the partial run stumbled over, the whole one works: it gave `expected`.
+            return False
+        untouched = versions == [tensor._version for tensor in self._recorded_tensors()]
+        return untouched and all(
+            torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * b.float().abs().max().item())
+            for a, b in zip(found, expected, strict=True)
+            if isinstance(a, torch.Tensor)
+        )
+
+    def _record(self) -> Any:
+        """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
+        finished: list[tuple[nn.Module, Any]] = []
+        reached = False
+
+        def recorder(module: nn.Module, forward: Callable) -> Callable:
+            def recorded(*args: Any, **kwargs: Any) -> Any:
+                nonlocal reached
+                if reached:
+                    return forward(*args, **kwargs)
+                mark = len(finished)
+                output = forward(*args, **kwargs)
+                if not reached:
+                    del finished[mark:]  # what ran inside this module
+                    finished.append((module, output))
+                    reached = module is self.layer
+                if module is self.layer:
+                    # The model goes on with a copy: an operation in place must not change what is kept.
+                    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, output)
+                return output
+
+            return recorded
+
+        forwards = {module: replica.forward for module, replica in self._replicas.items()}
+        for module, forward in forwards.items():
+            self._replicas[module].__dict__["forward"] = recorder(module, forward)
+        outputs = self._replicas[self.model](self.x)
+        if not reached:
+            raise ValueError(f"target layer {type(self.layer).__name__} did not run when the model was called")
+        _, self._layer_tree = finished.pop()
+        for module, output in finished:
+            self._recorded.setdefault(module, []).append(output)
+        for module, forward in forwards.items():
+            self._replicas[module].__dict__["forward"] = self._replayer(module, forward)
+        return outputs
+
+    def _replayer(self, module: nn.Module, forward: Callable) -> Callable:
+        recorded = self._recorded.get(module, [])
+        if not recorded and module is not self.layer:
+            return forward
+
+        def replayed(*args: Any, **kwargs: Any) -> Any:
+            call = self._calls[module]
+            self._calls[module] += 1
+            if module is self.layer and call == 0:
+                return self._replacement
+            if call < len(recorded):
+                return self._expanded(recorded[call], self._sample, self._rows)
+            return forward(*args, **kwargs)
+
+        return replayed
+
+    def _run_whole(self, x: torch.Tensor, replace: Callable) -> Any:
+        caller, pending = threading.get_ident(), True
+
+        def exchange(module: nn.Module, inputs: Any, output: Any) -> Any:
+            nonlocal pending
+            if not pending or threading.get_ident() != caller:
+                return None
+            pending = False
+            return _with_first_tensor(output, replace)
+
+        handle = self.layer.register_forward_hook(exchange)
+        try:
+            return self.model(x)
+        finally:
+            handle.remove()
+
+    def _expanded(self, tree: Any, sample: int, rows: int) -> Any:
+        """`rows` views of one sample in each tensor that has the batch as its first axis; others as they are."""
+
+        def expand(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or len(leaf) != len(self.x):
+                return leaf
+            return leaf[sample : sample + 1].expand(rows, *leaf.shape[1:])
+
+        return tree_map(expand, tree)
+
+    def _recorded_tensors(self) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
+
+
+def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """A shallow copy of each module, wired like the model: the parameters and hooks are shared, the modules are not."""
+    replicas = {}
+    for module in model.modules():
+        replica = type(module).__new__(type(module))
+        replica.__dict__.update(module.__dict__)
+        replicas[module] = replica
+    for module, replica in replicas.items():
+        children = {name: None if child is None else replicas[child] for name, child in module._modules.items()}
+        replica.__dict__["_modules"] = children
+    return replicas
+
+
+def _with_first_tensor(tree: Any, replace: Callable) -> Any:
+    leaves, structure = tree_flatten(tree)
+    first = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+    leaves[first] = replace(leaves[first])
+    return tree_unflatten(leaves, structure)

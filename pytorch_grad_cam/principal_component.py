@@ -1,0 +1,55 @@
+"""The projection of activations on their first principal component, batched and without an SVD."""
+
+import torch
+
+_MOST_SQUARINGS = 24
+_RANK_ONE = 1e-6
+
+
+def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
+    """Each position of (N, C, *spatial) projected on the image's first principal axis in channel space.
+
+    The channels are centred over the positions, then M = U S V^T, and the projection is M v1 = s1 u1 (Eigen-CAM,
+    Muhammad & Yeasin 2020, section 3). Computed from the Gram matrix of the smaller side, whose dominant
+    eigenvector comes by repeated squaring: no LAPACK, the same on every device.
+
+    Sign: a singular vector has none. The one returned is that which agrees with the sum over the channels (the sum of
+    their products is positive): more activation, more evidence. Where that product is zero, as computed.
+
+    Returns (N, *spatial), zeros where the activations do not vary. Cost: O(P C min(P, C)) for P positions.
+    """
+    matrix = activations.flatten(2).mT
+    matrix = matrix - matrix.mean(1, keepdim=True)
+    if matrix.shape[1] <= matrix.shape[2]:
+        u = _dominant_eigenvector(matrix @ matrix.mT)
+        projection = u * (matrix.mT @ u).norm(dim=1, keepdim=True)
+    else:
+        projection = matrix @ _dominant_eigenvector(matrix.mT @ matrix)
+    agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)
+    projection = torch.where(agreement < 0, -projection, projection)
+    return projection.reshape(activations.shape[0], *activations.shape[2:])
+
+
+def _dominant_eigenvector(gram: torch.Tensor) -> torch.Tensor:
+    """Of each positive semi-definite matrix (N, K, K): unit vectors (N, K, 1), zeros for a zero matrix.
+
+    The power G^(2^t) tends to s v v^T; it is rank one when its purity tr(G^2) / tr(G)^2 reaches 1.
+    """
+    power = _over(gram, _trace(gram))
+    for _ in range(_MOST_SQUARINGS):
+        purity = power.square().sum((1, 2))
+        power = _over(power @ power, purity)
+        if bool((1 - purity[purity > 0] < _RANK_ONE).all()):
+            break
+    strongest = power.diagonal(dim1=1, dim2=2).argmax(1)
+    column = power[torch.arange(len(power), device=power.device), :, strongest]
+    return _over(column, column.norm(dim=1)).unsqueeze(2)
+
+
+def _trace(matrices: torch.Tensor) -> torch.Tensor:
+    return matrices.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _over(tensor: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
+    safe = divisor.masked_fill(divisor == 0, 1)
+    return tensor / safe.reshape(-1, *[1] * (tensor.ndim - 1))

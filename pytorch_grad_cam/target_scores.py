@@ -1,0 +1,78 @@
+"""From the many forms in which targets may be given to one score a sample."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pytorch_grad_cam.maps import full_precision
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+Target = Callable[[Any], torch.Tensor]
+Targets = int | Target | Sequence[int | Target] | torch.Tensor | np.ndarray | None
+
+
+def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
+    """One callable for each sample of the model's output.
+
+    targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
+    array), a callable for all samples, or a list of indices and callables, one a sample.
+
+    Raises ValueError for a number of targets other than that of the samples, or when None is given for outputs that
+    are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
+    """
+    samples = len(outputs)
+    if targets is None:
+        if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
+            raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
+        targets = outputs.argmax(1)
+    if isinstance(targets, torch.Tensor | np.ndarray):
+        targets = targets.tolist()
+    if callable(targets) or isinstance(targets, int | np.integer):
+        targets = [targets] * samples
+    if not isinstance(targets, Sequence) or isinstance(targets, str):
+        raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
+    if len(targets) != samples:
+        raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
+    resolved = [_resolve(target) for target in targets]
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        for target in resolved:
+            if type(target) is ClassifierOutputTarget and not -outputs.shape[1] <= target.category < outputs.shape[1]:
+                raise IndexError(f"class {target.category}: the model's output has {outputs.shape[1]} classes, from 0")
+    return resolved
+
+
+def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
+    """The targets' scores (N,), one a sample, in float32 or better. Plain class targets are gathered in one step.
+
+    Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
+    """
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        if all(type(target) is ClassifierOutputTarget for target in targets):
+            categories = torch.tensor([target.category for target in targets], device=outputs.device)
+            return full_precision(outputs.gather(1, categories.remainder(outputs.shape[1])[:, None])[:, 0])
+    return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+
+
+def _resolve(target: Any) -> Target:
+    if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        return ClassifierOutputTarget(int(target))
+    if callable(target):
+        return target
+    raise TypeError(f"a target is a class index or a callable from one sample's output to a scalar, not {target!r}")
+
+
+def _scalar(target: Target, output: Any) -> torch.Tensor:
+    score = target(output)
+    if not isinstance(score, torch.Tensor):
+        raise TypeError(f"target {target!r} returned {score!r}, expected a scalar tensor computed from the output")
+    if score.numel() != 1:
+        raise ValueError(
+            f"target {target!r} returned shape {tuple(score.shape)}, expected one value: sum or select what it explains"
+        )
+    return full_precision(score.reshape(()))
+
+
+def _described(outputs: Any) -> str:
+    return f"shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__

@@ -1,0 +1,1 @@
+"""Targets, token layouts and images."""

@@ -1,0 +1,48 @@
+"""From what token layers return to (N, C, H, W), for `reshape_transform`."""
+
+import math
+
+import torch
+
+_MOST_EXTRA_TOKENS = 8
+
+
+def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:
+    """Tokens (N, e + height * width, C) of a ViT to (N, C, height, width), without the e extra tokens at the front.
+
+    Without height and width the grid is square and e the smallest number (of at most 8: class, distillation, register
+    tokens) that leaves a square. For images that are not square pass both:
+    `functools.partial(vit_reshape_transform, height=14, width=28)`.
+
+    Raises ValueError when the tokens do not fit the grid.
+    """
+    if tensor.ndim != 3:
+        raise ValueError(f"expected tokens (N, T, C), the layer gave shape {tuple(tensor.shape)}")
+    tokens = tensor.shape[1]
+    if height is None and width is None:
+        sides = [math.isqrt(tokens - extra) for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1)]
+        squares = [side for extra, side in enumerate(sides) if side * side == tokens - extra]
+        if not squares:
+            raise ValueError(f"{tokens} tokens are no square grid with up to 8 extra tokens: pass height and width")
+        height = width = squares[0]
+    elif height is None or width is None:
+        raise ValueError(f"height={height}, width={width}: pass both or neither")
+    if tokens < height * width:
+        raise ValueError(f"{tokens} tokens are fewer than the {height} x {width} of the grid")
+    patches = tensor[:, tokens - height * width :]
+    return patches.unflatten(1, (height, width)).movedim(-1, 1)
+
+
+def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:  # noqa: N802
+    """Maps (N, H, W, C) or tokens (N, height * width, C) of a Swin to (N, C, H, W).
+
+    Tokens without height and width are a square grid. Raises ValueError when the tokens do not fit the grid.
+    """
+    if tensor.ndim == 4:
+        return tensor.movedim(-1, 1)
+    tokens = tensor.shape[1]
+    if height is None or width is None:
+        height = width = math.isqrt(tokens)
+    if height * width != tokens:
+        raise ValueError(f"{tokens} tokens are no grid of {height} x {width}: pass the height and width of the grid")
+    return tensor.unflatten(1, (height, width)).movedim(-1, 1)

@@ -1,0 +1,27 @@
+"""XGrad-CAM (Fu et al. 2020, arXiv:2008.02312)."""
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.maps import spatial_axes
+
+
+def xgrad_cam_weights(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    r"""Eq. 8: $\alpha_k = \sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}} \partial y / \partial A^k_{ij}$.
+
+    (N, C, *spatial) to (N, C); zero for a channel whose activations sum to zero.
+    """
+    axes = spatial_axes(activations)
+    total = activations.sum(axes)
+    return (activations * grads).sum(axes) / total.masked_fill(total == 0, torch.inf)
+
+
+class XGradCAM(BaseCAM):
+    """Channels weighted by the mean of their gradients, each position counted by its activation.
+
+    Made for activations that are not negative (behind a ReLU): a signed channel can sum to nearly zero.
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        return xgrad_cam_weights(activations, grads)
