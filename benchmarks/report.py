@@ -1,0 +1,43 @@
+"""Results of a benchmark: a table on standard output and a JSON file in `benchmarks/results`."""
+
+import json
+import platform
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
+    """Print the rows as a Markdown table and write them to `results/<name>.json` with date, machine and versions."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [f"| | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for label, row in rows.items():
+        lines.append(f"| {label} | " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
+    report = {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": _machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "notes": notes,
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1, default=float) + "\n")
+    sys.stdout.write(f"{notes}\n{report['date']}, {report['machine']}\n\n" + "\n".join(lines) + "\n")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpu_info = Path("/proc/cpuinfo")
+    models = [line for line in cpu_info.read_text().splitlines() if line.startswith("model name")] if cpu_info.exists() else []
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"
