@@ -1,0 +1,82 @@
+"""How a tensor holds a map: where its channels are and where its positions."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+_MOST_EXTRA_TOKENS = 16
+
+
+class Layout(NamedTuple):
+    """A reading of a tensor as a map; called with the tensor (or its gradient) it gives (N, C, *grid).
+
+    axes: one letter an axis, N batch, C channels, S a spatial axis, T the tokens, which are all positions of the grid
+    in one axis behind `extra` others (class, distillation, register tokens).
+    """
+
+    axes: str
+    grid: tuple[int, ...]
+    extra: int = 0
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        batch_and_channels_first = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
+        if "T" not in self.axes:
+            return batch_and_channels_first
+        return batch_and_channels_first[:, :, self.extra :].unflatten(2, self.grid)
+
+    def __str__(self) -> str:
+        extra = f" behind {self.extra} extra tokens" if self.extra else ""
+        return f"{self.axes}, grid {' x '.join(map(str, self.grid))}{extra}"
+
+
+def layouts_of(
+    shape: Sequence[int], batch: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
+) -> list[Layout]:
+    """The readings of a tensor of this shape for an input of `image_size`, the best first; none if it is no map.
+
+    A map's grid covers the image with one stride in all directions, give or take a row or column. Tokens count as a
+    grid that a convolution of the same forward made (`known_grids`), else one of the image's exact proportions with the
+    fewest extra tokens. Among several the one with the most channels is best.
+    """
+    rank = len(image_size)
+    readings = []
+    if len(shape) == rank + 2 and shape[0] == batch:
+        for axes in ("NC" + "S" * rank, "N" + "S" * rank + "C"):
+            grid = tuple(size for size, axis in zip(shape, axes, strict=True) if axis == "S")
+            if _covers(grid, image_size):
+                readings.append(Layout(axes, grid))
+    if len(shape) == 3 and rank > 1:
+        for axes in ("NTC", "NCT", "TNC"):
+            if shape[axes.index("N")] == batch:
+                readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
+    known_first = sorted(readings, key=lambda layout: (layout.grid not in known_grids, -_channels(layout, shape)))
+    return known_first
+
+
+def _channels(layout: Layout, shape: Sequence[int]) -> int:
+    return shape[layout.axes.index("C")]
+
+
+def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
+    """Whether one stride fits all axes, when each may have a cell more or less than the image's size says."""
+    lowest = max(size / (cells + 1) for cells, size in zip(grid, image_size, strict=True))
+    highest = min(size / max(cells - 1, 0.5) for cells, size in zip(grid, image_size, strict=True))
+    not_enlarged = all(cells <= size for cells, size in zip(grid, image_size, strict=True))
+    return lowest <= highest and not_enlarged
+
+
+def _token_grids(
+    axes: str, tokens: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
+) -> Iterator[Layout]:
+    for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1):
+        for grid in known_grids:
+            if math.prod(grid) == tokens - extra:
+                yield Layout(axes, grid, extra)
+    for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1):
+        stride = (math.prod(image_size) / (tokens - extra)) ** (1 / len(image_size))
+        grid = tuple(round(size / stride) for size in image_size)
+        exact = all(cells * image_size[0] == grid[0] * size for cells, size in zip(grid, image_size, strict=True))
+        if exact and math.prod(grid) == tokens - extra:
+            yield Layout(axes, grid, extra)

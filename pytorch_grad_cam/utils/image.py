@@ -1,0 +1,97 @@
+"""Images in and out: network input, heat maps over pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pytorch_grad_cam.maps import min_max, resize
+
+_JET = 2
+# Interpolation and averaging in float32 overshoot by less; more than this is a map that was never scaled.
+_OVERSHOOT = 0.05
+
+
+def preprocess_image(
+    img: np.ndarray, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
+) -> torch.Tensor:
+    """An image (H, W, C), float in [0, 1] or uint8, as a normalised float32 batch (1, C, H, W)."""
+    pixels = torch.from_numpy(np.array(_unit_range(img), dtype=np.float32)).movedim(-1, 0)
+    statistics = [torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)]
+    return ((pixels - statistics[0]) / statistics[1])[None]
+
+
+def deprocess_image(img: np.ndarray) -> np.ndarray:
+    """Any array, such as a gradient, as a uint8 picture: its mean at mid-grey, ten standard deviations from 0 to 255."""
+    centred = img - np.mean(img)
+    scaled = 0.1 * centred / (np.std(centred) + 1e-5) + 0.5
+    return np.uint8(255 * np.clip(scaled, 0, 1))
+
+
+def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -> np.ndarray:
+    """Maps (N, *spatial) scaled to [0, 1] one by one, then enlarged; float32.
+
+    target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
+    """
+    maps = min_max(torch.as_tensor(np.asarray(cam, dtype=np.float32)))
+    if target_size is not None:
+        maps = resize(maps[:, None], tuple(target_size)[::-1])[:, 0]
+    return maps.numpy()
+
+
+def show_cam_on_image(
+    img: np.ndarray,
+    mask: np.ndarray,
+    use_rgb: bool = False,
+    colormap: int = _JET,
+    image_weight: float = 0.5,
+) -> np.ndarray:
+    """The picture with the heat map over it, uint8 (H, W, 3).
+
+    img: (H, W, 3), float in [0, 1] or uint8. mask: (H, W) or (1, H, W) in [0, 1]; what is a hair outside is clipped.
+    use_rgb: colour the map for an RGB picture; False is OpenCV's BGR. colormap: of OpenCV. image_weight: in [0, 1].
+
+    As in grad-cam 1.5 the blend is stretched so that its brightest value is 255.
+    Raises ValueError for other shapes and ranges, and for NaN.
+    """
+    import cv2
+
+    picture = np.clip(_unit_range(img), 0, 1)
+    heat = np.asarray(mask)
+    if heat.ndim == 3 and len(heat) == 1:
+        heat = heat[0]
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"the image has shape {picture.shape}, expected (H, W, 3)")
+    if heat.shape != picture.shape[:2]:
+        raise ValueError(
+            f"the mask has shape {np.shape(mask)}, the image {picture.shape}: take the map of one image, "
+            "and scale_cam_image(maps, target_size=(width, height)) to resize it"
+        )
+    _check_range(heat, "mask")
+    if not 0 <= image_weight <= 1:
+        raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
+    colours = cv2.applyColorMap(np.uint8(255 * np.clip(heat, 0, 1)), colormap)
+    if use_rgb:
+        colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+    blend = (1 - image_weight) * np.float32(colours) / 255 + image_weight * picture
+    brightest = blend.max()
+    return np.uint8(255 * (blend / brightest if brightest > 0 else blend))
+
+
+def _unit_range(img: np.ndarray) -> np.ndarray:
+    """The image as floats in [0, 1]."""
+    img = np.asarray(img)
+    if img.dtype == np.uint8:
+        return np.float32(img) / 255
+    if not np.issubdtype(img.dtype, np.floating):
+        raise ValueError(f"the image has dtype {img.dtype}, expected uint8 or a float type with values in [0, 1]")
+    _check_range(img, "image")
+    return img
+
+
+def _check_range(values: np.ndarray, name: str) -> None:
+    lowest, highest = values.min(), values.max()
+    if np.isnan(lowest):
+        raise ValueError(f"the {name} contains NaN")
+    if lowest < -_OVERSHOOT or highest > 1 + _OVERSHOOT:
+        raise ValueError(f"the {name} has values from {lowest:.3g} to {highest:.3g}, expected [0, 1]")
