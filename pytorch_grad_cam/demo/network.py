@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
+MEAN, STD = 0.5, 0.25
 _DATA = files("pytorch_grad_cam.demo")
 
 
@@ -60,5 +61,5 @@ def example_scene() -> np.ndarray:
 
 def preprocess_scene(images: np.ndarray) -> torch.Tensor:
     """uint8 RGB scenes (64, 64, 3) or (N, 64, 64, 3) to the network's input, float32 (N, 3, 64, 64) in [-2, 2]."""
-    batch = torch.from_numpy(np.ascontiguousarray(images)).reshape(-1, *images.shape[-3:])
-    return (batch.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    batch = torch.from_numpy(np.array(images)).reshape(-1, *images.shape[-3:])
+    return (batch.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD

@@ -1,0 +1,5 @@
+import sys
+
+from pytorch_grad_cam.cli import main
+
+sys.exit(main())

@@ -1,0 +1,185 @@
+"""The command line: `python cam.py` in a checkout, `python -m pytorch_grad_cam` anywhere."""
+
+import argparse
+import difflib
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+import pytorch_grad_cam
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.classifiers import Classifier, UnusableInput, load_classifier
+from pytorch_grad_cam.demo.network import example_scene
+from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
+from pytorch_grad_cam.layers import resolve_layers
+from pytorch_grad_cam.locate import locate, module_outputs
+from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
+
+_SMALLEST_PICTURE = 256
+_TOP_CLASSES = 5
+
+
+def available_methods() -> dict[str, type[BaseCAM]]:
+    """The methods by their names on the command line: the lower-case class name, and gradcam++."""
+    exported = [getattr(pytorch_grad_cam, name) for name in pytorch_grad_cam.__all__]
+    methods = {c.__name__.lower(): c for c in exported if issubclass(c, BaseCAM) and c is not BaseCAM}
+    return {**methods, "gradcam++": methods["gradcamplusplus"]}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Explain an image; returns the exit status: 0, or 2 with one line on standard error."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: sys.stderr.write(f"{parser.prog}: {message}\n")
+        try:
+            run(options)
+        except (ValueError, IndexError, OSError) as error:
+            sys.stderr.write(f"{parser.prog}: {error}\n")
+            return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Load, explain, write the pictures, and say what was done."""
+    device = _device(options)
+    image = _read(options.image_path)
+    classifier = load_classifier(options.model or ("resnet50" if options.image_path else "digits"), options.weights)
+    model = classifier.model.to(device)
+    x = classifier.preprocess(image)[None].to(device)
+    if options.preview_model:
+        for name, module, shape in module_outputs(model, x):
+            _say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
+        return
+
+    with torch.inference_mode():
+        probabilities = classifier.probabilities(model(x).float())[0]
+    for probability, index in zip(*(t.tolist() for t in probabilities.topk(min(_TOP_CLASSES, len(probabilities))))):
+        _say(f"{probability:7.2%}  {classifier.categories[index]} ({index})")
+    categories = [_category(text, classifier.categories) for text in options.target_category]
+    categories = categories or [int(probabilities.argmax())]
+
+    layers, transform = _target_layers(options.target_layers, model, x)
+    with available_methods()[options.method](model, layers, transform) as cam:
+        if options.batch_size:
+            cam.batch_size = options.batch_size
+        batch = x.expand(len(categories), *x.shape[1:])
+        maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
+    guided = GuidedBackpropReLUModel(model)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    for category, cam_map in zip(categories, maps, strict=True):
+        _say(f"{options.method} for {classifier.categories[category]} ({category})")
+        pictures = _pictures(classifier.picture(x[0]), cam_map, guided(x, category))
+        suffix = f"_{category}" if len(categories) > 1 else ""
+        for kind, picture in pictures.items():
+            file = options.output_dir / f"{options.method}_{kind}{suffix}.jpg"
+            _enlarged(picture).save(file, quality=95)
+            _say(f"wrote {file}")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(
+        prog="cam.py",
+        description="Show what an image classifier looks at. Without --image-path it explains the bundled scene.",
+    )
+    add = parser.add_argument
+    add("--image-path", help="the picture to explain (default: the bundled scene of handwritten digits)")
+    add("--method", default="gradcam", choices=sorted(available_methods()), metavar="METHOD", help="%(choices)s")
+    add("--model", help="a torchvision or timm classifier, or digits (default: resnet50; without an image digits)")
+    add("--weights", default="default", help="default, none (random) or a file with a state dict")
+    add("--target-category", nargs="+", default=[], metavar="CLASS", help="numbers or names (default: the highest)")
+    add("--target-layers", nargs="+", metavar="NAME", help="dotted names (default: found in one traced forward)")
+    add("--preview-model", action="store_true", help="list the layers with their output shapes, and stop")
+    add("--aug-smooth", action="store_true", help="mean over six augmented images")
+    add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
+    add("--device", help="cpu, cuda, cuda:0, mps (default: cpu)")
+    add("--use-cuda", action="store_true", help="the same as --device cuda")
+    add("--batch-size", type=_positive, help="masked inputs or ablated channels at a time (scorecam, ablationcam)")
+    add("--output-dir", type=Path, default=Path("output"), help="where the pictures go (default: output)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def _device(options: argparse.Namespace) -> torch.device:
+    name = options.device or ("cuda" if options.use_cuda else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UnusableInput(f"device {name} cannot be used here ({str(error).splitlines()[0]}): try --device cpu") from error
+    return device
+
+
+def _read(path: str | None) -> Image.Image:
+    if path is None:
+        return Image.fromarray(example_scene())
+    if not Path(path).is_file():
+        raise UnusableInput(f"there is no image {path}")
+    try:
+        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnusableInput(f"{path} is no image that Pillow can read ({error})") from error
+
+
+def _category(text: str, categories: list[str]) -> int:
+    """The class that a number or a name means."""
+    if text.lstrip("-").isdigit():
+        if not 0 <= int(text) < len(categories):
+            raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
+        return int(text)
+    lowered = [name.lower() for name in categories]
+    if text.lower() in lowered:
+        return lowered.index(text.lower())
+    containing = [name for name in lowered if text.lower() in name]
+    if len(containing) == 1:
+        return lowered.index(containing[0])
+    close = containing[:8] or difflib.get_close_matches(text.lower(), lowered, n=5)
+    hint = f"; did you mean {', '.join(close)}?" if close else ": pass its number"
+    raise UnusableInput(f"no single class is called {text!r}{hint}")
+
+
+def _target_layers(names: list[str] | None, model: torch.nn.Module, x: torch.Tensor) -> tuple[list, Any]:
+    if names is not None:
+        return resolve_layers(model, names), None
+    location = locate(model, x)
+    _say(f"target layer: {location}")
+    return [location.layer], location.layout
+
+
+def _pictures(picture: np.ndarray, cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "cam": show_cam_on_image(picture, cam_map, use_rgb=True),
+        "gb": deprocess_image(gradients),
+        "cam_gb": deprocess_image(cam_map[..., None] * gradients),
+    }
+
+
+def _enlarged(picture: np.ndarray) -> Image.Image:
+    """The picture, small ones enlarged by a whole number so that they can be looked at."""
+    image = Image.fromarray(picture)
+    factor = -(-_SMALLEST_PICTURE // min(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
