@@ -9,6 +9,8 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from torch import nn
+
 from pytorch_grad_cam import (
     AblationCAM,
     AblationLayerVit,
@@ -22,7 +24,6 @@ from pytorch_grad_cam import (
 )
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
-from torch import nn
 
 GRADIENT_METHODS = (GradCAM, XGradCAM, LayerCAM, GradCAMPlusPlus, EigenCAM, EigenGradCAM)
 CATEGORIES = (7, 3)

@@ -38,6 +38,7 @@ def _machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpu_info = Path("/proc/cpuinfo")
-    models = [line for line in cpu_info.read_text().splitlines() if line.startswith("model name")] if cpu_info.exists() else []
-    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor()
     return f"{name}, {torch.get_num_threads()} threads"

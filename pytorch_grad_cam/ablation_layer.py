@@ -17,7 +17,7 @@ class AblationLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.indices: np.ndarray = np.arange(0)
-        self.activations: torch.Tensor | None = None
+        self.activations = torch.empty(0)
 
     def activations_to_be_ablated(self, activations: np.ndarray, ratio_channels_to_ablate: float = 1.0) -> np.ndarray:
         """The channels of one image's (C, *spatial) to ablate: the share with the most energy, the strongest first.
@@ -36,9 +36,7 @@ class AblationLayer(nn.Module):
             self.indices = strongest[: max(1, round(ratio_channels_to_ablate * channels))]
         return self.indices
 
-    def set_next_batch(
-        self, input_batch_index: int, activations: torch.Tensor, num_channels_to_ablate: int
-    ) -> None:
+    def set_next_batch(self, input_batch_index: int, activations: torch.Tensor, num_channels_to_ablate: int) -> None:
         """Keep `num_channels_to_ablate` copies of one image's output of the layer (N, ...)."""
         image = activations[input_batch_index]
         self.activations = image.expand(num_channels_to_ablate, *image.shape).clone()

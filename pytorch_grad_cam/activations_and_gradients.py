@@ -84,7 +84,7 @@ class ActivationsAndGradients:
         gradient_of = dict(zip(sources, found, strict=False))
         for layer, output in captured:
             if all(gradient_of.get(tensor) is None for tensor in _tensors(output)):
-                raise ValueError(f"the score does not depend on target layer {self._name(layer)}: choose an earlier one")
+                raise ValueError(f"the score does not depend on layer {self._name(layer)}: choose an earlier one")
         self._thread.recording.gradients = [
             tree_map(lambda leaf: _or_zeros(gradient_of.get(leaf), leaf), output) for _, output in captured
         ]

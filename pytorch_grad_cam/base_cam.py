@@ -171,17 +171,16 @@ class BaseCAM:
         outputs = self.outputs
         targets = resolve_targets(targets, outputs)
         images = _as_images(input_tensor)
-        total, count = 0, 0
+        smoothed = []
         for augmentation in self.tta_transforms or _flips_and_factors():
             augmented = augmentation.augment_image(images)
             if torch.equal(augmented, images):
                 maps = clean_maps
             else:
                 maps = self.forward(augmented.reshape(input_tensor.shape), targets, eigen_smooth)
-            total = total + augmentation.deaugment_mask(_as_images(maps[:, None]))
-            count += 1
+            smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
         self.outputs = outputs
-        return (total / count).reshape(clean_maps.shape)
+        return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
 
     def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
         input_tensor = input_tensor.to(model_device(self.model))

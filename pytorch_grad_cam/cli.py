@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 import pytorch_grad_cam
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.classifiers import Classifier, UnusableInput, load_classifier
+from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: sys.stderr.write(f"{parser.prog}: {message}\n")
+        warnings.showwarning = functools.partial(_warn, parser.prog)
         try:
             run(options)
         except (ValueError, IndexError, OSError) as error:
@@ -60,15 +61,15 @@ def run(options: argparse.Namespace) -> None:
 
     with torch.inference_mode():
         probabilities = classifier.probabilities(model(x).float())[0]
-    for probability, index in zip(*(t.tolist() for t in probabilities.topk(min(_TOP_CLASSES, len(probabilities))))):
-        _say(f"{probability:7.2%}  {classifier.categories[index]} ({index})")
+    for index in probabilities.argsort(descending=True)[:_TOP_CLASSES].tolist():
+        _say(f"{probabilities[index]:7.2%}  {classifier.categories[index]} ({index})")
     categories = [_category(text, classifier.categories) for text in options.target_category]
     categories = categories or [int(probabilities.argmax())]
 
     layers, transform = _target_layers(options.target_layers, model, x)
     with available_methods()[options.method](model, layers, transform) as cam:
         if options.batch_size:
-            cam.batch_size = options.batch_size
+            cam.batch_size = options.batch_size  # type: ignore[attr-defined]
         batch = x.expand(len(categories), *x.shape[1:])
         maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
     guided = GuidedBackpropReLUModel(model)
@@ -122,7 +123,8 @@ def _device(options: argparse.Namespace) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UnusableInput(f"device {name} cannot be used here ({str(error).splitlines()[0]}): try --device cpu") from error
+        reason = str(error).splitlines()[0]
+        raise UnusableInput(f"device {name} cannot be used here ({reason}): try --device cpu") from error
     return device
 
 
@@ -175,6 +177,10 @@ def _enlarged(picture: np.ndarray) -> Image.Image:
     image = Image.fromarray(picture)
     factor = -(-_SMALLEST_PICTURE // min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+
+
+def _warn(program: str, message: Warning | str, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"{program}: {message}\n")
 
 
 def _say(line: str) -> None:

@@ -51,8 +51,7 @@ def layouts_of(
         for axes in ("NTC", "NCT", "TNC"):
             if shape[axes.index("N")] == batch:
                 readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
-    known_first = sorted(readings, key=lambda layout: (layout.grid not in known_grids, -_channels(layout, shape)))
-    return known_first
+    return sorted(readings, key=lambda layout: (layout.grid not in known_grids, -_channels(layout, shape)))
 
 
 def _channels(layout: Layout, shape: Sequence[int]) -> int:

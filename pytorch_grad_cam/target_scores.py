@@ -37,9 +37,9 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
         raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
     resolved = [_resolve(target) for target in targets]
     if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        for target in resolved:
-            if type(target) is ClassifierOutputTarget and not -outputs.shape[1] <= target.category < outputs.shape[1]:
-                raise IndexError(f"class {target.category}: the model's output has {outputs.shape[1]} classes, from 0")
+        for category in _plain_classes(resolved):
+            if not -outputs.shape[1] <= category < outputs.shape[1]:
+                raise IndexError(f"class {category}: the model's output has {outputs.shape[1]} classes, from 0")
     return resolved
 
 
@@ -48,11 +48,17 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        if all(type(target) is ClassifierOutputTarget for target in targets):
-            categories = torch.tensor([target.category for target in targets], device=outputs.device)
-            return full_precision(outputs.gather(1, categories.remainder(outputs.shape[1])[:, None])[:, 0])
+    classes = _plain_classes(targets)
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and len(classes) == len(outputs):
+        categories = torch.tensor(classes, device=outputs.device).remainder(outputs.shape[1])
+        return full_precision(outputs.gather(1, categories[:, None])[:, 0])
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+
+
+def _plain_classes(targets: Sequence[Target]) -> list[int]:
+    """The classes of those targets that are nothing but a class index; a subclass may compute something else."""
+    plain = (target for target in targets if type(target) is ClassifierOutputTarget)
+    return [target.category for target in plain if isinstance(target, ClassifierOutputTarget)]
 
 
 def _resolve(target: Any) -> Target:

@@ -53,10 +53,10 @@ def load_digits_net() -> DigitsNet:
 
 def example_scene() -> np.ndarray:
     """The bundled held-out scene, uint8 RGB (64, 64, 3)."""
-    import cv2
+    from PIL import Image
 
-    encoded = np.frombuffer((_DATA / "scene.png").read_bytes(), np.uint8)
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    with (_DATA / "scene.png").open("rb") as file:
+        return np.array(Image.open(file).convert("RGB"))
 
 
 def preprocess_scene(images: np.ndarray) -> torch.Tensor:

@@ -64,10 +64,11 @@ def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float 
 
     labels = rng.choice(CLASSES, size=2, replace=False)
     smallest = round(22 - 8 * difficulty)
-    masks, boxes = [], []
+    masks: list[np.ndarray] = []
+    boxes: list[tuple] = []
     for label in labels:
         sources = digits[label]
-        glyph = _warped(rng, sources[rng.integers(len(sources))], rng.integers(smallest, 27))
+        glyph = _warped(rng, sources[rng.integers(len(sources))], int(rng.integers(smallest, 27)))
         top, left = _free_place(rng, glyph.shape, boxes)
         coverage = np.zeros((SIZE, SIZE), np.float32)
         coverage[top : top + glyph.shape[0], left : left + glyph.shape[1]] = glyph
@@ -78,7 +79,7 @@ def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float 
         masks.append(mask)
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     noisy = image + rng.normal(0, 0.02, image.shape)
-    return Scene(np.uint8(255 * np.clip(noisy, 0, 1)), labels, np.array(boxes), np.array(masks))
+    return Scene((255 * np.clip(noisy, 0, 1)).astype(np.uint8), labels, np.array(boxes), np.array(masks))
 
 
 def _cropped(digit: np.ndarray) -> np.ndarray:
@@ -104,9 +105,9 @@ def _warped(rng: np.random.Generator, digit: np.ndarray, height: int) -> np.ndar
 def _free_place(rng: np.random.Generator, shape: tuple[int, int], boxes: list) -> tuple[int, int]:
     """A uniformly drawn place that keeps clear of the boxes; the clearest of 100 draws if none does."""
     height, width = shape
-    best, best_overlap = (0, 0), np.inf
+    best, best_overlap = (0, 0), SIZE * SIZE
     for _ in range(100):
-        top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
+        top, left = int(rng.integers(0, SIZE - height + 1)), int(rng.integers(0, SIZE - width + 1))
         overlap = sum(
             max(0, min(left + width, x1) - max(left, x0)) * max(0, min(top + height, y1) - max(top, y0))
             for x0, y0, x1, y1 in boxes

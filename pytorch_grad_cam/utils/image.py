@@ -22,10 +22,10 @@ def preprocess_image(
 
 
 def deprocess_image(img: np.ndarray) -> np.ndarray:
-    """Any array, such as a gradient, as a uint8 picture: its mean at mid-grey, ten standard deviations from 0 to 255."""
+    """Any array, such as a gradient, as a uint8 picture: its mean mid-grey, ten standard deviations from 0 to 255."""
     centred = img - np.mean(img)
     scaled = 0.1 * centred / (np.std(centred) + 1e-5) + 0.5
-    return np.uint8(255 * np.clip(scaled, 0, 1))
+    return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
 def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -> np.ndarray:
@@ -70,19 +70,19 @@ def show_cam_on_image(
     _check_range(heat, "mask")
     if not 0 <= image_weight <= 1:
         raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
-    colours = cv2.applyColorMap(np.uint8(255 * np.clip(heat, 0, 1)), colormap)
+    colours = cv2.applyColorMap((255 * np.clip(heat, 0, 1)).astype(np.uint8), colormap)
     if use_rgb:
         colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
-    blend = (1 - image_weight) * np.float32(colours) / 255 + image_weight * picture
+    blend = (1 - image_weight) * np.asarray(colours, dtype=np.float32) / 255 + image_weight * picture
     brightest = blend.max()
-    return np.uint8(255 * (blend / brightest if brightest > 0 else blend))
+    return (255 * (blend / brightest if brightest > 0 else blend)).astype(np.uint8)
 
 
 def _unit_range(img: np.ndarray) -> np.ndarray:
     """The image as floats in [0, 1]."""
     img = np.asarray(img)
     if img.dtype == np.uint8:
-        return np.float32(img) / 255
+        return img.astype(np.float32) / 255
     if not np.issubdtype(img.dtype, np.floating):
         raise ValueError(f"the image has dtype {img.dtype}, expected uint8 or a float type with values in [0, 1]")
     _check_range(img, "image")

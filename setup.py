@@ -1,0 +1,23 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(), re.MULTILINE)
+REQUIREMENTS = (HERE / "requirements.txt").read_text().split()
+PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
+
+setup(
+    name="grad-cam",
+    version=VERSION[1],
+    description="Class activation maps for PyTorch: see what a vision model looks at",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["pytorch_grad_cam*"]),
+    package_data={"pytorch_grad_cam": ["py.typed"], "pytorch_grad_cam.demo": ["*.pt", "*.png"]},
+    install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
+    extras_require={"test": [*PYTEST, "timm>=1.0", "scikit-learn>=1.3", "ruff>=0.9", "mypy>=1.13"]},
+)

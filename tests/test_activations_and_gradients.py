@@ -1,0 +1,155 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from nets import convolutional, images
+from torch import nn
+
+from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM
+
+
+def test_on_its_own_as_in_1_5():
+    model, x = convolutional(), images()
+    hooks = ActivationsAndGradients(model, [model.last, model.first], None)
+    model(x)
+    outputs = hooks(x)
+    outputs[:, 3].sum().backward()
+    assert [tuple(a.shape) for a in hooks.activations] == [(2, 8, 6, 8), (2, 6, 6, 8)]
+    kept = []
+    model.last.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    (expected,) = torch.autograd.grad(model(x)[:, 3].sum(), kept[0])
+    torch.testing.assert_close(hooks.gradients[0], expected)
+    torch.testing.assert_close(hooks.activations[0], kept[0].detach())
+    assert not hooks.activations[0].requires_grad
+    hooks.release()
+    assert len(model.first._forward_hooks) == 0
+    with pytest.raises(RuntimeError, match="released"):
+        hooks(x)
+
+
+def test_reshape_transform_is_applied_to_both():
+    model, x = convolutional(), images()
+    hooks = ActivationsAndGradients(model, [model.last], lambda tensor: tensor[:, :2])
+    hooks(x).sum().backward()
+    assert hooks.activations[0].shape == hooks.gradients[0].shape == (2, 2, 6, 8)
+
+
+def test_captured_activations_are_those_before_an_operation_in_place():
+    model, x = convolutional(in_place=True), images()
+    hooks = ActivationsAndGradients(model, [model.conv])
+    hooks(x)
+    assert hooks.activations[0].min() < 0
+
+
+def test_layer_that_does_not_run():
+    class WithSpare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.spare = convolutional(), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.net(x)
+
+    model = WithSpare()
+    with pytest.raises(ValueError, match=r"spare \(Conv2d\) did not run"):
+        GradCAM(model, [model.spare])(images())
+    with pytest.raises(ValueError, match="not a module of the model"):
+        GradCAM(model, [nn.Conv2d(3, 3, 1)])(images())
+
+
+def test_score_that_does_not_depend_on_the_layer():
+    class SideBranch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.side = convolutional(), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            self.side(x)
+            return self.net(x)
+
+    model = SideBranch()
+    for layers in ([model.side], [model.side, model.net.last], [model.net.last, model.side]):
+        with pytest.raises(ValueError, match=r"does not depend on layer side"):
+            GradCAM(model, layers)(images())
+    assert EigenCAM(model, [model.side])(images()).shape == (2, 12, 16)
+
+
+def test_output_without_gradient():
+    class Decided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            return self.net(x).round().detach()
+
+    model = Decided()
+    with pytest.raises(ValueError, match="no gradient reaches the score"):
+        GradCAM(model, [model.net.last])(images())
+
+
+def test_layer_that_returns_a_tuple():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            x = self.net[:4](x)
+            return x, x.mean()
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair()
+
+        def forward(self, x):
+            return self.pair.net[4:](self.pair(x)[0])
+
+    model, x = Model().eval(), images()
+    expected = GradCAM(model.pair.net, model.pair.net.last)(x, 3)
+    np.testing.assert_array_equal(GradCAM(model, model.pair)(x, 3), expected)
+    np.testing.assert_array_equal(GradCAM(model, model.pair, lambda output: output[0])(x, 3), expected)
+
+
+def test_threads_share_one_cam_and_one_model(method):
+    model, batches = convolutional().train(), [images(seed=seed) for seed in range(8)]
+    cam = method(model, model.last)
+    expected = [cam(x, 3) for x in batches]
+    wrong = []
+
+    def work(index):
+        for _ in range(10):
+            if not np.allclose(cam(batches[index], 3), expected[index], atol=1e-5):
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert all(module.training for module in model.modules())
+
+
+def test_forwards_of_the_user_leave_nothing():
+    model = convolutional()
+    cam = GradCAM(model, model.last)
+    model(images())
+    assert vars(cam.activations_and_grads._thread) == {}
+
+
+def test_tokens_without_a_transform():
+    from nets import Transformer
+
+    model = Transformer()
+    with pytest.raises(ValueError, match=r"gives \(2, 13, 8\).*reshape_transform"):
+        GradCAM(model, model.norm)(images())
+
+
+def test_unknown_layer_name():
+    with pytest.raises(ValueError, match="has no layer 'lst'; did you mean last"):
+        GradCAM(convolutional(), "lst")
+    with pytest.raises(TypeError, match="dotted name, not 3"):
+        GradCAM(convolutional(), [3])

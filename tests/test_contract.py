@@ -1,0 +1,308 @@
+"""What holds for every method, whatever its formula."""
+
+import contextlib
+import copy
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from nets import CLASSES, SIZES, Transformer, convolutional, images, state_of
+from torch import nn
+
+from pytorch_grad_cam import EigenCAM, GradCAM
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+
+
+def maps_of(method, model, x, targets=None, layer="last", **options):
+    with method(model, getattr(model, layer) if isinstance(layer, str) else layer) as cam:
+        return cam(x, targets, **options)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_result(method, rank):
+    maps = maps_of(method, convolutional(rank), images(rank, count=3), [3, 1, 3])
+    assert isinstance(maps, np.ndarray)
+    assert maps.dtype == np.float32
+    assert maps.shape == (3, *SIZES[rank])
+    assert np.isfinite(maps).all()
+    np.testing.assert_array_equal(maps.reshape(3, -1).min(1), 0)
+    np.testing.assert_array_equal(maps.reshape(3, -1).max(1), 1)
+
+
+def test_deterministic(method):
+    model, x = convolutional(), images()
+    np.testing.assert_array_equal(maps_of(method, model, x), maps_of(method, model, x))
+
+
+def test_batch_is_singles(method):
+    model, x = convolutional(), images(count=4)
+    singles = [maps_of(method, model, image[None], 2)[0] for image in x]
+    np.testing.assert_allclose(maps_of(method, model, x, 2), np.stack(singles), atol=1e-5)
+
+
+def test_permuting_the_images_permutes_the_maps(method):
+    model, x, order = convolutional(), images(count=4), [2, 0, 3, 1]
+    np.testing.assert_allclose(maps_of(method, model, x[order], 1), maps_of(method, model, x, 1)[order], atol=1e-5)
+
+
+def test_as_tensor(method):
+    model, x = convolutional(), images()
+    tensor = maps_of(method, model, x, as_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    assert not tensor.requires_grad
+    np.testing.assert_array_equal(tensor.numpy(), maps_of(method, model, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision(method, dtype):
+    model, x = convolutional(), images()
+    tolerance = {torch.float16: 0.02, torch.bfloat16: 0.2, torch.float64: 1e-4}[dtype]
+    expected = maps_of(method, model, x, [3, 1])
+    found = maps_of(method, copy.deepcopy(model).to(dtype), x.to(dtype), [3, 1])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+def test_several_layers_are_averaged_in_any_order(method):
+    model, x = convolutional(), images()
+    both = []
+    for order in (["first", "last"], ["last", "first"]):
+        with method(model, order) as cam:
+            layers = cam.target_layers
+            both.append(cam(x, 3, as_tensor=True))
+            cam.aggregate_multi_layers = lambda maps: torch.cat(maps, dim=1)
+            single = cam(x, 3, as_tensor=True)
+        assert layers == [getattr(model, name) for name in order]
+        torch.testing.assert_close(both[-1], min_max(single.mean(1)))
+        for position, name in enumerate(order):
+            torch.testing.assert_close(
+                min_max(single[:, position]), torch.from_numpy(maps_of(method, model, x, 3, layer=name))
+            )
+    torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_flipping_and_scaling_smoothes(method, rank):
+    model, x = convolutional(rank), images(rank)
+    expected = []
+    for flipped in (False, True):
+        for factor in (0.9, 1, 1.1):
+            maps = maps_of(method, model, factor * (x.flip(-1) if flipped else x), [3, 1])
+            expected.append(np.flip(maps, -1) if flipped else maps)
+    with method(model, model.last) as cam:
+        smoothed = cam(x, [3, 1], aug_smooth=True)
+        torch.testing.assert_close(cam.outputs, model(x))
+    np.testing.assert_allclose(smoothed, np.mean(expected, axis=0), atol=1e-5)
+
+
+def test_own_augmentations(method):
+    import ttach
+
+    model, x = convolutional(), images()
+    with method(model, model.last, tta_transforms=ttach.Compose([ttach.VerticalFlip()])) as cam:
+        smoothed = cam(x, 3, aug_smooth=True)
+    expected = (maps_of(method, model, x, 3) + np.flip(maps_of(method, model, x.flip(2), 3), 1)) / 2
+    np.testing.assert_allclose(smoothed, expected, atol=1e-5)
+
+
+def test_augmentations_explain_the_class_of_the_clean_image(method):
+    class LeftOrRight(nn.Module):
+        """Class 0 for what lies left, class 1 for what lies right."""
+
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Conv2d(1, 4, 1)
+
+        def forward(self, x):
+            left, right = self.last(x).relu().chunk(2, dim=3)
+            return torch.stack([left.sum((1, 2, 3)), right.sum((1, 2, 3))], dim=1)
+
+    torch.manual_seed(0)
+    model = LeftOrRight()
+    nn.init.ones_(model.last.weight)
+    x = torch.rand(1, 1, 6, 8)
+    x[..., :4] += 1
+    np.testing.assert_array_equal(
+        maps_of(method, model, x, aug_smooth=True), maps_of(method, model, x, 0, aug_smooth=True)
+    )
+
+
+def test_eigen_smooth(method):
+    maps = maps_of(method, convolutional(), images(), 3, eigen_smooth=True)
+    assert maps.shape == (2, *SIZES[2])
+    assert 0 <= maps.min() <= maps.max() <= 1
+
+
+def test_tokens(method):
+    model, x = Transformer(), images()
+    with method(model, model.norm, lambda tokens: vit_reshape_transform(tokens, 3, 4)) as cam:
+        maps = cam(x)
+    assert maps.shape == (2, *SIZES[2])
+    assert (maps.max((1, 2)) == 1).all()
+
+
+def test_same_map_for_frozen_inplace_and_no_grad(method):
+    x = images()
+    expected = maps_of(method, convolutional(), x, [3, 1])
+    frozen = convolutional(in_place=True).requires_grad_(False)
+    for layer in ("last", "stem", "conv"):
+        reference = maps_of(method, convolutional(), x, [3, 1], layer=layer)
+        np.testing.assert_array_equal(maps_of(method, frozen, x, [3, 1], layer=layer), reference)
+    model = convolutional()
+    with torch.no_grad():
+        np.testing.assert_array_equal(maps_of(method, model, x, [3, 1]), expected)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(maps_of(method, model, x.clone(), [3, 1]), expected)
+
+
+def test_same_map_when_the_model_runs_its_backbone_under_no_grad(method):
+    class FrozenBackbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.net[:4](x)
+            return self.net[4:](x)
+
+    model, x = FrozenBackbone().eval(), images()
+    np.testing.assert_array_equal(maps_of(method, model, x, 3, layer=model.net.last), maps_of(method, model.net, x, 3))
+
+
+class Failing(ClassifierOutputTarget):
+    def __call__(self, model_output):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("outcome", ["success", "exception in the target", "exception in the model"])
+def test_model_is_left_as_it_was(method, outcome):
+    model, x = convolutional(), images()
+    model.train()
+    model.conv.eval()
+    model.head.weight.requires_grad_(False)
+    model(x).sum().backward()
+    cam = method(model, model.last)
+    before, gradients = state_of(model), [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    random_state, grad_enabled = torch.get_rng_state(), torch.is_grad_enabled()
+    if outcome == "success":
+        cam(x, 3, aug_smooth=True)
+    elif outcome == "exception in the target":
+        with contextlib.nullcontext() if method is EigenCAM else pytest.raises(KeyboardInterrupt):
+            cam(x, Failing(0))  # EigenCAM never asks the target
+    else:
+        with pytest.raises(RuntimeError, match="size|shape|channels"):
+            cam(torch.zeros(1, 7, 12, 16))
+    assert state_of(model) == before
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert (parameter.grad is None) == (gradient is None)
+        assert gradient is None or torch.equal(parameter.grad, gradient)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.is_grad_enabled() == grad_enabled
+    cam.activations_and_grads.release()
+    assert not model.last._forward_hooks
+
+
+def test_nothing_is_kept(method):
+    model = convolutional()
+    cam = method(model, model.last)
+    x = images()
+    cam(x)
+    alive = weakref.ref(x)
+    del x
+    gc.collect()
+    assert alive() is None
+    assert cam.outputs.grad_fn is None
+    hooks = weakref.ref(cam.activations_and_grads)
+    del cam
+    gc.collect()
+    assert hooks() is None
+    assert not model.last._forward_hooks, "a CAM dropped without `with` takes its hooks along"
+
+
+def test_model_with_hooks_can_be_pickled_and_copied(method):
+    model, x = convolutional(), images()
+    with method(model, model.last) as cam:
+        expected = cam(x)
+        restored = pickle.loads(pickle.dumps(model))
+        np.testing.assert_allclose(maps_of(method, restored, x), expected, atol=1e-6)
+        copy.deepcopy(model)(x)
+
+
+def test_output_is_kept_detached(method):
+    model, x = convolutional(), images()
+    with method(model, model.last) as cam:
+        cam(x)
+        torch.testing.assert_close(cam.outputs, model(x))
+        assert not cam.outputs.requires_grad
+
+
+def test_layer_by_name(method):
+    model, x = convolutional(), images()
+    np.testing.assert_array_equal(maps_of(method, model, x, layer=["last"]), maps_of(method, model, x))
+
+
+def test_sequential_is_one_layer(method):
+    layers = convolutional()
+    model, x = nn.Sequential(layers[:4], layers[4:]), images()
+    with method(model, model[0]) as cam:
+        np.testing.assert_array_equal(cam(x), maps_of(method, layers, x))
+
+
+def test_layer_that_runs_twice_gives_the_mean_of_both(method):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.shared = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.shared(self.shared(x).relu()).relu().mean((2, 3))
+
+    with method(Twice(), "shared") as cam:
+        assert cam(images()).shape == (2, *SIZES[2])
+
+
+def test_class_count_of_the_toy_nets():
+    assert convolutional()(images()).shape == (2, CLASSES)
+
+
+def test_input_gradient():
+    class Recorder(GradCAM):
+        receives_tensors = True
+
+        def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+            self.input_gradient = input_tensor.grad
+            return super().get_cam_weights(input_tensor, target_layer, targets, activations, grads)
+
+    model, x = convolutional(), images()
+    cam = Recorder(model, model.last, compute_input_gradient=True)
+    np.testing.assert_allclose(cam(x, 3), maps_of(GradCAM, model, x, 3), atol=1e-6)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(model(x)[:, 3].sum(), x)
+    torch.testing.assert_close(cam.input_gradient, expected)
+
+
+def test_maps_in_the_graph_can_be_differentiated():
+    model, x = convolutional(), images()
+    with GradCAM(model, model.last, detach=False) as cam:
+        maps = cam(x, 3, as_tensor=True)
+    maps.sum().backward()
+    assert model.stem.weight.grad.abs().sum() > 0
+
+
+def test_without_gradients_no_backward_runs():
+    class Mean(GradCAM):
+        receives_tensors = True
+
+        def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+            assert grads is None
+            return activations.mean((2, 3))
+
+    model = convolutional()
+    assert Mean(model, model.last, uses_gradients=False)(images()).shape == (2, *SIZES[2])

@@ -1,0 +1,60 @@
+"""Every method against its paper's formula in float64 loops."""
+
+import numpy as np
+import pytest
+import torch
+from nets import convolutional, images
+from oracles import ORACLES, finished_map, first_component
+
+from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
+from pytorch_grad_cam.principal_component import first_principal_component
+
+
+def test_every_method_has_an_oracle(method):
+    assert method.__name__ in ORACLES
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("layer_name", ["last", "first"])
+def test_map_is_the_formulas(method, rank, layer_name):
+    model, x = convolutional(rank).double(), images(rank).double()
+    layer, categories = getattr(model, layer_name), [3, 1]
+    signed = [ORACLES[method.__name__](model, layer, image, c) for image, c in zip(x, categories, strict=True)]
+    with method(model, layer) as cam:
+        maps = cam(x, categories)
+    for found, expected in zip(maps, signed, strict=True):
+        finished = finished_map(expected, x.shape[2:])
+        assert finished.max() > 0.99, "an oracle whose map is blank proves nothing"
+        np.testing.assert_allclose(found, finished, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 4), (2, 40, 3, 3), (2, 4, 30), (2, 6, 3, 4, 5)])
+def test_first_principal_component_is_that_of_the_svd(shape):
+    torch.manual_seed(0)
+    values = torch.randn(shape, dtype=torch.float64)
+    expected = np.stack([first_component(image) for image in values.numpy()])
+    np.testing.assert_allclose(first_principal_component(values), expected, atol=1e-6)
+
+
+def test_first_principal_component_sign_follows_the_activations_not_the_channels_order():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        activations = 0.2 * torch.rand(1, 16, 8, 8, generator=generator)
+        activations[:, :8, 2:5, 3:6] += 1
+        component = first_principal_component(activations)
+        shuffled = first_principal_component(activations[:, torch.randperm(16, generator=generator)])
+        assert component[0, 3, 4] > component[0, 7, 0], "the bright object is positive"
+        torch.testing.assert_close(component, shuffled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_first_principal_component_of_constant_activations_is_zero(value):
+    assert not first_principal_component(torch.full((2, 3, 4, 4), value)).any()
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-5, 1.0, 1e3])
+def test_grad_cam_plusplus_weights_do_not_depend_on_an_epsilon(scale):
+    """With A summing to zero influence the formula is sum(relu(g)) / 2 at every scale of the gradients."""
+    grads = torch.ones(1, 2, 4, 4) * torch.tensor([1.0, 2.0])[None, :, None, None] * scale
+    weights = grad_cam_plusplus_weights(torch.zeros_like(grads), grads)[0]
+    torch.testing.assert_close(weights, grads.sum((2, 3))[0] / 2)
