@@ -25,7 +25,8 @@ from pytorch_grad_cam import (
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 
-GRADIENT_METHODS = (GradCAM, XGradCAM, LayerCAM, GradCAMPlusPlus, EigenCAM, EigenGradCAM)
+GRADIENT_METHODS = (GradCAM, XGradCAM, LayerCAM, GradCAMPlusPlus)
+EIGEN_METHODS = (EigenCAM, EigenGradCAM)
 CATEGORIES = (7, 3)
 # 1.5.7 adds 1e-7 to the range of a map before it divides and 1e-6 to squared gradients. Scores of this scale make both
 # negligible, so that the formulas are compared and not the epsilons.
@@ -55,12 +56,26 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "swin_tiny", Case(swin, ["layers.3.blocks.1.norm1"], torch.rand(2, 3, 224, 168), lambda t: t.movedim(-1, 1))
 
 
-def maps_of(case: Case, method: type) -> np.ndarray:
+def maps_of(case: Case, method: type, targets: list | None) -> np.ndarray:
     """The method's maps of the case, by the calls of 1.5."""
     layers = [case.model.get_submodule(name) for name in case.layers]
     options = {"ablation_layer": AblationLayerVit()} if method is AblationCAM and case.reshape_transform else {}
     with method(case.model, layers, reshape_transform=case.reshape_transform, **options) as cam:
-        return cam(case.x, [ClassifierOutputTarget(category) for category in CATEGORIES[: len(case.x)]])
+        return cam(case.x, targets)
+
+
+def components_of(case: Case, method: type) -> np.ndarray:
+    """The signed first principal component, before one half of it becomes the map: called with NumPy arrays."""
+    kept: list[torch.Tensor] = []
+    layer = case.model.get_submodule(case.layers[-1])
+    handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    score = case.model(case.x)[:, CATEGORIES[0]].sum()
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    reshape = case.reshape_transform or (lambda tensor: tensor)
+    arrays = [np.ascontiguousarray(reshape(tensor).detach().numpy()) for tensor in (kept[0], gradient)]
+    with method(case.model, [layer]) as cam:
+        return cam.get_cam_image(case.x, layer, None, *arrays, False)
 
 
 class Scaled(nn.Module):
@@ -80,11 +95,14 @@ def main(path: str) -> None:
         case.model.eval()
         scaled = case._replace(model=Scaled(case.model), layers=[f"model.{layer}" for layer in case.layers])
         for method in GRADIENT_METHODS:
-            maps[f"{name}|{method.__name__}"] = maps_of(scaled, method)
+            maps[f"{name}|{method.__name__}"] = maps_of(scaled, method, list(map(ClassifierOutputTarget, CATEGORIES)))
+        for method in EIGEN_METHODS:
+            maps[f"{name}|{method.__name__}"] = components_of(scaled, method)
         for method in (ScoreCAM, AblationCAM):
             if len(case.layers) == 1:
                 one = case if name == "resnet18" else case._replace(x=case.x[:1])  # 1.5.7 needs minutes an image
-                maps[f"{name}|{method.__name__}"] = maps_of(one, method)
+                # The highest class: its score is positive, and 1.5.7's AblationCAM inverts the map where it is not.
+                maps[f"{name}|{method.__name__}"] = maps_of(one, method, None)
     np.savez(path, **maps)
 
 

@@ -12,7 +12,7 @@ from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.model_state import model_device, undisturbed
 from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
 
-_RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampMinBackward")
+_RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward")
 
 
 class GuidedBackpropReLUModel:

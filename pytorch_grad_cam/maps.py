@@ -26,14 +26,15 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
     return shifted / span.masked_fill(span == 0, 1)
 
 
-def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:
     """Maps (N, C, *spatial) linearly interpolated to `size`.
 
-    One rule for every rank: cell i of h covers the pixels from i * H / h to (i + 1) * H / h.
+    One rule for every rank: cell i of h covers the pixels from i * H / h to (i + 1) * H / h; with `align_corners` the
+    centres of the outermost cells lie on the outermost pixels instead.
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
-    return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=False)
+    return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
 
 
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:

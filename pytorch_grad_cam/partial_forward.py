@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+_TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
 
 class PartialForward:
     """Re-runs the part of a model behind `layer`, with other outputs of that layer.
@@ -28,7 +30,12 @@ class PartialForward:
         self.model, self.layer, self.x = model, layer, x
         self._replicas = _replicate(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
+        self._layer_tree: Any = None
         self.outputs = self._record()
+        if self._layer_tree is None:
+            self.outputs = self._run_whole(x, self._keep_layer_tree)
+        if self._layer_tree is None:
+            raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
         self.layer_output = next(leaf for leaf in tree_leaves(self._layer_tree) if isinstance(leaf, torch.Tensor))
 
     def __call__(self, sample: int, rows: int, replace: Callable, whole: bool = False) -> Any:
@@ -38,7 +45,7 @@ class PartialForward:
         """
         x = self._expanded(self.x, sample, rows)
         if whole:
-            return self._run_whole(x, replace)
+            return self._run_whole(x, lambda tree: _with_first_tensor(tree, replace))
         layer_tree = self._expanded(self._layer_tree, sample, rows)
         self._sample, self._rows = sample, rows
         self._replacement = _with_first_tensor(layer_tree, replace)
@@ -59,11 +66,7 @@ class PartialForward:
             # Whatever the partial run stumbled over, the whole one works: it gave `expected`.
             return False
         untouched = versions == [tensor._version for tensor in self._recorded_tensors()]
-        return untouched and all(
-            torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * b.float().abs().max().item())
-            for a, b in zip(found, expected, strict=True)
-            if isinstance(a, torch.Tensor)
-        )
+        return untouched and all(map(_close, found, expected))
 
     def _record(self) -> Any:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
@@ -77,14 +80,13 @@ class PartialForward:
                     return forward(*args, **kwargs)
                 mark = len(finished)
                 output = forward(*args, **kwargs)
-                if not reached:
-                    del finished[mark:]  # what ran inside this module
-                    finished.append((module, output))
-                    reached = module is self.layer
-                if module is self.layer:
-                    # The model goes on with a copy: an operation in place must not change what is kept.
-                    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, output)
-                return output
+                if reached:
+                    return output
+                del finished[mark:]  # what ran inside this module
+                finished.append((module, output))
+                reached = module is self.layer
+                # The model goes on with a copy: an operation in place must not change what is kept.
+                return _copied(output) if reached else output
 
             return recorded
 
@@ -93,8 +95,8 @@ class PartialForward:
             self._replicas[module].__dict__["forward"] = recorder(module, forward)
         outputs = self._replicas[self.model](self.x)
         if not reached:
-            raise ValueError(f"target layer {type(self.layer).__name__} did not run when the model was called")
-        _, self._layer_tree = finished.pop()
+            return outputs
+        self._keep_layer_tree(finished.pop()[1])
         for module, output in finished:
             self._recorded.setdefault(module, []).append(output)
         for module, forward in forwards.items():
@@ -117,17 +119,21 @@ class PartialForward:
 
         return replayed
 
-    def _run_whole(self, x: torch.Tensor, replace: Callable) -> Any:
+    def _keep_layer_tree(self, tree: Any) -> Any:
+        self._layer_tree = tree
+        return _copied(tree)
+
+    def _run_whole(self, x: torch.Tensor, exchange: Callable) -> Any:
         caller, pending = threading.get_ident(), True
 
-        def exchange(module: nn.Module, inputs: Any, output: Any) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal pending
             if not pending or threading.get_ident() != caller:
                 return None
             pending = False
-            return _with_first_tensor(output, replace)
+            return exchange(output)
 
-        handle = self.layer.register_forward_hook(exchange)
+        handle = self.layer.register_forward_hook(hook)
         try:
             return self.model(x)
         finally:
@@ -158,6 +164,17 @@ def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
         children = {name: None if child is None else replicas[child] for name, child in module._modules.items()}
         replica.__dict__["_modules"] = children
     return replicas
+
+
+def _close(found: Any, expected: Any) -> bool:
+    if not isinstance(expected, torch.Tensor) or not expected.is_floating_point():
+        return True
+    tolerance = _TOLERANCES.get(expected.dtype, 1e-3) * expected.abs().max().float().item()
+    return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
+
+
+def _copied(tree: Any) -> Any:
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
 def _with_first_tensor(tree: Any, replace: Callable) -> Any:

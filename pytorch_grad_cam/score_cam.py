@@ -21,7 +21,8 @@ class ScoreCAM(BaseCAM):
     """Channels weighted by the score of the input seen through them; no gradients.
 
     Each channel, enlarged to the input and scaled to [0, 1] (eq. 4), is multiplied with the input, and the model
-    scores the product. `batch_size` is the number of masked inputs that the model gets at a time; channels of several
+    scores the product. The paper leaves open how to enlarge: here linearly with aligned corners, as grad-cam always did.
+    `batch_size` is the number of masked inputs that the model gets at a time; channels of several
     images share a batch, masks are made for one batch at a time, channels that do not vary are scored once.
 
     Cost: 1 + C forwards of each image.
@@ -37,7 +38,7 @@ class ScoreCAM(BaseCAM):
 
         def masked_scores(rows: torch.Tensor) -> torch.Tensor:
             owners = rows // channels
-            masks = resize(activations.flatten(0, 1)[rows, None], input_tensor.shape[2:])
+            masks = resize(activations.flatten(0, 1)[rows, None], input_tensor.shape[2:], align_corners=True)
             masked = input_tensor[owners] * min_max(masks[:, 0])[:, None]
             return target_scores(self.model(masked.to(input_tensor.dtype)), [targets[i] for i in owners.tolist()])
 

@@ -139,7 +139,7 @@ def score_cam(model, layer, image, category):
     scores = []
     for k in range(len(a)):
         channel = torch.from_numpy(a[k])[None, None]
-        mask = nn.functional.interpolate(channel, size=image.shape[1:], mode=mode, align_corners=False)[0, 0]
+        mask = nn.functional.interpolate(channel, size=image.shape[1:], mode=mode, align_corners=True)[0, 0]
         span = mask.max() - mask.min()
         mask = (mask - mask.min()) / span if span > 0 else torch.zeros_like(mask)
         with torch.no_grad():

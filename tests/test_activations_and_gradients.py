@@ -117,18 +117,19 @@ def test_threads_share_one_cam_and_one_model(method):
     model, batches = convolutional().train(), [images(seed=seed) for seed in range(8)]
     cam = method(model, model.last)
     expected = [cam(x, 3) for x in batches]
-    wrong = []
+    wrong, done = [], []
 
     def work(index):
-        for _ in range(10):
-            if not np.allclose(cam(batches[index], 3), expected[index], atol=1e-5):
-                wrong.append(index)
+        maps = [cam(batches[index], 3) for _ in range(10)]
+        done.append(index)
+        wrong.extend(index for found in maps if not np.allclose(found, expected[index], atol=1e-5))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(done) == len(batches)
     assert wrong == []
     assert all(module.training for module in model.modules())
 

@@ -196,7 +196,7 @@ def test_model_is_left_as_it_was(method, outcome):
         with contextlib.nullcontext() if method is EigenCAM else pytest.raises(KeyboardInterrupt):
             cam(x, Failing(0))  # EigenCAM never asks the target
     else:
-        with pytest.raises(RuntimeError, match="size|shape|channels"):
+        with pytest.raises(RuntimeError, match=r"size|shape|channels"):
             cam(torch.zeros(1, 7, 12, 16))
     assert state_of(model) == before
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):

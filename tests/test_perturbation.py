@@ -1,0 +1,261 @@
+"""AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
+
+import numpy as np
+import pytest
+import torch
+from nets import Transformer, convolutional, images
+from torch import nn
+
+from pytorch_grad_cam import AblationCAM, AblationLayer, AblationLayerVit, ScoreCAM
+from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+
+
+class Counter(nn.Module):
+    """Counts the rows of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, x):
+        self.rows += len(x)
+        return x
+
+
+def weights_of(model, x, layer, category=3, **options):
+    activations = model[: list(model).index(layer) + 1](x).detach()
+    return AblationCAM(model, layer, **options).get_cam_weights(x, layer, [category] * len(x), activations, None)
+
+
+def test_ablation_sign_does_not_depend_on_the_scores_sign():
+    model, x = convolutional(), images()
+    weights = []
+    for bias in (5, -50):
+        model.head.bias.data[:] = bias
+        weights.append(weights_of(model, x, model.last))
+    assert torch.equal(weights[0].sign(), weights[1].sign())
+    assert weights[0].abs().sum() > 0
+
+
+def test_ablation_of_a_zero_score_is_finite():
+    model, x = convolutional(), images()
+    model.head.weight.data[3], model.head.bias.data[3] = 0, 0
+    assert not weights_of(model, x, model.last).any()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_ablation_does_not_depend_on_the_batch_size(batch_size):
+    model, x = convolutional(), images()
+    expected = weights_of(model, x, model.conv)
+    torch.testing.assert_close(weights_of(model, x, model.conv, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.75, 1.0])
+def test_ablation_ratio_is_the_share_of_channels_the_strongest_first(ratio):
+    model, x = convolutional(), images()
+    everything = weights_of(model, x, model.conv)
+    some = weights_of(model, x, model.conv, ratio_channels_to_ablate=ratio)
+    energy = model[:3](x).square().sum((2, 3))
+    for image in range(2):
+        strongest = energy[image].argsort(descending=True)[: max(1, round(8 * ratio))]
+        expected = torch.zeros(8)
+        expected[strongest] = everything[image, strongest]
+        torch.testing.assert_close(some[image], expected)
+    with pytest.raises(ValueError, match="share in"):
+        weights_of(model, x, model.conv, ratio_channels_to_ablate=0)
+
+
+def test_partial_forward_runs_the_tail_only():
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self, name, module):
+            super().__init__()
+            self.name, self.module = name, module
+
+        def forward(self, x):
+            seen.append((self.name, len(x)))
+            return self.module(x)
+
+    net, x = convolutional(), images()
+    model = nn.Sequential(Watched("head", net[:3]), Watched("layer", net[3]), Watched("tail", net[4:])).eval()
+    with torch.no_grad():
+        tail = PartialForward(model, model[1], x)
+        assert tail.follows()
+        seen.clear()
+        output = tail(1, 5, lambda layer_output: layer_output)
+    assert seen == [("tail", 5)]
+    torch.testing.assert_close(output, model(x)[1:].detach().expand(5, -1))
+
+
+class WithInPlaceGlue(nn.Module):
+    """Changes, between modules, what a module in front of the layer returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional()
+
+    def forward(self, x):
+        x = self.net.first(self.net.stem(x))
+        x += 1
+        return self.net[2:](x)
+
+
+class WithBoundMethod(nn.Module):
+    """Holds on to its modules in a way that no replica can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional()
+        self.run = self.net.forward
+
+    def forward(self, x):
+        return self.run(x)
+
+
+@pytest.mark.parametrize("wrapper", [WithInPlaceGlue, WithBoundMethod])
+def test_models_that_a_partial_run_cannot_follow_are_run_whole(wrapper):
+    model, x = wrapper().eval(), images()
+    layer = model.net.last
+    with torch.no_grad():
+        assert not PartialForward(model, layer, x).follows()
+    with AblationCAM(model, layer) as cam:
+        found = cam(x, 3)
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+            self.add = wrapper is WithInPlaceGlue
+
+        def forward(self, x):
+            return self.net[2:](self.net[:2](x) + self.add)
+
+    plain = Plain().eval()
+    np.testing.assert_allclose(AblationCAM(plain, plain.net.last)(x, 3), found, atol=1e-5)
+
+
+def test_partial_forward_with_shared_and_repeated_modules():
+    class Residual(nn.Module):
+        """One rectifier for everything, blocks in a list, a skip from the input to the tail."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(3, 6, 3, padding=1)
+            self.blocks = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(3))
+            self.relu = nn.ReLU(inplace=True)
+            self.head = nn.Linear(6, 5)
+
+        def forward(self, x):
+            y = self.relu(self.stem(x))
+            for block in self.blocks:
+                y = y + self.relu(block(y))
+            return self.head(self.relu(y + x.mean()).mean((2, 3)))
+
+    model, x = Residual().eval(), images()
+    with torch.no_grad():
+        for layer in (model.stem, *model.blocks):
+            tail = PartialForward(model, layer, x)
+            assert tail.follows()
+            torch.testing.assert_close(tail.outputs, model(x))
+
+
+class HalvedChannels(AblationLayer):
+    """A user's layer in the way of 1.5: overrides set_next_batch and __call__."""
+
+    def set_next_batch(self, input_batch_index, activations, num_channels_to_ablate):
+        self.activations = activations[input_batch_index].clone().unsqueeze(0).repeat(num_channels_to_ablate, 1, 1, 1)
+
+    def __call__(self, x):
+        output = self.activations
+        for row in range(output.size(0)):
+            output[row, self.indices[row]] /= 2
+        self.indices = self.indices[output.size(0) :]
+        return output
+
+
+def test_users_ablation_layer():
+    model, x = convolutional(), images()
+    last_linear = nn.Sequential(*model[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    whole = weights_of(last_linear, x, last_linear[3])
+    halved = weights_of(last_linear, x, last_linear[3], ablation_layer=HalvedChannels(), batch_size=3)
+    torch.testing.assert_close(halved, whole / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_default_ablation_layer_follows_the_layout():
+    model, x = Transformer(), images()
+
+    def reshape(tokens):
+        return vit_reshape_transform(tokens, 3, 4)
+
+    expected = AblationCAM(model, model.norm, reshape, ablation_layer=AblationLayerVit())(x)
+    np.testing.assert_array_equal(AblationCAM(model, model.norm, reshape)(x), expected)
+
+
+def test_ablation_layers_set_one_channel_a_row_to_zero():
+    for layer, shape, axis in [(AblationLayer(), (2, 4, 3, 3), 1), (AblationLayerVit(), (2, 9, 4), -1)]:
+        activations = torch.randn(shape)
+        layer.activations_to_be_ablated(activations[1].movedim(axis if axis < 0 else 0, 0).numpy())
+        layer.set_next_batch(1, activations, 3)
+        rows = layer(None)
+        for row in range(3):
+            channels = rows[row].movedim(axis if axis < 0 else 0, 0)
+            expected = activations[1].movedim(axis if axis < 0 else 0, 0).clone()
+            expected[row] = 0
+            assert torch.equal(channels, expected)
+        assert layer.indices.tolist() == [3]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_score_cam_batches(batch_size):
+    model, x = convolutional(), images()
+    model = nn.Sequential(Counter(), *model).eval()
+    counter, sizes = model[0], []
+    counter.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    cam = ScoreCAM(model, model[4])
+    cam.batch_size = batch_size
+    maps = cam(x, 3)
+    reference = convolutional()
+    np.testing.assert_allclose(maps, ScoreCAM(reference, reference.last)(x, 3), atol=1e-5)
+    assert max(sizes[2:]) <= batch_size
+
+
+def test_score_cam_scores_constant_channels_once():
+    model, x = convolutional(), images(count=1)
+    model.conv.weight.data[2:] = 0
+    model = nn.Sequential(Counter(), *model).eval()
+    ScoreCAM(model, model[4])(x)
+    assert model[0].rows == 1 + 1 + 2, "the image, the blank one, two channels that vary"
+
+
+@pytest.mark.parametrize("perturbation", [AblationCAM, ScoreCAM])
+def test_chunk_is_halved_when_memory_runs_out(perturbation):
+    class SmallDevice(nn.Module):
+        largest = 3
+
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            if len(x) > self.largest:
+                raise torch.cuda.OutOfMemoryError("no room")
+            return self.net(x)
+
+    model, x = SmallDevice().eval(), images()
+    with perturbation(model.net, model.net.last) as cam:
+        expected = cam(x, 3)
+    with perturbation(model, model.net.last) as cam:
+        np.testing.assert_allclose(cam(x, 3), expected, atol=1e-5)
+        model.largest = 0
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            cam(x, 3)
+
+
+def test_no_progress_bar_for_quick_work(capfd):
+    model = convolutional()
+    AblationCAM(model, model.last)(images())
+    ScoreCAM(model, model.last)(images())
+    assert capfd.readouterr() == ("", "")

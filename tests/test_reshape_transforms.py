@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from pytorch_grad_cam.utils.reshape_transforms import swinT_reshape_transform, vit_reshape_transform
+
+
+def tokens_of(grid: torch.Tensor, extra: int) -> torch.Tensor:
+    """A map (N, C, H, W) as tokens behind `extra` others, which hold -1."""
+    tokens = grid.flatten(2).mT
+    return torch.cat([torch.full((len(grid), extra, grid.shape[1]), -1.0), tokens], dim=1)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 2, 5])
+@pytest.mark.parametrize("side", [14, 16, 24])
+def test_square_vit(extra, side):
+    grid = torch.randn(2, 3, side, side)
+    assert torch.equal(vit_reshape_transform(tokens_of(grid, extra)), grid)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 4])
+def test_any_vit(extra):
+    grid = torch.randn(2, 3, 7, 28)
+    assert torch.equal(vit_reshape_transform(tokens_of(grid, extra), height=7, width=28), grid)
+
+
+def test_swin():
+    grid = torch.randn(2, 3, 7, 7)
+    assert torch.equal(swinT_reshape_transform(grid.movedim(1, -1)), grid)
+    assert torch.equal(swinT_reshape_transform(tokens_of(grid, 0)), grid)
+    wide = torch.randn(2, 3, 4, 9)
+    assert torch.equal(swinT_reshape_transform(wide.movedim(1, -1)), wide)
+    assert torch.equal(swinT_reshape_transform(tokens_of(wide, 0), height=4, width=9), wide)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vit_reshape_transform(torch.zeros(1, 60, 3)), "60 tokens are no square grid"),
+        (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), 8, 8), "60 tokens are fewer than the 8 x 8"),
+        (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), height=8), "pass both or neither"),
+        (lambda: vit_reshape_transform(torch.zeros(1, 3, 7, 7)), r"expected tokens .* \(1, 3, 7, 7\)"),
+        (lambda: swinT_reshape_transform(torch.zeros(1, 60, 3)), "60 tokens are no grid of 7 x 7"),
+    ],
+)
+def test_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
