@@ -105,7 +105,7 @@ def _from_timm(name: str, weights: str) -> Classifier:
     config = timm.data.resolve_model_data_config(model)
     transforms = timm.data.create_transform(**config, is_training=False)
     imagenet = ResNet50_Weights.DEFAULT.meta["categories"]
-    classes = timm.get_pretrained_cfg_value(name, "num_classes")
+    classes = timm.get_pretrained_cfg_value(name, "num_classes") or len(imagenet)
     categories = imagenet if classes == len(imagenet) else [f"class {index}" for index in range(classes)]
     return Classifier(model, transforms, config["mean"], config["std"], categories, _softmax)
 

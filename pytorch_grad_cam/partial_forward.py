@@ -36,7 +36,9 @@ class PartialForward:
             self.outputs = self._run_whole(x, self._keep_layer_tree)
         if self._layer_tree is None:
             raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-        self.layer_output = next(leaf for leaf in tree_leaves(self._layer_tree) if isinstance(leaf, torch.Tensor))
+        self.layer_output: torch.Tensor = next(
+            leaf for leaf in tree_leaves(self._layer_tree) if isinstance(leaf, torch.Tensor)
+        )
 
     def __call__(self, sample: int, rows: int, replace: Callable, whole: bool = False) -> Any:
         """The model's output for `rows` copies of one sample, its layer returning what `replace(output)` gives.

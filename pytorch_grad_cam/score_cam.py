@@ -21,7 +21,7 @@ class ScoreCAM(BaseCAM):
     """Channels weighted by the score of the input seen through them; no gradients.
 
     Each channel, enlarged to the input and scaled to [0, 1] (eq. 4), is multiplied with the input, and the model
-    scores the product. The paper leaves open how to enlarge: here linearly with aligned corners, as grad-cam always did.
+    scores the product. The paper leaves open how to enlarge: here linearly with aligned corners, as in grad-cam 1.x.
     `batch_size` is the number of masked inputs that the model gets at a time; channels of several
     images share a batch, masks are made for one batch at a time, channels that do not vary are scored once.
 

@@ -43,7 +43,7 @@ def test_third_positional_argument_is_the_transform_of_1_5():
 def test_old_order_of_ablation_cam():
     model = convolutional()
     layer = pytorch_grad_cam.AblationLayer()
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="use_cuda"):
         cam = AblationCAM(model, [model.last], False, None, layer, 4, 0.5)
     assert (cam.ablation_layer, cam.batch_size, cam.ratio_channels_to_ablate) == (layer, 4, 0.5)
 
@@ -58,7 +58,7 @@ def test_subclass_of_1_x_gets_and_gives_arrays():
             return np.mean(grads, axis=(2, 3))
 
     model, x = convolutional(), images()
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="use_cuda"):
         cam = Mean(model, [model.last])
     np.testing.assert_allclose(cam(x, 3), GradCAM(model, [model.last])(x, 3), atol=1e-6)
 

@@ -1,0 +1,161 @@
+"""What a map costs, in forwards of the same model: `python -m benchmarks.speed`.
+
+Every number is a ratio to a bare `inference_mode` forward of the same batch, the two timed in turn in one process; the
+median of the pairs and, in brackets, the middle half of them. AblationCAM and ScoreCAM: all channels of one image,
+against one forward of one image and the model's best throughput in batches of the same size. Memory: the growth of the
+process's peak over the model and its input, against that of the bare forward, each in a process of its own.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+import pytorch_grad_cam
+from benchmarks.report import write_report
+from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+
+METHODS = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "EigenCAM", "EigenGradCAM")
+CASES: dict[str, tuple[Callable[[], nn.Module], str, Callable | None]] = {
+    "ResNet-50": (torchvision.models.resnet50, "layer4", None),
+    "ViT-S": (partial(timm.create_model, "vit_small_patch16_224"), "blocks.11.norm1", vit_reshape_transform),
+}
+MEMORY_BATCH = 32
+
+
+def cam_of(case: str, method: str, model: nn.Module) -> pytorch_grad_cam.BaseCAM:
+    _, layer, transform = CASES[case]
+    return getattr(pytorch_grad_cam, method)(model, [layer], transform)
+
+
+def seeded(case: str, batch: int, device: str = "cpu") -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    return CASES[case][0]().eval().to(device), torch.randn(batch, 3, 224, 224, device=device)
+
+
+def interleaved(first: Callable, second: Callable, pairs: int, warm_up: int = 2) -> list[tuple[float, float]]:
+    """Seconds of both, call by call in turn."""
+    times = []
+    for pair in range(warm_up + pairs):
+        both = (_seconds(first), _seconds(second))
+        if pair >= warm_up:
+            times.append(both)
+    return times
+
+
+def _seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _ratio(times: list[tuple[float, float]], scale: float = 1.0) -> str:
+    ratios = [scale * second / first for first, second in times]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return f"{statistics.median(ratios):.2f} ({low:.2f}-{high:.2f})"
+
+
+def bare(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(x)
+
+
+def gradient_rows(case: str, batches: list[int], pairs: int, device: str) -> dict[str, dict]:
+    rows: dict[str, dict] = {}
+    for batch in batches:
+        model, x = seeded(case, batch, device)
+        for method in METHODS:
+            with cam_of(case, method, model) as cam:
+                times = interleaved(partial(bare, model, x), partial(cam, x, 1, as_tensor=True), pairs)
+            rows.setdefault(f"{case} {method}", {})[f"batch {batch}"] = _ratio(times)
+    return rows
+
+
+def ablation_row(case: str, pairs: int, device: str) -> dict:
+    model, x = seeded(case, 1, device)
+    with cam_of(case, "AblationCAM", model) as cam:
+        times = interleaved(partial(bare, model, x), partial(cam, x, 1), pairs, warm_up=1)
+    return {"batch 1": _ratio(times)}
+
+
+def score_row(case: str, pairs: int, device: str) -> dict:
+    """The model's own seconds for the same number of images in the same batches, against ScoreCAM's."""
+    model, x = seeded(case, 1, device)
+    with cam_of(case, "ScoreCAM", model) as cam:
+        chunk = x.expand(cam.batch_size, -1, -1, -1).contiguous()
+        sizes: list[int] = []
+        handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        cam(x, 1)
+        handle.remove()
+
+        def same_forwards() -> None:
+            for size in sizes:
+                bare(model, chunk[:size])
+
+        times = interleaved(same_forwards, partial(cam, x, 1), pairs, warm_up=0)
+    throughput = [first / second for first, second in times]
+    return {"share of throughput": f"{statistics.median(throughput):.2f}", "forwards": sum(sizes)}
+
+
+def peak_growth(case: str, method: str) -> int:
+    """KiB by which the peak grows over model and input in one call; run in a process of its own."""
+    model, x = seeded(case, MEMORY_BATCH)
+    bare(model, x[:1])  # buffers of the libraries themselves
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if method == "bare":
+        bare(model, x)
+    else:
+        with cam_of(case, method, model) as cam:
+            cam(x, 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def memory_rows(case: str) -> dict[str, dict]:
+    def measured(method: str) -> int:
+        command = [sys.executable, "-m", "benchmarks.speed", "--peak-growth", case, method]
+        # One arena, returned at once: the peak is then what was needed, not what malloc kept.
+        environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        runs = [subprocess.run(command, check=True, capture_output=True, env=environment) for _ in range(3)]
+        return int(statistics.median(int(run.stdout) for run in runs))
+
+    baseline = measured("bare")
+    column = f"peak memory, batch {MEMORY_BATCH}"
+    return {f"{case} {method}": {column: f"{measured(method) / baseline:.2f}"} for method in METHODS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--peak-growth", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_growth:
+        sys.stdout.write(f"{peak_growth(*options.peak_growth)}\n")
+        return
+    rows: dict[str, dict] = {}
+    for case in CASES:
+        parts = gradient_rows(case, options.batches, options.pairs, options.device)
+        if options.device == "cpu":
+            for label, row in memory_rows(case).items():
+                parts[label].update(row)
+        parts[f"{case} AblationCAM, all channels"] = ablation_row(case, 7, options.device)
+        parts[f"{case} ScoreCAM, all channels"] = score_row(case, 1, options.device)
+        rows.update(parts)
+    write_report(f"speed-{options.device}", rows, "in bare inference_mode forwards of the same batch")
+
+
+if __name__ == "__main__":
+    main()

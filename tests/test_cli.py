@@ -1,0 +1,159 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pytorch_grad_cam.classifiers import load_classifier
+from pytorch_grad_cam.cli import available_methods, main
+from pytorch_grad_cam.demo import example_scene
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_method_has_its_lower_case_name(method):
+    assert available_methods()[method.__name__.lower()] is method
+    assert available_methods()["gradcam++"].__name__ == "GradCAMPlusPlus"
+
+
+def test_the_bundled_scene(tmp_path, capsys):
+    assert main(["--output-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "100.00%  7 (7)" in said
+    assert "target layer: layer4 (Sequential)" in said
+    for kind in ("cam", "gb", "cam_gb"):
+        assert f"wrote {tmp_path / f'gradcam_{kind}.jpg'}" in said
+        assert Image.open(tmp_path / f"gradcam_{kind}.jpg").size == (256, 256)
+
+
+def test_the_heat_is_on_the_digit_that_was_asked_about(tmp_path):
+    """In the bundled scene the 7 stands right, the 5 bottom left."""
+    assert main(["--target-category", "7", "5", "--output-dir", str(tmp_path)]) == 0
+    for digit, (top, bottom, left, right) in {7: (70, 170, 180, 256), 5: (140, 240, 20, 110)}.items():
+        picture = np.asarray(Image.open(tmp_path / f"gradcam_cam_{digit}.jpg")).astype(float)
+        plain = np.asarray(Image.fromarray(example_scene()).resize((256, 256))).astype(float)
+        redder = (picture[..., 0] - picture[..., 2]) - (plain[..., 0] - plain[..., 2])
+        row, column = np.unravel_index(redder.argmax(), redder.shape)
+        assert top < row < bottom
+        assert left < column < right
+
+
+@pytest.mark.parametrize("name", sorted(available_methods()))
+def test_every_method(name, tmp_path):
+    assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0
+    assert (tmp_path / f"{name}_cam.jpg").exists()
+
+
+def test_options_together(tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.uint8(np.random.default_rng(0).random((80, 120, 3)) * 255)).save(photo)
+    arguments = ["--image-path", str(photo), "--model", "resnet18", "--weights", "none", "--aug-smooth"]
+    arguments += ["--eigen-smooth", "--target-category", "tabby", "281", "golden retriever", "--device", "cpu"]
+    arguments += ["--target-layers", "layer3", "layer4.1", "--method", "gradcam++", "--output-dir", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "gradcam++ for golden retriever (207)" in capsys.readouterr().out
+    assert {f"gradcam++_{kind}_{c}.jpg" for kind in ("cam", "gb", "cam_gb") for c in (281, 207)} <= {
+        file.name for file in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenet_v3_small"])
+def test_models_by_name(model, tmp_path):
+    assert main(["--model", model, "--weights", "none", "--output-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "gradcam_cam.jpg").exists()
+
+
+def test_preview(capsys):
+    assert main(["--preview-model"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["layer4", "Sequential", "1", "x", "128", "x", "8", "x", "8"] in lines
+    assert ["fc", "Linear", "1", "x", "10"] in lines
+
+
+def test_weights_from_a_file(tmp_path):
+    model = load_classifier("resnet18", "none").model
+    model.fc.bias.data[:] = 3
+    for name, state in {"plain": model.state_dict(), "wrapped": {"state_dict": model.state_dict()}}.items():
+        torch.save(state, tmp_path / name)
+        assert (load_classifier("resnet18", str(tmp_path / name)).model.fc.bias == 3).all()
+
+
+def test_preprocessing_is_the_models_own():
+    classifier = load_classifier("inception_v3", "none")
+    image = Image.fromarray(np.full((400, 500, 3), 128, np.uint8))
+    x = classifier.preprocess(image)
+    assert x.shape == (3, 299, 299)
+    np.testing.assert_allclose(classifier.picture(x), 128 / 255, atol=1e-3)
+
+
+def broken_files(folder: Path) -> None:
+    (folder / "text.jpg").write_text("no image")
+    (folder / "empty.jpg").write_bytes(b"")
+    Image.fromarray(example_scene()).save(folder / "whole.jpg")
+    (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:500])
+    (folder / "weights.pt").write_text("no weights")
+    torch.save({"a": torch.zeros(1)}, folder / "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image-path", "missing.jpg"], "there is no image missing.jpg"),
+        (["--image-path", "text.jpg"], "text.jpg is no image that Pillow can read"),
+        (["--image-path", "empty.jpg"], "empty.jpg is no image that Pillow can read"),
+        (["--image-path", "truncated.jpg"], "truncated.jpg is no image that Pillow can read"),
+        (["--method", "gradcan"], "invalid choice: 'gradcan'"),
+        (["--model", "resnet5"], "no model is called 'resnet5'; did you mean"),
+        (["--target-category", "seventeen"], "no single class is called 'seventeen'"),
+        (["--target-category", "10"], "classes are 0 to 9"),
+        (["--target-layers", "layer5"], "has no layer 'layer5'; did you mean layer"),
+        (["--target-layers", "fc"], "expected (N, C, *spatial)"),
+        (["--weights", "missing.pt"], "there is no weights file missing.pt"),
+        (["--weights", "weights.pt"], "weights.pt is no state dict of DigitsNet"),
+        (["--weights", "other.pt"], "other.pt is no state dict of DigitsNet"),
+        (["--device", "nonsense"], "device nonsense cannot be used here"),
+        (["--batch-size", "none"], "'none' is no positive number"),
+        (["--output-dir", "text.jpg"], "text.jpg"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    broken_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(arguments)
+    except SystemExit as exit_:
+        status = exit_.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_no_network_for_the_weights(tmp_path, monkeypatch, capsys):
+    def unreachable(*args, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    Image.fromarray(example_scene()).save(tmp_path / "photo.jpg")
+    assert main(["--image-path", str(tmp_path / "photo.jpg")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "weights of resnet50 could not be fetched (Name or service not known)" in error
+    for way_out in ("--weights FILE", "--weights none", "--model digits"):
+        assert way_out in error
+
+
+@pytest.mark.parametrize("command", [["cam.py"], ["-m", "pytorch_grad_cam"]])
+def test_as_a_command(command, tmp_path):
+    arguments = [sys.executable, *command, "--method", "eigencam", "--output-dir", str(tmp_path)]
+    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stderr == ""
+    assert "wrote" in finished.stdout
+    failed = subprocess.run([*arguments, "--model", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("cam.py: no model is called 'nothing'")

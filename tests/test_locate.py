@@ -1,0 +1,88 @@
+"""The automatic choice of layer and layout, one rule a test."""
+
+import pytest
+import torch
+from nets import Transformer, convolutional, images, state_of
+from torch import nn
+
+from pytorch_grad_cam.layouts import Layout, layouts_of
+from pytorch_grad_cam.locate import locate, module_outputs
+
+
+def tokens(grid, extra):
+    flat = grid.flatten(2).mT
+    return torch.cat([flat.new_zeros(len(grid), extra, grid.shape[1]), flat], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("tensor_of", "layout"),
+    [
+        (lambda grid: grid, Layout("NCSS", (6, 8))),
+        (lambda grid: grid.movedim(1, -1), Layout("NSSC", (6, 8))),
+        (lambda grid: tokens(grid, 0), Layout("NTC", (6, 8))),
+        (lambda grid: tokens(grid, 1), Layout("NTC", (6, 8), 1)),
+        (lambda grid: tokens(grid, 5), Layout("NTC", (6, 8), 5)),
+        (lambda grid: tokens(grid, 0).mT, Layout("NCT", (6, 8))),
+        (lambda grid: tokens(grid, 1).movedim(1, 0), Layout("TNC", (6, 8), 1)),
+    ],
+)
+def test_layouts(tensor_of, layout):
+    grid = torch.randn(1, 40, 6, 8)
+    tensor = tensor_of(grid)
+    assert layouts_of(tensor.shape, 1, (96, 128), set())[0] == layout
+    assert torch.equal(layout(tensor), grid)
+
+
+def test_the_images_proportions_decide_between_grids():
+    assert layouts_of((1, 197, 64), 1, (224, 224), set())[0].grid == (14, 14)
+    assert layouts_of((1, 197, 64), 1, (112, 448), set())[0].grid == (7, 28)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_last_map_before_pooling(rank):
+    location = locate(convolutional(rank), images(rank))
+    assert location.name == "last"
+    assert location.layout.axes == "NC" + "S" * rank
+
+
+def test_norm_before_the_last_attention_of_a_class_token_transformer():
+    location = locate(Transformer(), images())
+    assert location.name == "norm"
+    assert location.layout == Layout("NTC", (3, 4), 1)
+    assert "norm (LayerNorm), output (1, 13, 8): NTC, grid 3 x 4 behind 1 extra tokens" in str(location)
+
+
+def test_branches_are_no_cut():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+            self.branch = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return (x + self.branch(x)).mean((2, 3))
+
+    assert locate(Residual(), images()).name == "stem"
+
+
+def test_pooling_gives_way_to_an_equal_map():
+    net = convolutional()
+    net.pool = nn.AdaptiveAvgPool2d((6, 8))
+    net.flatten, net.hidden = nn.Flatten(), nn.Linear(8 * 48, 16)
+    assert locate(net, images()).name == "last"
+
+
+def test_no_map_at_all():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 16, 5))
+    with pytest.raises(ValueError, match="no module whose output is a map of the 12x16 input"):
+        locate(model, images())
+
+
+def test_model_is_left_as_it_was():
+    model = Transformer().train().requires_grad_(False)
+    before = state_of(model)
+    locate(model, images())
+    module_outputs(model, images())
+    assert state_of(model) == before

@@ -1,0 +1,41 @@
+"""Heat maps of a Swin transformer: `python usage_examples/swinT_example.py --image-path photo.jpg`."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import timm
+from PIL import Image
+
+from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
+from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
+from pytorch_grad_cam.utils.reshape_transforms import swinT_reshape_transform
+
+METHODS = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--method", choices=METHODS, default="gradcam")
+parser.add_argument("--target-category", type=int, help="class index (default: the highest)")
+parser.add_argument("--weights", choices=("default", "none"), default="default", help="none: random, without a network")
+parser.add_argument("--device", default="cpu")
+parser.add_argument("--aug-smooth", action="store_true")
+parser.add_argument("--eigen-smooth", action="store_true")
+parser.add_argument("--output-dir", type=Path, default=Path("output"))
+options = parser.parse_args()
+
+model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=options.weights == "default").to(options.device)
+image = np.asarray(Image.open(options.image_path).convert("RGB").resize((224, 224)))
+input_tensor = preprocess_image(image, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+# A Swin has no class token: its head averages the patches, so the last norm before the head still knows them all.
+target_layers = [model.norm]
+with METHODS[options.method](model, target_layers, reshape_transform=swinT_reshape_transform) as cam:
+    grayscale_cam = cam(
+        input_tensor, options.target_category, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth
+    )[0]
+
+options.output_dir.mkdir(parents=True, exist_ok=True)
+file = options.output_dir / f"swin_{options.method}_cam.jpg"
+Image.fromarray(show_cam_on_image(image, grayscale_cam, use_rgb=True)).save(file)
+print(f"wrote {file}")
