@@ -38,7 +38,7 @@ def layouts_of(
 
     A map's grid covers the image with one stride in all directions, give or take a row or column. Tokens count as a
     grid that a convolution of the same forward made (`known_grids`), else one of the image's exact proportions with the
-    fewest extra tokens. Among several the one with the most channels is best.
+    fewest extra tokens. Among several a known grid is best, then fewer extra tokens, then more channels.
     """
     rank = len(image_size)
     readings = []
@@ -51,7 +51,9 @@ def layouts_of(
         for axes in ("NTC", "NCT", "TNC"):
             if shape[axes.index("N")] == batch:
                 readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
-    return sorted(readings, key=lambda layout: (layout.grid not in known_grids, -_channels(layout, shape)))
+    return sorted(
+        readings, key=lambda layout: (layout.grid not in known_grids, layout.extra, -_channels(layout, shape))
+    )
 
 
 def _channels(layout: Layout, shape: Sequence[int]) -> int:

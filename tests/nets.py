@@ -33,6 +33,17 @@ def images(rank: int = 2, count: int = 2, seed: int = 1) -> torch.Tensor:
     return torch.randn(count, 3, *SIZES[rank])
 
 
+class Residual(nn.Module):
+    """x + f(x), token by token."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.GELU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.mlp(x)
+
+
 class Transformer(nn.Module):
     """A class-token transformer of one attention block: `norm` gives tokens (N, 1 + 3 * 4, 8) for (N, 3, 12, 16)."""
 
@@ -41,17 +52,18 @@ class Transformer(nn.Module):
         torch.manual_seed(0)
         self.patch = nn.Conv2d(3, 8, 4, stride=4)
         self.token = nn.Parameter(torch.randn(1, 1, 8))
-        self.before = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.GELU())
+        self.before = Residual(8)
         self.norm = nn.LayerNorm(8)
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.after = Residual(8)
         self.head = nn.Linear(8, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.patch(x).flatten(2).mT
         tokens = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = tokens + self.before(tokens)
+        tokens = self.before(tokens)
         normed = self.norm(tokens)
-        tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        tokens = self.after(tokens + self.attention(normed, normed, normed, need_weights=False)[0])
         return self.head(tokens[:, 0])
 
 

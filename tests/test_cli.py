@@ -138,7 +138,7 @@ def test_no_network_for_the_weights(tmp_path, monkeypatch, capsys):
     def unreachable(*args, **kwargs):
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     Image.fromarray(example_scene()).save(tmp_path / "photo.jpg")
     assert main(["--image-path", str(tmp_path / "photo.jpg")]) == 2

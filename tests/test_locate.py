@@ -34,8 +34,13 @@ def test_layouts(tensor_of, layout):
 
 
 def test_the_images_proportions_decide_between_grids():
-    assert layouts_of((1, 197, 64), 1, (224, 224), set())[0].grid == (14, 14)
-    assert layouts_of((1, 197, 64), 1, (112, 448), set())[0].grid == (7, 28)
+    assert layouts_of((1, 197, 60), 1, (224, 224), set())[0].grid == (14, 14)
+    assert layouts_of((1, 197, 60), 1, (112, 448), set())[0].grid == (7, 28)
+
+
+def test_a_known_grid_is_preferred_then_the_most_channels():
+    assert layouts_of((1, 197, 64), 1, (224, 224), {(14, 14)})[0] == Layout("NTC", (14, 14), 1)
+    assert layouts_of((1, 64, 196), 1, (224, 224), set())[0] == Layout("NTC", (8, 8))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
