@@ -9,14 +9,11 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 
 
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
-    """Print the rows as a Markdown table and write them to `results/<name>.json` with date, machine and versions."""
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [f"| | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
-    for label, row in rows.items():
-        lines.append(f"| {label} | " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
+    """Write the rows to `results/<name>.json` with date, machine and versions, print them, and update the README."""
     report = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": _machine(),
@@ -27,7 +24,21 @@ def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1, default=float) + "\n")
-    sys.stdout.write(f"{notes}\n{report['date']}, {report['machine']}\n\n" + "\n".join(lines) + "\n")
+    shown = f"{table(rows)}\n\n{report['date']}, {report['machine']}, torch {report['torch']}; {notes}\n"
+    sys.stdout.write(shown)
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = README.read_text().partition(start)
+    if found:
+        README.write_text(f"{before}{start}{shown}{end}{rest.partition(end)[2]}")
+
+
+def table(rows: dict[str, dict]) -> str:
+    """The rows, label to column to value, as a Markdown table."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [f"| | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for label, row in rows.items():
+        lines.append(f"| {label} | " + " | ".join(_cell(row.get(column)) for column in columns) + " |")
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

@@ -2,19 +2,19 @@
 
 Every number is a ratio to a bare `inference_mode` forward of the same batch, the two timed in turn in one process; the
 median of the pairs and, in brackets, the middle half of them. AblationCAM and ScoreCAM: all channels of one image,
-against one forward of one image and the model's best throughput in batches of the same size. Memory: the growth of the
-process's peak over the model and its input, against that of the bare forward, each in a process of its own.
+against one forward of one image and the model's best throughput in batches of the same size. Memory: the peak of a process that makes one map, and its growth in the
+call, against those of a process that runs one bare forward.
 """
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -90,49 +90,65 @@ def ablation_row(case: str, pairs: int, device: str) -> dict:
     return {"batch 1": _ratio(times)}
 
 
-def score_row(case: str, pairs: int, device: str) -> dict:
-    """The model's own seconds for the same number of images in the same batches, against ScoreCAM's."""
+def score_row(case: str, device: str) -> dict:
+    """The model's own seconds for images in the same batches, each batch timed right before ScoreCAM's own."""
     model, x = seeded(case, 1, device)
+    seconds = {"bare": 0.0, "images": 0}
+
+    def time_the_same_batch(module: nn.Module, inputs: tuple) -> None:
+        if "paused" not in seconds:
+            seconds["paused"] = 1
+            seconds["bare"] += _seconds(partial(bare, model, torch.randn_like(inputs[0])))
+            seconds["images"] += len(inputs[0])
+            del seconds["paused"]
+
+    handle = model.register_forward_pre_hook(time_the_same_batch)
     with cam_of(case, "ScoreCAM", model) as cam:
-        chunk = x.expand(cam.batch_size, -1, -1, -1).contiguous()
-        sizes: list[int] = []
-        handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-        cam(x, 1)
-        handle.remove()
-
-        def same_forwards() -> None:
-            for size in sizes:
-                bare(model, chunk[:size])
-
-        times = interleaved(same_forwards, partial(cam, x, 1), pairs, warm_up=0)
-    throughput = [first / second for first, second in times]
-    return {"share of throughput": f"{statistics.median(throughput):.2f}", "forwards": sum(sizes)}
+        total = _seconds(partial(cam, x, 1))
+    handle.remove()
+    share = seconds["bare"] / (total - seconds["bare"])
+    return {"share of the model's throughput": f"{share:.2f}", "images scored": seconds["images"]}
 
 
-def peak_growth(case: str, method: str) -> int:
-    """KiB by which the peak grows over model and input in one call; run in a process of its own."""
+def memory_of_a_call(case: str, method: str) -> tuple[int, int]:
+    """KiB of the process before one call and at its peak; run in a process of its own."""
     model, x = seeded(case, MEMORY_BATCH)
     bare(model, x[:1])  # buffers of the libraries themselves
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is used now (Linux)
+    before = _peak()
     if method == "bare":
         bare(model, x)
     else:
         with cam_of(case, method, model) as cam:
             cam(x, 1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return before, _peak()
+
+
+def _peak() -> int:
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1])
 
 
 def memory_rows(case: str) -> dict[str, dict]:
-    def measured(method: str) -> int:
-        command = [sys.executable, "-m", "benchmarks.speed", "--peak-growth", case, method]
+    def measured(method: str) -> tuple[float, float]:
+        command = [sys.executable, "-m", "benchmarks.speed", "--memory-of-a-call", case, method]
         # One arena, returned at once: the peak is then what was needed, not what malloc kept.
         environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-        runs = [subprocess.run(command, check=True, capture_output=True, env=environment) for _ in range(3)]
-        return int(statistics.median(int(run.stdout) for run in runs))
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=environment) for _ in range(3)]
+        figures = [tuple(map(int, run.stdout.split())) for run in runs]
+        return statistics.median(peak for _, peak in figures), statistics.median(
+            peak - before for before, peak in figures
+        )
 
-    baseline = measured("bare")
-    column = f"peak memory, batch {MEMORY_BATCH}"
-    return {f"{case} {method}": {column: f"{measured(method) / baseline:.2f}"} for method in METHODS}
+    peak, growth = measured("bare")
+    rows = {}
+    for method in METHODS:
+        method_peak, method_growth = measured(method)
+        rows[f"{case} {method}"] = {
+            f"process peak, batch {MEMORY_BATCH}": f"{method_peak / peak:.2f}",
+            "its growth in the call": f"{method_growth / growth:.2f}",
+        }
+    return rows
 
 
 def main() -> None:
@@ -140,10 +156,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--peak-growth", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of-a-call", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak_growth:
-        sys.stdout.write(f"{peak_growth(*options.peak_growth)}\n")
+    if options.memory_of_a_call:
+        sys.stdout.write("{} {}\n".format(*memory_of_a_call(*options.memory_of_a_call)))
         return
     rows: dict[str, dict] = {}
     for case in CASES:
@@ -152,9 +168,11 @@ def main() -> None:
             for label, row in memory_rows(case).items():
                 parts[label].update(row)
         parts[f"{case} AblationCAM, all channels"] = ablation_row(case, 7, options.device)
-        parts[f"{case} ScoreCAM, all channels"] = score_row(case, 1, options.device)
+        parts[f"{case} ScoreCAM, all channels"] = score_row(case, options.device)
         rows.update(parts)
-    write_report(f"speed-{options.device}", rows, "in bare inference_mode forwards of the same batch")
+        sys.stderr.write(f"{parts}\n")
+    name = "speed" if options.device == "cpu" else f"speed-{options.device}"
+    write_report(name, rows, "in bare inference_mode forwards of the same batch")
 
 
 if __name__ == "__main__":

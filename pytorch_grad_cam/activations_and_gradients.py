@@ -41,11 +41,11 @@ class ActivationsAndGradients:
         self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
 
-    def capture(self, x: Any, gradients: bool, whole_graph: bool = False) -> Any:
+    def capture(self, x: Any, gradients: bool) -> Any:
         """Run the model on `x` and keep what the target layers return. Cost: one forward.
 
-        gradients: prepare for `differentiate`. The graph then starts at the first target layer, so that the part of
-        the model before it costs no more than inference; whole_graph: it starts at the input instead.
+        gradients: prepare for `differentiate`. What the layers return then requires a gradient, whether or not the
+        model's parameters do: with frozen parameters the graph begins at the first target layer.
 
         Returns the model's output. Raises RuntimeError after `release()`, ValueError when a target layer did not run.
         """
@@ -54,13 +54,10 @@ class ActivationsAndGradients:
         recording = self._thread.recording = _Recording(gradients)
         recording.active = True
         try:
-            with torch.set_grad_enabled(gradients and whole_graph):
+            with torch.set_grad_enabled(gradients):
                 outputs = self.model(x)
         finally:
             recording.active = False
-        if gradients and not whole_graph and not any(map(_has_gradient, tree_leaves(outputs))):
-            # The layer ran inside a `no_grad` block of the model's own, which switched our gradients off at its end.
-            return self.capture(x, gradients, whole_graph=True)
         for layer in self.target_layers:
             if layer not in recording.calls:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
@@ -69,22 +66,24 @@ class ActivationsAndGradients:
     def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
         """Compute `gradients` of the scalar `score` of the captured output. Cost: one backward of the model's tail.
 
-        No `.grad` of the model is written. Returns the gradients with respect to `inputs` (captured with whole_graph).
-        Raises ValueError when the score has no gradient at all, or does not depend on one of the target layers.
+        No `.grad` of the model is written. Returns the gradients with respect to `inputs`.
+        Raises ValueError when no gradient leads from the score to one of the target layers.
         """
-        if not score.requires_grad:
-            raise ValueError(
-                "no gradient reaches the score: the model computed its output under no_grad or by an operation that "
-                "has no derivative (argmax, non-maximum suppression), or the target detached it. Let the target read "
-                "the model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
-            )
-        captured = list(self._thread.recording.items(self.target_layers))
+        captured = self._thread.recording.items(self.target_layers)
         sources = [tensor for _, output in captured for tensor in tree_leaves(output) if _has_gradient(tensor)]
-        found = torch.autograd.grad(score, [*sources, *inputs], allow_unused=True, create_graph=not self.detach)
-        gradient_of = dict(zip(sources, found, strict=False))
+        wanted = [*sources, *inputs]
+        found: Sequence[torch.Tensor | None] = [None] * len(wanted)
+        if score.requires_grad:
+            found = torch.autograd.grad(score, wanted, allow_unused=True, create_graph=not self.detach)
+        gradient_of = dict(zip(wanted, found, strict=True))
         for layer, output in captured:
             if all(gradient_of.get(tensor) is None for tensor in _tensors(output)):
-                raise ValueError(f"the score does not depend on layer {self._name(layer)}: choose an earlier one")
+                raise ValueError(
+                    f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
+                    "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
+                    "operation without a derivative (argmax, non-maximum suppression): let the target read the "
+                    "model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
+                )
         self._thread.recording.gradients = [
             tree_map(lambda leaf: _or_zeros(gradient_of.get(leaf), leaf), output) for _, output in captured
         ]
@@ -107,7 +106,7 @@ class ActivationsAndGradients:
 
     def __call__(self, x: Any) -> Any:
         """Run the model; a later backward from its output fills `gradients`. Cost: one forward with its graph."""
-        outputs = self.capture(x, gradients=torch.is_grad_enabled(), whole_graph=True)
+        outputs = self.capture(x, gradients=torch.is_grad_enabled())
         recording = self._thread.recording
         for position, (_, output) in enumerate(recording.items(self.target_layers)):
             recording.gradients.append(None)
@@ -150,8 +149,8 @@ class _Recording:
         self.gradients: list[Any] = []
 
     def keep(self, module: nn.Module, output: Any) -> Any:
-        if self.with_gradients:
-            torch.set_grad_enabled(True)
+        # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
+        torch.set_grad_enabled(self.with_gradients)
         kept = tree_map(self._source, output)
         self.calls.setdefault(module, []).append(kept)
         # The model goes on with a copy: an in-place operation behind the layer must not change what was captured.

@@ -93,7 +93,7 @@ class BaseCAM:
 
         Cost: one forward of the model and, with gradients, one backward of the part behind the first target layer.
         """
-        with undisturbed(self.model):
+        with undisturbed(self.model, frozen=self.detach):
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self.forward
             maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
@@ -103,9 +103,7 @@ class BaseCAM:
         input_tensor = self._on_device(input_tensor)
         hooks = self.activations_and_grads
         try:
-            outputs = hooks.capture(
-                input_tensor, self.uses_gradients, whole_graph=self.compute_input_gradient or not self.detach
-            )
+            outputs = hooks.capture(input_tensor, self.uses_gradients)
             self.outputs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, outputs)
             targets = resolve_targets(targets, outputs)
             if self.uses_gradients:

@@ -9,22 +9,32 @@ import torch
 from torch import nn
 
 _lock = threading.Lock()
-_in_use: weakref.WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = weakref.WeakKeyDictionary()
+_in_use: weakref.WeakKeyDictionary[nn.Module, "_Flags"] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Within: every submodule in evaluation mode. After, whatever happened: training flags and RNG state as before.
+def undisturbed(model: nn.Module, frozen: bool = True) -> Iterator[None]:
+    """Within: every submodule in evaluation mode and, if `frozen`, no parameter that requires a gradient.
 
+    Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
+    that only what their gradient needs. Afterwards, whatever happened, the flags and the random state are as before.
     Several threads may be within at once; the last one out restores the flags.
     """
     device = model_device(model)
     with _random_state_kept(device), torch.inference_mode(False):
-        _enter(model)
+        with _lock:
+            flags = _in_use.setdefault(model, _Flags())
+            flags.users += 1
         try:
+            with _lock:
+                flags.take(model, frozen)
             yield
         finally:
-            _leave(model)
+            with _lock:
+                flags.users -= 1
+                if flags.users == 0:
+                    del _in_use[model]
+                    flags.restore()
 
 
 def model_device(model: nn.Module) -> torch.device | None:
@@ -34,27 +44,32 @@ def model_device(model: nn.Module) -> torch.device | None:
     return None
 
 
+class _Flags:
+    """The flags of a model that are switched off while it is in use."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.training: list[nn.Module] = []
+        self.requiring: list[nn.Parameter] = []
+
+    def take(self, model: nn.Module, frozen: bool) -> None:
+        for module in model.modules():
+            if module.training:
+                self.training.append(module)
+                module.training = False
+        for parameter in model.parameters() if frozen else ():
+            if parameter.requires_grad:
+                self.requiring.append(parameter)
+                parameter.requires_grad = False
+
+    def restore(self) -> None:
+        for module in self.training:
+            module.training = True
+        for parameter in self.requiring:
+            parameter.requires_grad = True
+
+
 def _random_state_kept(device: torch.device | None):
     if device is None or device.type in ("cpu", "meta"):
         return torch.random.fork_rng(devices=[])
     return torch.random.fork_rng(devices=[device], device_type=device.type)
-
-
-def _enter(model: nn.Module) -> None:
-    with _lock:
-        users, training = _in_use.get(model, (0, []))
-        if users == 0:
-            training = [module for module in model.modules() if module.training]
-            for module in training:
-                module.training = False
-        _in_use[model] = (users + 1, training)
-
-
-def _leave(model: nn.Module) -> None:
-    with _lock:
-        users, training = _in_use.pop(model)
-        if users > 1:
-            _in_use[model] = (users - 1, training)
-            return
-        for module in training:
-            module.training = True

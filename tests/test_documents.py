@@ -1,0 +1,89 @@
+"""Every command and snippet that we print for users runs."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "tutorials").glob("*.md"))]
+NEEDS_NETWORK = "python cam.py --image-path photo.jpg --method gradcam"
+MINUTES_LONG = ("python -m benchmarks.", "python -m pytorch_grad_cam.demo.train")
+
+
+def snippets(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    lines = re.findall(r"^    (\S.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return [command.strip() for line in lines for command in line.split("&&")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "snippets"}
+    for code in snippets(document.read_text()):
+        exec(compile(code, document.name, "exec"), names)
+
+
+def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(snippets(README)[0], {})
+    made, shown = (
+        np.asarray(Image.open(f), dtype=float) for f in ("first_example.jpg", ROOT / "examples/first_example.jpg")
+    )
+    assert np.abs(made - shown).mean() < 1
+
+
+def test_the_commands_are_known():
+    """What the next tests do not run is: installation, pytest itself, benchmarks, and what needs a network."""
+    others = {"pip install .", "pip install '.[test]'", "pytest", NEEDS_NETWORK}
+    for command in commands(README):
+        assert command in others or command.startswith(("python cam.py", *MINUTES_LONG)), command
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in commands(README) if c.startswith("python cam.py") and c != NEEDS_NETWORK]
+)
+def test_commands_run(command, tmp_path):
+    arguments = [sys.executable, *shlex.split(command)[1:], "--output-dir", str(tmp_path)]
+    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in commands(README) if c.startswith(MINUTES_LONG)])
+def test_long_commands_start(command):
+    arguments = [sys.executable, *shlex.split(command)[1:3], "--help"]
+    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "usage_examples").glob("*.py")), ids=lambda path: path.stem)
+def test_usage_examples(script, tmp_path):
+    arguments = [sys.executable, str(script), "--weights", "none", "--aug-smooth", "--output-dir", str(tmp_path)]
+    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    (picture,) = tmp_path.iterdir()
+    assert f"wrote {picture}" in finished.stdout
+    assert Image.open(picture).size == (224, 224)
+
+
+@pytest.mark.parametrize("name", ["digits", "speed", "parity"])
+def test_tables_are_those_of_the_results(name):
+    from benchmarks.report import table
+
+    (file,) = (ROOT / "benchmarks/results").glob(f"{name}.json")
+    report = json.loads(file.read_text())
+    shown = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1]
+    assert table(report["rows"]) in shown
+    assert report["date"] in shown
+    assert report["machine"] in shown
