@@ -1,9 +1,10 @@
 """What a map costs, in forwards of the same model: `python -m benchmarks.speed`.
 
 Every number is a ratio to a bare `inference_mode` forward of the same batch, the two timed in turn in one process; the
-median of the pairs and, in brackets, the middle half of them. AblationCAM and ScoreCAM: all channels of one image,
-against one forward of one image and the model's best throughput in batches of the same size. Memory: the peak of a process that makes one map, and its growth in the
-call, against those of a process that runs one bare forward.
+median of the pairs and, in brackets, the middle half of them. AblationCAM: all channels of one image, in forwards of
+one image. ScoreCAM: all channels of one image, the share of the model's own throughput in batches of the same size.
+Memory: the peak of a process that makes one map, and its growth in the call, against those of a process that runs one
+bare forward.
 """
 
 import argparse
@@ -93,19 +94,19 @@ def ablation_row(case: str, pairs: int, device: str) -> dict:
 def score_row(case: str, device: str) -> dict:
     """The model's own seconds for images in the same batches, each batch timed right before ScoreCAM's own."""
     model, x = seeded(case, 1, device)
-    seconds = {"bare": 0.0, "images": 0}
+    seconds, timing = {"bare": 0.0, "images": 0}, []
 
     def time_the_same_batch(module: nn.Module, inputs: tuple) -> None:
-        if "paused" not in seconds:
-            seconds["paused"] = 1
+        if len(inputs[0]) > 1 and not timing:
+            timing.append(True)
             seconds["bare"] += _seconds(partial(bare, model, torch.randn_like(inputs[0])))
             seconds["images"] += len(inputs[0])
-            del seconds["paused"]
+            timing.clear()
 
-    handle = model.register_forward_pre_hook(time_the_same_batch)
     with cam_of(case, "ScoreCAM", model) as cam:
+        handle = model.register_forward_pre_hook(time_the_same_batch)
         total = _seconds(partial(cam, x, 1))
-    handle.remove()
+        handle.remove()
     share = seconds["bare"] / (total - seconds["bare"])
     return {"share of the model's throughput": f"{share:.2f}", "images scored": seconds["images"]}
 
@@ -130,7 +131,7 @@ def _peak() -> int:
 
 
 def memory_rows(case: str) -> dict[str, dict]:
-    def measured(method: str) -> tuple[float, float]:
+    def measured(method: str) -> tuple[int, int]:
         command = [sys.executable, "-m", "benchmarks.speed", "--memory-of-a-call", case, method]
         # One arena, returned at once: the peak is then what was needed, not what malloc kept.
         environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}

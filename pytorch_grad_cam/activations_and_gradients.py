@@ -18,7 +18,7 @@ class ActivationsAndGradients:
     one object.
 
     BaseCAM calls `capture`, `differentiate`, `clear`. On its own, as in grad-cam 1.5, the object is called like the
-    model; run backward on a score of the result, then read `activations` and `gradients`.
+    model; run backward on a score of the result, then read `activations` and `gradients`, on the host if detached.
 
     model: run as it is (training mode too). target_layers: modules of it. reshape_transform: makes what a layer
     returned, and the gradient with respect to it, (N, C, *spatial); without one the first tensor is taken.
@@ -108,6 +108,7 @@ class ActivationsAndGradients:
         """Run the model; a later backward from its output fills `gradients`. Cost: one forward with its graph."""
         outputs = self.capture(x, gradients=torch.is_grad_enabled())
         recording = self._thread.recording
+        recording.on_host = self.detach
         for position, (_, output) in enumerate(recording.items(self.target_layers)):
             recording.gradients.append(None)
             for tensor in _tensors(output)[:1]:
@@ -130,9 +131,8 @@ class ActivationsAndGradients:
     def _reshaped(self, output: Any) -> torch.Tensor:
         if self.detach:
             output = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, output)
-        if self.reshape_transform is not None:
-            return self.reshape_transform(output)
-        return _tensors(output)[0]
+        tensor = _tensors(output)[0] if self.reshape_transform is None else self.reshape_transform(output)
+        return tensor.cpu() if self._thread.recording.on_host else tensor
 
     def _name(self, layer: nn.Module) -> str:
         names = [name for name, module in self.model.named_modules() if module is layer]
@@ -144,6 +144,7 @@ class _Recording:
 
     def __init__(self, gradients: bool) -> None:
         self.active = False
+        self.on_host = False
         self.with_gradients = gradients
         self.calls: dict[nn.Module, list[Any]] = {}
         self.gradients: list[Any] = []

@@ -38,7 +38,14 @@ class BaseCAM:
     tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
     detach: False leaves activations, gradients and maps in the autograd graph.
 
-    Use it with `with`, or call `release()` on `activations_and_grads`, or drop it: the hooks go with it.
+    Use it with `with`, or drop it when done: the hooks go with it.
+
+    >>> from pytorch_grad_cam import GradCAM
+    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
+    >>> with GradCAM(load_digits_net(), "layer4") as cam:
+    ...     maps = cam(preprocess_scene(example_scene()), targets=5)
+    >>> maps.shape, maps.dtype, float(maps.min()), float(maps.max())
+    ((1, 64, 64), dtype('float32'), 0.0, 1.0)
     """
 
     uses_gradients = True
@@ -89,7 +96,11 @@ class BaseCAM:
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         as_tensor: return a tensor on the model's device.
 
-        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1. `outputs` then holds the model's detached output.
+        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1; a map without positive evidence is zeros.
+        `outputs` then holds the model's detached output.
+
+        Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
+        the input's rank; RuntimeError after the end of `with`; for targets see `target_scores.resolve_targets`.
 
         Cost: one forward of the model and, with gradients, one backward of the part behind the first target layer.
         """
@@ -181,7 +192,7 @@ class BaseCAM:
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
 
     def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
-        input_tensor = input_tensor.to(model_device(self.model))
+        input_tensor = input_tensor.to(model_device(self.model) or input_tensor.device)
         if input_tensor.is_inference():
             input_tensor = input_tensor.clone()
         return input_tensor.detach().requires_grad_() if self.compute_input_gradient else input_tensor

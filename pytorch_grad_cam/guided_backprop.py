@@ -35,7 +35,7 @@ class GuidedBackpropReLUModel:
         input_img: (N, C, *spatial), left as it is. target_category: as the targets of a CAM; None is the highest class.
         Cost: one forward with its graph, one whole backward.
         """
-        image = input_img.detach().to(model_device(self.model)).clone().requires_grad_()
+        image = input_img.detach().to(model_device(self.model) or input_img.device).clone().requires_grad_()
         with undisturbed(self.model), torch.enable_grad():
             outputs = self.model(image)
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()

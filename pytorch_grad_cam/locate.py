@@ -45,6 +45,10 @@ def locate(model: nn.Module, x: torch.Tensor) -> Location:
 
     x: an input (N, C, *spatial); its first image is used. Cost: one forward with its graph and one backward.
     Raises ValueError when no module returns a map on which the logit depends.
+
+    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
+    >>> print(locate(load_digits_net(), preprocess_scene(example_scene())))
+    layer4 (Sequential), output (1, 128, 8, 8): NCSS, grid 8 x 8
     """
     with undisturbed(model), torch.enable_grad():
         image = x[:1].detach().clone().requires_grad_()

@@ -70,6 +70,5 @@ class _Flags:
 
 
 def _random_state_kept(device: torch.device | None):
-    if device is None or device.type in ("cpu", "meta"):
-        return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[device], device_type=device.type)
+    """PyTorch's default generator and, on CUDA, that of the model's device."""
+    return torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else [])

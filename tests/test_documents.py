@@ -1,6 +1,7 @@
 """Every command and snippet that we print for users runs."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -39,9 +40,8 @@ def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
 def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(snippets(README)[0], {})
-    made, shown = (
-        np.asarray(Image.open(f), dtype=float) for f in ("first_example.jpg", ROOT / "examples/first_example.jpg")
-    )
+    pictures = [tmp_path / "first_example.jpg", ROOT / "examples/first_example.jpg"]
+    made, shown = (np.asarray(Image.open(file), dtype=float) for file in pictures)
     assert np.abs(made - shown).mean() < 1
 
 
@@ -70,7 +70,8 @@ def test_long_commands_start(command):
 @pytest.mark.parametrize("script", sorted((ROOT / "usage_examples").glob("*.py")), ids=lambda path: path.stem)
 def test_usage_examples(script, tmp_path):
     arguments = [sys.executable, str(script), "--weights", "none", "--aug-smooth", "--output-dir", str(tmp_path)]
-    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     (picture,) = tmp_path.iterdir()
     assert f"wrote {picture}" in finished.stdout

@@ -15,7 +15,13 @@ _OVERSHOOT = 0.05
 def preprocess_image(
     img: np.ndarray, mean: Sequence[float] = (0.5, 0.5, 0.5), std: Sequence[float] = (0.5, 0.5, 0.5)
 ) -> torch.Tensor:
-    """An image (H, W, C), float in [0, 1] or uint8, as a normalised float32 batch (1, C, H, W)."""
+    """An image (H, W, C), float in [0, 1] or uint8, as a normalised float32 batch (1, C, H, W).
+
+    Raises ValueError for other types and ranges.
+
+    >>> preprocess_image(np.zeros((8, 6, 3), np.uint8)).shape
+    torch.Size([1, 3, 8, 6])
+    """
     pixels = torch.from_numpy(np.array(_unit_range(img), dtype=np.float32)).movedim(-1, 0)
     statistics = [torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)]
     return ((pixels - statistics[0]) / statistics[1])[None]
@@ -32,6 +38,10 @@ def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -
     """Maps (N, *spatial) scaled to [0, 1] one by one, then enlarged; float32.
 
     target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
+
+    >>> scale_cam_image(np.array([[[2.0, 4.0], [6.0, 10.0]]]))
+    array([[[0.  , 0.25],
+            [0.5 , 1.  ]]], dtype=float32)
     """
     maps = min_max(torch.as_tensor(np.asarray(cam, dtype=np.float32)))
     if target_size is not None:
@@ -53,6 +63,9 @@ def show_cam_on_image(
 
     As in grad-cam 1.5 the blend is stretched so that its brightest value is 255.
     Raises ValueError for other shapes and ranges, and for NaN.
+
+    >>> show_cam_on_image(np.zeros((1, 2, 3)), np.array([[0.0, 1.0]]), use_rgb=True).tolist()
+    [[[0, 0, 255], [255, 0, 0]]]
     """
     import cv2
 

@@ -7,7 +7,11 @@ import torch
 
 
 class ClassifierOutputTarget:
-    """The score of one class. category: its index; negative ones count from the end."""
+    """The score of one class. category: its index; negative ones count from the end.
+
+    >>> ClassifierOutputTarget(2)(torch.tensor([0.1, 0.7, 0.2]))
+    tensor(0.2000)
+    """
 
     def __init__(self, category: int) -> None:
         self.category = category

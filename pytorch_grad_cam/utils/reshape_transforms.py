@@ -15,6 +15,9 @@ def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width
     `functools.partial(vit_reshape_transform, height=14, width=28)`.
 
     Raises ValueError when the tokens do not fit the grid.
+
+    >>> vit_reshape_transform(torch.zeros(2, 197, 384)).shape
+    torch.Size([2, 384, 14, 14])
     """
     if tensor.ndim != 3:
         raise ValueError(f"expected tokens (N, T, C), the layer gave shape {tuple(tensor.shape)}")
@@ -37,6 +40,9 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
     """Maps (N, H, W, C) or tokens (N, height * width, C) of a Swin to (N, C, H, W).
 
     Tokens without height and width are a square grid. Raises ValueError when the tokens do not fit the grid.
+
+    >>> swinT_reshape_transform(torch.zeros(2, 7, 7, 768)).shape
+    torch.Size([2, 768, 7, 7])
     """
     if tensor.ndim == 4:
         return tensor.movedim(-1, 1)
