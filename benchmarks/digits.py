@@ -41,12 +41,13 @@ def localisation(maps: np.ndarray, boxes: np.ndarray, others: np.ndarray) -> dic
     rows = np.arange(len(maps))
     upper = maps >= 0.5
     union = (upper | inside).sum((1, 2))
-    return {
+    figures = {
         "hit": inside.reshape(len(maps), -1)[rows, highest].mean(),
         "wrong": inside_other.reshape(len(maps), -1)[rows, highest].mean(),
         "energy": ((maps * inside).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-12)).mean(),
         "IoU": ((upper & inside).sum((1, 2)) / union).mean(),
     }
+    return {name: float(figure) for name, figure in figures.items()}
 
 
 def evaluate(maps_for: Callable[[torch.Tensor, np.ndarray], np.ndarray], scenes: list[Scene]) -> dict[str, float]:

@@ -23,7 +23,7 @@ def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1, default=float) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     shown = f"{table(rows)}\n\n{report['date']}, {report['machine']}, torch {report['torch']}; {notes}\n"
     sys.stdout.write(shown)
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"

@@ -135,11 +135,9 @@ def memory_rows(case: str) -> dict[str, dict]:
         command = [sys.executable, "-m", "benchmarks.speed", "--memory-of-a-call", case, method]
         # One arena, returned at once: the peak is then what was needed, not what malloc kept.
         environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-        runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=environment) for _ in range(3)]
-        figures = [tuple(map(int, run.stdout.split())) for run in runs]
-        return statistics.median(peak for _, peak in figures), statistics.median(
-            peak - before for before, peak in figures
-        )
+        finished = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        before, peak = map(int, finished.stdout.split())
+        return peak, peak - before
 
     peak, growth = measured("bare")
     rows = {}

@@ -55,7 +55,7 @@ def locate(model: nn.Module, x: torch.Tensor) -> Location:
         with _traced(model) as calls:
             outputs = model(image)
         logits = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
-        score = logits.flatten().amax()
+        score = _score(logits, calls)
         calls = [call for call in calls if call.returned.requires_grad]
         gradients = torch.autograd.grad(score, [call.returned for call in calls], allow_unused=True, retain_graph=True)
         is_cut = _cuts(score, image)
@@ -111,6 +111,21 @@ def _traced(model: nn.Module) -> Iterator[list[_Call]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _score(logits: torch.Tensor, calls: list[_Call]) -> torch.Tensor:
+    """The highest logit. Heads that are initialised with zeros let no gradient through before they are trained: for them
+    a random projection of what the head reads."""
+    score = logits.flatten().amax()
+    heads = [call for call in calls if call.returned is logits and call.read is not None and call.read.requires_grad]
+    if not heads:
+        return score
+    features = heads[0].read
+    (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
+    if gradient.any():
+        return score
+    projection = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    return (features * projection.to(features)).sum()
 
 
 def _before_pooling(candidates: list[tuple[_Call, Layout]]) -> tuple[_Call, Layout]:

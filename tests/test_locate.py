@@ -79,6 +79,12 @@ def test_pooling_gives_way_to_an_equal_map():
     assert locate(net, images()).name == "last"
 
 
+def test_untrained_head_of_zeros():
+    model = Transformer()
+    nn.init.zeros_(model.head.weight)
+    assert locate(model, images()).name == "norm"
+
+
 def test_no_map_at_all():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 16, 5))
     with pytest.raises(ValueError, match="no module whose output is a map of the 12x16 input"):
