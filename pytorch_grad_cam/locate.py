@@ -114,13 +114,12 @@ def _traced(model: nn.Module) -> Iterator[list[_Call]]:
 
 
 def _score(logits: torch.Tensor, calls: list[_Call]) -> torch.Tensor:
-    """The highest logit. Heads that are initialised with zeros let no gradient through before they are trained: for them
-    a random projection of what the head reads."""
+    """The highest logit; where the head is initialised with zeros, a random projection of what it reads."""
     score = logits.flatten().amax()
-    heads = [call for call in calls if call.returned is logits and call.read is not None and call.read.requires_grad]
-    if not heads:
+    read_by_heads = [call.read for call in calls if call.returned is logits and call.read is not None]
+    if not read_by_heads:
         return score
-    features = heads[0].read
+    features = read_by_heads[0]
     (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
     if gradient.any():
         return score
