@@ -34,7 +34,7 @@ def accepts_arrays(method: Callable) -> Callable:
         given = [*args[_FIRST_ARRAY:], *kwargs.values()]
         if not any(isinstance(value, np.ndarray) for value in given):
             return method(self, *args, **kwargs)
-        return to_array(_converted(method, torch.as_tensor, np.ndarray, self, args, kwargs))
+        return to_array(_converted(method, _to_tensor, np.ndarray, self, args, kwargs))
 
     return wrapper
 
@@ -46,7 +46,7 @@ def _given_arrays(method: Callable) -> Callable:
         if self is None or self.receives_tensors or not self.detach or not tensors:
             return method(self, *args, **kwargs)
         result = _converted(method, to_array, torch.Tensor, self, args, kwargs)
-        return torch.as_tensor(result, device=tensors[0].device)
+        return torch.as_tensor(result, dtype=tensors[0].dtype, device=tensors[0].device)
 
     return wrapper
 
@@ -54,6 +54,10 @@ def _given_arrays(method: Callable) -> Callable:
 def to_array(value: Any) -> Any:
     """A tensor as a NumPy array on the host; anything else as it is."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _to_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array))  # tensors have no negative strides
 
 
 def _converted(method: Callable, convert: Callable, kind: type, self: Any, args: tuple, kwargs: dict) -> Any:

@@ -32,6 +32,7 @@ class ScoreCAM(BaseCAM):
     batch_size = 16
 
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        activations = activations.to(input_tensor.device)
         images, channels = activations.shape[:2]
         positions = activations.flatten(2)
         varies = (positions.amax(2) > positions.amin(2)).flatten()

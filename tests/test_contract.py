@@ -208,6 +208,16 @@ def test_model_is_left_as_it_was(method, outcome):
     assert not model.last._forward_hooks
 
 
+def test_a_graph_of_the_users_survives_the_call(method):
+    model, x = convolutional(), images()
+    expected = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    score = model(x).sum()
+    maps_of(method, model, x, 3)
+    score.backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
 def test_nothing_is_kept(method):
     model = convolutional()
     cam = method(model, model.last)

@@ -95,7 +95,7 @@ def test_new_subclass_may_ask_for_tensors():
 
 def test_methods_called_unbound_with_arrays():
     random = np.random.default_rng(0)
-    activations, grads = random.random((2, 3, 4, 4)), random.normal(size=(2, 3, 4, 4))
+    activations, grads = random.random((2, 3, 4, 4)), random.normal(size=(2, 3, 4, 4))[..., ::-1]
     for method in (GradCAM, GradCAMPlusPlus, XGradCAM):
         weights = method.get_cam_weights(None, None, None, None, activations, grads)
         assert isinstance(weights, np.ndarray)
