@@ -41,7 +41,7 @@ class AblationCAM(BaseCAM):
     def __init__(
         self,
         model: nn.Module,
-        target_layers: Any,
+        target_layers: Any = None,
         reshape_transform: Callable | None = None,
         ablation_layer: AblationLayer | None = None,
         batch_size: int = 32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
 from pytorch_grad_cam.layers import resolve_layers
+from pytorch_grad_cam.locate import locate
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize
 from pytorch_grad_cam.model_state import model_device, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
@@ -30,7 +32,8 @@ class BaseCAM:
     or NumPy arrays in classes outside this package that do not say `receives_tensors = True`.
 
     model: any module; it is run in evaluation mode and left exactly as it was.
-    target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers.
+    target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
+    layer and its layout are found at the first call with an input of a new size (see `locate.locate`).
     reshape_transform: from what a layer returns to (N, C, *spatial), for tokens
     (`utils.reshape_transforms`).
     compute_input_gradient: the input that the override points get has its `.grad`.
@@ -59,7 +62,7 @@ class BaseCAM:
     def __init__(
         self,
         model: nn.Module,
-        target_layers: nn.Module | str | Sequence[nn.Module | str],
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
         reshape_transform: Callable | None = None,
         compute_input_gradient: bool = False,
         uses_gradients: bool | None = None,
@@ -67,7 +70,10 @@ class BaseCAM:
         detach: bool = True,
     ) -> None:
         self.model = model
-        self.target_layers = resolve_layers(model, target_layers)
+        self.target_layers = [] if target_layers is None else resolve_layers(model, target_layers)
+        self._finds_layers = target_layers is None
+        self._found_for: torch.Size | None = None
+        self._finding = threading.Lock()
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
         if uses_gradients is not None:
@@ -104,6 +110,8 @@ class BaseCAM:
 
         Cost: one forward of the model and, with gradients, one backward of the part behind the first target layer.
         """
+        if self._finds_layers:
+            self._find_layers(input_tensor)
         with undisturbed(self.model, frozen=self.detach):
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self.forward
             maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
@@ -190,6 +198,16 @@ class BaseCAM:
             smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
+
+    def _find_layers(self, input_tensor: torch.Tensor) -> None:
+        with self._finding:
+            if input_tensor.shape[2:] == self._found_for:
+                return
+            location = locate(self.model, input_tensor.to(model_device(self.model) or input_tensor.device))
+            self.target_layers, self._found_for = [location.layer], input_tensor.shape[2:]
+            transform = self.reshape_transform or location.layout.__call__
+            self.activations_and_grads.release()
+            self.activations_and_grads = ActivationsAndGradients(self.model, self.target_layers, transform, self.detach)
 
     def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
         input_tensor = input_tensor.to(model_device(self.model) or input_tensor.device)

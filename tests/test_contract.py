@@ -257,6 +257,27 @@ def test_layer_by_name(method):
     np.testing.assert_array_equal(maps_of(method, model, x, layer=["last"]), maps_of(method, model, x))
 
 
+def test_layer_found_by_itself(method):
+    model, x = convolutional(), images()
+    with method(model) as cam:
+        np.testing.assert_array_equal(cam(x, 3), maps_of(method, model, x, 3))
+        assert cam.target_layers == [model.last]
+    transformer = Transformer()
+    with method(transformer) as cam:
+        maps = cam(x, 3)
+        np.testing.assert_array_equal(cam(x, 3), maps)
+    with method(transformer, transformer.norm, lambda tokens: vit_reshape_transform(tokens, 3, 4)) as cam:
+        np.testing.assert_array_equal(cam(x, 3), maps)
+    assert not transformer.norm._forward_hooks
+
+
+def test_layer_is_found_anew_for_another_size():
+    transformer = Transformer()
+    with GradCAM(transformer) as cam:
+        for size in ((12, 16), (24, 8), (12, 16)):
+            assert cam(torch.randn(1, 3, *size)).shape == (1, *size)
+
+
 def test_sequential_is_one_layer(method):
     layers = convolutional()
     model, x = nn.Sequential(layers[:4], layers[4:]), images()
