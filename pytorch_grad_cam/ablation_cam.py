@@ -57,23 +57,24 @@ class AblationCAM(BaseCAM):
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         with undisturbed(self.model), torch.no_grad():
             tail = PartialForward(self.model, target_layer, input_tensor)
-            targets = resolve_targets(targets, tail.outputs)
-            scores = target_scores(tail.outputs, targets)
-            if target_layer not in self._partial_run_follows:
-                self._partial_run_follows[target_layer] = tail.follows()
-            weights = [
-                self._image_weights(tail, image, target, scores[image], activations[image])
-                for image, target in enumerate(targets)
-            ]
+            try:
+                targets = resolve_targets(targets, tail.outputs)
+                scores = target_scores(tail.outputs, targets)
+                if target_layer not in self._partial_run_follows:
+                    self._partial_run_follows[target_layer] = tail.follows()
+                weights = [
+                    self._image_weights(tail, image, target, scores[image], activations[image])
+                    for image, target in enumerate(targets)
+                ]
+            finally:
+                tail.close()
         return torch.stack(weights)
 
     def _image_weights(
         self, tail: PartialForward, image: int, target: Target, score: torch.Tensor, activations: torch.Tensor
     ) -> torch.Tensor:
         output = tail.layer_output
-        ablate = self.ablation_layer
-        if ablate is None:
-            ablate = AblationLayer() if output.shape[1:] == activations.shape else AblationLayerVit()
+        ablate = self.ablation_layer or _ablation_layer_for(output, activations)
         channels = ablate.activations_to_be_ablated(to_array(activations), self.ratio_channels_to_ablate)
         whole = not self._partial_run_follows[tail.layer]
 
@@ -89,3 +90,16 @@ class AblationCAM(BaseCAM):
         weights = torch.zeros(len(activations), device=output.device)
         weights[torch.as_tensor(channels, device=output.device)] = ablation_cam_weights(score, without).float()
         return weights
+
+
+def _ablation_layer_for(output: torch.Tensor, activations: torch.Tensor) -> AblationLayer:
+    """By where the layer's output (N, ...) has the channels of one image's map (C, *spatial)."""
+    channels = len(activations)
+    if output.shape[1:] != activations.shape and output.shape[-1] == channels:
+        return AblationLayerVit()
+    if output.shape[1] == channels:
+        return AblationLayer()
+    raise ValueError(
+        f"the target layer gives {tuple(output.shape)}, its map has {channels} channels: neither the second nor the "
+        "last axis holds them. Pass an ablation_layer that sets channels of such an output to zero"
+    )

@@ -85,24 +85,29 @@ class ActivationsAndGradients:
                     "model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
                 )
         self._thread.recording.gradients = [
-            tree_map(lambda leaf: _or_zeros(gradient_of.get(leaf), leaf), output) for _, output in captured
+            tree_map(lambda leaf: _gradient_or_leaf(gradient_of, leaf), output) for _, output in captured
         ]
         return list(found[len(sources) :])
 
     @property
     def captured_layers(self) -> list[nn.Module]:
         """The layer of each entry of `activations`: a layer that ran several times occurs as often."""
-        return [layer for layer, _ in self._thread.recording.items(self.target_layers)]
+        return [layer for layer, _ in self._captured()]
 
     @property
     def activations(self) -> list[torch.Tensor]:
-        """The reshaped output (N, C, *spatial) of each call of each target layer, in the order of `target_layers`."""
-        return [self._reshaped(output) for _, output in self._thread.recording.items(self.target_layers)]
+        """The reshaped output (N, C, *spatial) of each call of each target layer, in the order of `target_layers`.
+
+        Empty before the first call, and after a call of a CAM, which keeps nothing.
+        """
+        return [self._reshaped(output) for _, output in self._captured()]
 
     @property
     def gradients(self) -> list[torch.Tensor | None]:
         """The score's gradients, one for each of `activations`; None before there was a backward pass."""
-        return [None if output is None else self._reshaped(output) for output in self._thread.recording.gradients]
+        recording = getattr(self._thread, "recording", None)
+        gradients = [] if recording is None else recording.gradients
+        return [None if output is None else self._reshaped(output) for output in gradients]
 
     def __call__(self, x: Any) -> Any:
         """Run the model; a later backward from its output fills `gradients`. Cost: one forward with its graph."""
@@ -127,6 +132,10 @@ class ActivationsAndGradients:
     def _keep(self, module: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
         return recording.keep(module, output) if recording is not None and recording.active else None
+
+    def _captured(self) -> list[tuple[nn.Module, Any]]:
+        recording = getattr(self._thread, "recording", None)
+        return [] if recording is None else recording.items(self.target_layers)
 
     def _reshaped(self, output: Any) -> torch.Tensor:
         if self.detach:
@@ -198,5 +207,9 @@ def _has_gradient(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.requires_grad
 
 
-def _or_zeros(gradient: torch.Tensor | None, leaf: Any) -> Any:
-    return torch.zeros_like(leaf) if gradient is None and isinstance(leaf, torch.Tensor) else gradient
+def _gradient_or_leaf(gradient_of: dict, leaf: Any) -> Any:
+    """A floating tensor's gradient, zeros where nothing depends on it; what has no gradient (sizes, indices) itself."""
+    if not _is_floating(leaf):
+        return leaf
+    gradient = gradient_of.get(leaf)
+    return torch.zeros_like(leaf) if gradient is None else gradient

@@ -34,7 +34,8 @@ def accepts_arrays(method: Callable) -> Callable:
         given = [*args[_FIRST_ARRAY:], *kwargs.values()]
         if not any(isinstance(value, np.ndarray) for value in given):
             return method(self, *args, **kwargs)
-        return to_array(_converted(method, _to_tensor, np.ndarray, self, args, kwargs))
+        device = args[0].device if args and isinstance(args[0], torch.Tensor) else None
+        return to_array(_converted(method, functools.partial(_to_tensor, device), np.ndarray, self, args, kwargs))
 
     return wrapper
 
@@ -46,7 +47,7 @@ def _given_arrays(method: Callable) -> Callable:
         if self is None or self.receives_tensors or not self.detach or not tensors:
             return method(self, *args, **kwargs)
         result = _converted(method, to_array, torch.Tensor, self, args, kwargs)
-        return torch.as_tensor(result, dtype=tensors[0].dtype, device=tensors[0].device)
+        return _to_tensor(tensors[0].device, np.asarray(result)).to(tensors[0].dtype)
 
     return wrapper
 
@@ -56,8 +57,8 @@ def to_array(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
-def _to_tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array))  # tensors have no negative strides
+def _to_tensor(device: torch.device | None, array: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array), device=device)  # tensors have no negative strides
 
 
 def _converted(method: Callable, convert: Callable, kind: type, self: Any, args: tuple, kwargs: dict) -> Any:

@@ -52,6 +52,7 @@ class BaseCAM:
     """
 
     uses_gradients = True
+    uses_targets = True
     receives_tensors = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -102,7 +103,8 @@ class BaseCAM:
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         as_tensor: return a tensor on the model's device.
 
-        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1; a map without positive evidence is zeros.
+        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1 (the mean of such maps with aug_smooth); a map
+        without positive evidence is zeros.
         `outputs` then holds the model's detached output.
 
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
@@ -124,13 +126,13 @@ class BaseCAM:
         try:
             outputs = hooks.capture(input_tensor, self.uses_gradients)
             self.outputs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, outputs)
-            targets = resolve_targets(targets, outputs)
+            resolved = resolve_targets(targets, outputs) if self.uses_targets else []
             if self.uses_gradients:
-                score = target_scores(outputs, targets).sum()
+                score = target_scores(outputs, resolved).sum()
                 inputs = [input_tensor] if self.compute_input_gradient else []
                 for tensor, gradient in zip(inputs, hooks.differentiate(score, inputs), strict=True):
                     tensor.grad = gradient
-            cams = self.compute_cam_per_layer(input_tensor, targets, eigen_smooth)
+            cams = self.compute_cam_per_layer(input_tensor, resolved, eigen_smooth)
         finally:
             hooks.clear()
         return self.aggregate_multi_layers(cams)
@@ -186,7 +188,8 @@ class BaseCAM:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         clean_maps = self.forward(input_tensor, targets, eigen_smooth)
         outputs = self.outputs
-        targets = resolve_targets(targets, outputs)
+        if self.uses_targets:
+            targets = resolve_targets(targets, outputs)
         images = _as_images(input_tensor)
         smoothed = []
         for augmentation in self.tta_transforms or _flips_and_factors():
@@ -194,7 +197,9 @@ class BaseCAM:
             if torch.equal(augmented, images):
                 maps = clean_maps
             else:
-                maps = self.forward(augmented.reshape(input_tensor.shape), targets, eigen_smooth)
+                other_rank = input_tensor.ndim != augmented.ndim
+                restored = augmented.reshape(input_tensor.shape) if other_rank else augmented
+                maps = self.forward(restored, targets, eigen_smooth)
             smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)

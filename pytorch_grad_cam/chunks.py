@@ -9,10 +9,13 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
     """The concatenated results of run(start, stop) over 0..total, at most `size` at a time.
 
     When the device runs out of memory the chunk is halved; the error passes on when a single one does not fit.
-    A progress bar (tqdm, on standard error) appears when it takes longer than five seconds.
+    A progress bar (tqdm, on standard error) appears when it takes longer than five seconds. Raises ValueError for a
+    size below 1.
     """
     from tqdm import tqdm
 
+    if size < 1:
+        raise ValueError(f"batch_size is {size}, expected at least 1")
     results, start = [], 0
     with tqdm(total=total, desc=description, delay=5, leave=False) as progress:
         while start < total:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.demo.network import MEAN, STD, load_digits_net, preprocess_scene
+from pytorch_grad_cam.demo.network import MEAN, STD, DigitsNet, load_digits_net, preprocess_scene
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,7 +46,7 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
     Raises UnusableInput for an unknown name, a file that does not fit, or weights that cannot be fetched.
     """
     if name == "digits":
-        classifier = _digits()
+        classifier = _digits(weights)
     elif name in _torchvision_names():
         classifier = _from_torchvision(name, weights)
     elif name.partition(".")[0] in _timm_names():
@@ -63,12 +63,14 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
     return classifier
 
 
-def _digits() -> Classifier:
+def _digits(weights: str) -> Classifier:
     def preprocess(image: "Image.Image") -> torch.Tensor:
         return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
 
     categories = [str(digit) for digit in range(10)]
-    return Classifier(load_digits_net(), preprocess, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
+    torch.manual_seed(0)
+    model = DigitsNet() if weights == "none" else load_digits_net()
+    return Classifier(model, preprocess, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
 
 
 def _torchvision_names() -> list[str]:

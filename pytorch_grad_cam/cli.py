@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
             _say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
         return
 
-    with torch.inference_mode():
+    with torch.no_grad():
         probabilities = classifier.probabilities(model(x).float())[0]
     for index in probabilities.argsort(descending=True)[:_TOP_CLASSES].tolist():
         _say(f"{probabilities[index]:7.2%}  {classifier.categories[index]} ({index})")

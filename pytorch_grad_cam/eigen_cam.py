@@ -13,6 +13,7 @@ class EigenCAM(BaseCAM):
     """
 
     uses_gradients = False
+    uses_targets = False
 
     def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
         return first_principal_component(activations)

@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.model_state import model_device, undisturbed
+from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
 
 _RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward")
@@ -25,6 +26,7 @@ class GuidedBackpropReLUModel:
     device: moves nothing; the model stays where it is. Accepted because grad-cam 1.5 asks for it.
     """
 
+    @old_constructor
     def __init__(self, model: nn.Module, device: Any = None) -> None:
         self.model = model
         self.device = model_device(model) if device is None else device
@@ -35,8 +37,8 @@ class GuidedBackpropReLUModel:
         input_img: (N, C, *spatial), left as it is. target_category: as the targets of a CAM; None is the highest class.
         Cost: one forward with its graph, one whole backward.
         """
-        image = input_img.detach().to(model_device(self.model) or input_img.device).clone().requires_grad_()
         with undisturbed(self.model), torch.enable_grad():
+            image = input_img.detach().to(model_device(self.model) or input_img.device).clone().requires_grad_()
             outputs = self.model(image)
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
             rectifiers = [node for node in _graph(score) if _is_rectifier(node)]

@@ -28,12 +28,13 @@ class Location(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """One module's run: its name, the module, the first tensor that it read and one that it returned."""
+    """One module's run: its name, the module, the first tensor that it read and one that it returned, alone or not."""
 
     name: str
     module: nn.Module
     read: torch.Tensor | None
     returned: torch.Tensor
+    alone: bool
 
 
 def locate(model: nn.Module, x: torch.Tensor) -> Location:
@@ -64,9 +65,11 @@ def locate(model: nn.Module, x: torch.Tensor) -> Location:
     maps = []
     for call, gradient in zip(calls, gradients, strict=True):
         layouts = layouts_of(call.returned.shape, 1, size, grids)
-        if layouts and gradient is not None:
+        if layouts and gradient is not None and call.alone:
             maps.append((call, layouts[0], _share_alive(layouts[0], gradient)))
+    runs = Counter(call.module for call in calls if call.alone)
     alive = [(call, layout) for call, layout, share in maps if share >= _ALIVE]
+    alive = [(call, layout) for call, layout in alive if runs[call.module] == 1] or alive
     for smallest in (3, 2, 1):
         large = [(call, layout) for call, layout in alive if min(layout.grid) >= smallest]
         candidates = [(call, layout) for call, layout in large if is_cut(call.returned)] or large
@@ -78,11 +81,12 @@ def locate(model: nn.Module, x: torch.Tensor) -> Location:
             "which the highest logit depends: pass target_layers, and a reshape_transform where the layer gives tokens"
         )
     chosen, layout = _before_pooling(candidates)
-    later = maps[[call for call, _, _ in maps].index(chosen) + 1 :]
+    later = maps[next(i for i, (call, _, _) in enumerate(maps) if call is chosen) + 1 :]
     if any(other == layout and share < _ALIVE for _, other, share in later):
         readers = [(call, other) for call, other in alive if call.read is chosen.returned and other == layout]
         chosen, layout = (readers or [(chosen, layout)])[0]
-    named = min((c for c in calls if c.returned is chosen.returned), key=lambda c: len(c.name))
+    same = [call for call in calls if call.returned is chosen.returned and call.alone]
+    named = min(same, key=lambda call: (runs[call.module] > 1, len(call.name)))
     return Location(named.name, named.module, tuple(named.returned.shape), layout)
 
 
@@ -101,7 +105,7 @@ def _traced(model: nn.Module) -> Iterator[list[_Call]]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             read = next((leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
             tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-            calls.extend(_Call(name, module, read, tensor) for tensor in tensors)
+            calls.extend(_Call(name, module, read, tensor, tensor is output) for tensor in tensors)
 
         return hook
 

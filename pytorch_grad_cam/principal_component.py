@@ -19,15 +19,22 @@ def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
 
     Returns (N, *spatial), zeros where the activations do not vary. Cost: O(P C min(P, C)) for P positions.
     """
+    with torch.autocast(activations.device.type, enabled=False):
+        return _first_component_of(activations)
+
+
+def _first_component_of(activations: torch.Tensor) -> torch.Tensor:
     matrix = activations.flatten(2).mT
     matrix = matrix - matrix.mean(1, keepdim=True)
+    scale = matrix.abs().amax((1, 2))  # squares of small values must not underflow
+    matrix = _over(matrix, scale)
     if matrix.shape[1] <= matrix.shape[2]:
         u = _dominant_eigenvector(matrix @ matrix.mT)
         projection = u * (matrix.mT @ u).norm(dim=1, keepdim=True)
     else:
         projection = matrix @ _dominant_eigenvector(matrix.mT @ matrix)
     agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)
-    projection = torch.where(agreement < 0, -projection, projection)
+    projection = torch.where(agreement < 0, -projection, projection) * scale[:, None, None]
     return projection.reshape(activations.shape[0], *activations.shape[2:])
 
 

@@ -1,5 +1,6 @@
 """From the many forms in which targets may be given to one score a sample."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,12 +59,13 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 def _plain_classes(targets: Sequence[Target]) -> list[int]:
     """The classes of those targets that are nothing but a class index; a subclass may compute something else."""
     plain = (target for target in targets if type(target) is ClassifierOutputTarget)
-    return [target.category for target in plain if isinstance(target, ClassifierOutputTarget)]
+    return [int(target.category) for target in plain if isinstance(target, ClassifierOutputTarget)]
 
 
 def _resolve(target: Any) -> Target:
-    if isinstance(target, int | np.integer) and not isinstance(target, bool):
-        return ClassifierOutputTarget(int(target))
+    integer_tensor = isinstance(target, torch.Tensor | np.ndarray) and target.ndim == 0
+    if integer_tensor or (isinstance(target, int | np.integer) and not isinstance(target, bool)):
+        return ClassifierOutputTarget(operator.index(target))
     if callable(target):
         return target
     raise TypeError(f"a target is a class index or a callable from one sample's output to a scalar, not {target!r}")

@@ -110,6 +110,26 @@ def test_own_augmentations(method):
     np.testing.assert_allclose(smoothed, expected, atol=1e-5)
 
 
+def test_augmentation_that_changes_the_size(method):
+    import ttach
+
+    model = convolutional()
+    with method(model, model.last, tta_transforms=ttach.Compose([ttach.Rotate90([0, 90])])) as cam:
+        x = torch.randn(1, 3, 16, 16)
+        turned = np.rot90(maps_of(method, model, torch.rot90(x, 1, (2, 3)), 3), -1, (1, 2))
+        expected = (maps_of(method, model, x, 3) + turned) / 2
+        np.testing.assert_allclose(cam(x, 3, aug_smooth=True), expected, atol=1e-5)
+    with method(model, model.last, tta_transforms=ttach.Compose([ttach.Scale([1, 2])])) as cam:
+        assert cam(images(), 3, aug_smooth=True).shape == (2, *SIZES[2])
+
+
+def test_autocast(method):
+    model, x = convolutional(), images()
+    expected = maps_of(method, model, x, [3, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_allclose(maps_of(method, model, x, [3, 1]), expected, atol=0.2)
+
+
 def test_augmentations_explain_the_class_of_the_clean_image(method):
     class LeftOrRight(nn.Module):
         """Class 0 for what lies left, class 1 for what lies right."""
@@ -301,6 +321,40 @@ def test_layer_that_runs_twice_gives_the_mean_of_both(method):
 
 def test_class_count_of_the_toy_nets():
     assert convolutional()(images()).shape == (2, CLASSES)
+
+
+def test_eigen_cam_needs_no_class_scores():
+    class Segmenter(nn.Sequential):
+        def forward(self, x):
+            return {"out": super().forward(x)}
+
+    model = Segmenter(*convolutional()[:4])
+    assert EigenCAM(model, model[3])(images(), aug_smooth=True).shape == (2, *SIZES[2])
+
+
+def test_transform_reads_sizes_that_a_layer_returns():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            x = self.net[:4](x)
+            return x.flatten(2).mT, x.shape[2], torch.tensor(x.shape[3])
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = Tokens()
+
+        def forward(self, x):
+            tokens, height, width = self.tokens(x)
+            return self.tokens.net[4:](tokens.mT.unflatten(2, (height, int(width))))
+
+    model, x = Model().eval(), images()
+    with GradCAM(model, model.tokens, lambda o: o[0].mT.unflatten(2, (o[1], int(o[2])))) as cam:
+        maps = cam(x, 3)
+    np.testing.assert_allclose(maps, maps_of(GradCAM, model.tokens.net, x, 3), atol=1e-6)
 
 
 def test_input_gradient():

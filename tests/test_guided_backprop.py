@@ -70,6 +70,15 @@ def test_model_without_rectifiers_warns():
     np.testing.assert_allclose(gradient, plain[0].movedim(0, -1), atol=1e-6)
 
 
+def test_old_spelling_and_inference_mode():
+    model, x = convolutional(), images(count=1)
+    expected = GuidedBackpropReLUModel(model)(x, 3)
+    with pytest.warns(DeprecationWarning, match="use_cuda"):
+        guided = GuidedBackpropReLUModel(model=model, use_cuda=False)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(guided(x.clone(), 3), expected)
+
+
 def test_nothing_is_touched():
     model, x = convolutional().train(), images(count=1).requires_grad_()
     before = state_of(model)

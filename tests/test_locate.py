@@ -79,6 +79,40 @@ def test_pooling_gives_way_to_an_equal_map():
     assert locate(net, images()).name == "last"
 
 
+def test_module_that_runs_several_times_gives_way():
+    class SharedRectifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+            self.relu, self.head = nn.ReLU(), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.head(self.relu(self.second(self.relu(self.first(x)))).mean((2, 3)))
+
+    assert locate(SharedRectifier(), images()).name == "second"
+
+
+def test_module_that_returns_a_tuple_is_not_chosen():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = convolutional()
+
+        def forward(self, x):
+            return self.body[:4](x), x.mean()
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.head = Pair(), nn.Linear(8, 5)
+
+        def forward(self, x):
+            return self.head(self.pair(x)[0].mean((2, 3)))
+
+    assert locate(Model(), images()).name == "pair.body.last"
+
+
 def test_untrained_head_of_zeros():
     model = Transformer()
     nn.init.zeros_(model.head.weight)

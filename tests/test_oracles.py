@@ -47,6 +47,12 @@ def test_first_principal_component_sign_follows_the_activations_not_the_channels
         torch.testing.assert_close(component, shuffled, atol=1e-4, rtol=1e-4)
 
 
+def test_first_principal_component_of_tiny_values():
+    torch.manual_seed(0)
+    values = torch.randn(2, 6, 4, 5)
+    torch.testing.assert_close(first_principal_component(values * 1e-25) * 1e25, first_principal_component(values))
+
+
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_first_principal_component_of_constant_activations_is_zero(value):
     assert not first_principal_component(torch.full((2, 3, 4, 4), value)).any()

@@ -254,6 +254,21 @@ def test_chunk_is_halved_when_memory_runs_out(perturbation):
             cam(x, 3)
 
 
+@pytest.mark.parametrize("perturbation", [AblationCAM, ScoreCAM])
+def test_unusable_batch_size(perturbation):
+    model = convolutional()
+    cam = perturbation(model, model.last)
+    cam.batch_size = 0
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        cam(images())
+
+
+def test_layout_that_no_ablation_layer_knows():
+    model = convolutional()
+    with pytest.raises(ValueError, match="Pass an ablation_layer"):
+        AblationCAM(model, model.last, lambda tensor: tensor[:, :3])(images())
+
+
 def test_no_progress_bar_for_quick_work(capfd):
     model = convolutional()
     AblationCAM(model, model.last)(images())

@@ -22,6 +22,8 @@ LOGITS = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
         (torch.tensor([0, 2]), [1, 3]),
         (torch.tensor(2), [2, 3]),
         (np.array([0, 2]), [1, 3]),
+        ([torch.tensor(0), np.array(2)], [1, 3]),
+        (ClassifierOutputTarget(torch.tensor([2])), [2, 3]),
         (ClassifierOutputTarget(0), [1, 7]),
         ([ClassifierOutputTarget(0), 1], [1, 0]),
         (lambda output: output[0] + output[1], [6, 7]),

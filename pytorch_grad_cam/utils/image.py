@@ -43,7 +43,7 @@ def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -
     array([[[0.  , 0.25],
             [0.5 , 1.  ]]], dtype=float32)
     """
-    maps = min_max(torch.as_tensor(np.asarray(cam, dtype=np.float32)))
+    maps = min_max(torch.as_tensor(np.ascontiguousarray(cam, dtype=np.float32)))
     if target_size is not None:
         maps = resize(maps[:, None], tuple(target_size)[::-1])[:, 0]
     return maps.numpy()
