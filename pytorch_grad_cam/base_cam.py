@@ -82,6 +82,7 @@ class BaseCAM:
         self.tta_transforms = tta_transforms
         self.detach = detach
         self.outputs: Any = None
+        self._thread = threading.local()
         self.activations_and_grads = ActivationsAndGradients(model, self.target_layers, reshape_transform, detach)
 
     @old_call
@@ -125,7 +126,8 @@ class BaseCAM:
         hooks = self.activations_and_grads
         try:
             outputs = hooks.capture(input_tensor, self.uses_gradients)
-            self.outputs = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, outputs)
+            detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, outputs)
+            self.outputs = self._thread.outputs = detached
             resolved = resolve_targets(targets, outputs) if self.uses_targets else []
             if self.uses_gradients:
                 score = target_scores(outputs, resolved).sum()
@@ -187,7 +189,7 @@ class BaseCAM:
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         clean_maps = self.forward(input_tensor, targets, eigen_smooth)
-        outputs = self.outputs
+        outputs = getattr(self._thread, "outputs", self.outputs)  # another thread may have set self.outputs since
         if self.uses_targets:
             targets = resolve_targets(targets, outputs)
         images = _as_images(input_tensor)
