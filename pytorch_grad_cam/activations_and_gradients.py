@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pytorch_grad_cam.trees import copied, detached
+
 
 class ActivationsAndGradients:
     """Captures the target layers' activations in a forward pass and a score's gradients with respect to them.
@@ -139,7 +141,7 @@ class ActivationsAndGradients:
 
     def _reshaped(self, output: Any) -> torch.Tensor:
         if self.detach:
-            output = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, output)
+            output = detached(output)
         tensor = _tensors(output)[0] if self.reshape_transform is None else self.reshape_transform(output)
         return tensor.cpu() if self._thread.recording.on_host else tensor
 
@@ -164,7 +166,7 @@ class _Recording:
         kept = tree_map(self._source, output)
         self.calls.setdefault(module, []).append(kept)
         # The model goes on with a copy: an in-place operation behind the layer must not change what was captured.
-        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, kept)
+        return copied(kept)
 
     def items(self, layers: Sequence[nn.Module]) -> list[tuple[nn.Module, Any]]:
         return [(layer, output) for layer in layers for output in self.calls[layer]]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize
-from pytorch_grad_cam.model_state import model_device, undisturbed
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.trees import detached
 
 if TYPE_CHECKING:
     import ttach
@@ -126,8 +126,7 @@ class BaseCAM:
         hooks = self.activations_and_grads
         try:
             outputs = hooks.capture(input_tensor, self.uses_gradients)
-            detached = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, outputs)
-            self.outputs = self._thread.outputs = detached
+            self.outputs = self._thread.outputs = detached(outputs)
             resolved = resolve_targets(targets, outputs) if self.uses_targets else []
             if self.uses_gradients:
                 score = target_scores(outputs, resolved).sum()
@@ -210,14 +209,14 @@ class BaseCAM:
         with self._finding:
             if input_tensor.shape[2:] == self._found_for:
                 return
-            location = locate(self.model, input_tensor.to(model_device(self.model) or input_tensor.device))
+            location = locate(self.model, on_device_of(self.model, input_tensor))
             self.target_layers, self._found_for = [location.layer], input_tensor.shape[2:]
             transform = self.reshape_transform or location.layout.__call__
             self.activations_and_grads.release()
             self.activations_and_grads = ActivationsAndGradients(self.model, self.target_layers, transform, self.detach)
 
     def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
-        input_tensor = input_tensor.to(model_device(self.model) or input_tensor.device)
+        input_tensor = on_device_of(self.model, input_tensor)
         if input_tensor.is_inference():
             input_tensor = input_tensor.clone()
         return input_tensor.detach().requires_grad_() if self.compute_input_gradient else input_tensor

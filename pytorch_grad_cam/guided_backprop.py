@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
-from pytorch_grad_cam.model_state import model_device, undisturbed
+from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
 
@@ -38,7 +38,7 @@ class GuidedBackpropReLUModel:
         Cost: one forward with its graph, one whole backward.
         """
         with undisturbed(self.model), torch.enable_grad():
-            image = input_img.detach().to(model_device(self.model) or input_img.device).clone().requires_grad_()
+            image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
             outputs = self.model(image)
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
             rectifiers = [node for node in _graph(score) if _is_rectifier(node)]

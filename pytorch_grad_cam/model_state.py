@@ -44,6 +44,11 @@ def model_device(model: nn.Module) -> torch.device | None:
     return None
 
 
+def on_device_of(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor where the model is; as it is for a model that is nowhere."""
+    return tensor.to(model_device(model) or tensor.device)
+
+
 class _Flags:
     """The flags of a model that are switched off while it is in use."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from pytorch_grad_cam.trees import copied
+
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -94,7 +96,7 @@ class PartialForward:
                 finished.append((module, output))
                 reached = module is self.layer
                 # The model goes on with a copy: an operation in place must not change what is kept.
-                return _copied(output) if reached else output
+                return copied(output) if reached else output
 
             return recorded
 
@@ -129,7 +131,7 @@ class PartialForward:
 
     def _keep_layer_tree(self, tree: Any) -> Any:
         self._layer_tree = tree
-        return _copied(tree)
+        return copied(tree)
 
     def _run_whole(self, x: torch.Tensor, exchange: Callable) -> Any:
         caller, pending = threading.get_ident(), True
@@ -182,10 +184,6 @@ def _close(found: Any, expected: Any) -> bool:
     finite = expected[expected.isfinite()].abs().float()
     tolerance = _TOLERANCES.get(expected.dtype, 1e-3) * (finite.max().item() if len(finite) else 0)
     return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
-
-
-def _copied(tree: Any) -> Any:
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
 def _with_first_tensor(tree: Any, replace: Callable) -> Any:

@@ -58,8 +58,7 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
 def _plain_classes(targets: Sequence[Target]) -> list[int]:
     """The classes of those targets that are nothing but a class index; a subclass may compute something else."""
-    plain = (target for target in targets if type(target) is ClassifierOutputTarget)
-    return [int(target.category) for target in plain if isinstance(target, ClassifierOutputTarget)]
+    return [int(target.category) for target in targets if type(target) is ClassifierOutputTarget]
 
 
 def _resolve(target: Any) -> Target:
