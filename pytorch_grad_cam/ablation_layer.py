@@ -1,13 +1,19 @@
 """What AblationCAM puts in the place of the target layer. Subclass one for layers of another layout."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
+
+from pytorch_grad_cam.trees import floating_tensors
 
 
 class AblationLayer(nn.Module):
     """Returns one image's activations many times, in each row with another channel set to zero.
 
+    The layer's output is a tensor, or a tuple or dict of them whose channels count on from one tensor to the next.
     AblationCAM calls `activations_to_be_ablated` once an image; then, for each chunk, it sets `indices` to the
     channels still to be ablated, calls `set_next_batch`, and calls the layer in the place of the model's own.
     """
@@ -17,7 +23,7 @@ class AblationLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.indices: np.ndarray = np.arange(0)
-        self.activations = torch.empty(0)
+        self.activations: Any = None
 
     def activations_to_be_ablated(self, activations: np.ndarray, ratio_channels_to_ablate: float = 1.0) -> np.ndarray:
         """The channels of one image's (C, *spatial) to ablate: the share with the most energy, the strongest first.
@@ -36,22 +42,61 @@ class AblationLayer(nn.Module):
             self.indices = strongest[: max(1, round(ratio_channels_to_ablate * channels))]
         return self.indices
 
-    def set_next_batch(self, input_batch_index: int, activations: torch.Tensor, num_channels_to_ablate: int) -> None:
+    def set_next_batch(self, input_batch_index: int, activations: Any, num_channels_to_ablate: int) -> None:
         """Keep `num_channels_to_ablate` copies of one image's output of the layer (N, ...)."""
-        image = activations[input_batch_index]
-        self.activations = image.expand(num_channels_to_ablate, *image.shape).clone()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def copies(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor) or leaf.ndim < 2:
+                return leaf
+            image = leaf[input_batch_index]
+            return image.expand(num_channels_to_ablate, *image.shape).clone()
+
+        self.activations = tree_map(copies, activations)
+
+    def forward(self, x: Any) -> Any:
         """The copies, channel `indices[row]` of each row set to zero."""
-        output = self.activations
-        rows = len(output)
-        channels = torch.as_tensor(self.indices[:rows], device=output.device)
-        output.movedim(self.channel_axis, 1)[torch.arange(rows, device=output.device), channels] = 0
+        levels = [
+            tensor.movedim(self.channel_axis, 1) for tensor in floating_tensors(self.activations) if tensor.ndim > 1
+        ]
+        rows = len(levels[0])
+        channels = torch.as_tensor(self.indices[:rows], device=levels[0].device)
+        every_row = torch.arange(rows, device=levels[0].device)
+        first = 0
+        for level in levels:
+            here = (channels >= first) & (channels < first + level.shape[1])
+            level[every_row[here], channels[here] - first] = 0
+            first += level.shape[1]
         self.indices = self.indices[rows:]
-        return output
+        return self.activations
 
 
 class AblationLayerVit(AblationLayer):
     """For layers with the channels last: tokens (N, T, C) of a ViT, maps (N, H, W, C) of a Swin."""
 
     channel_axis = -1
+
+
+class AblationLayerFasterRCNN(AblationLayer):
+    """For feature pyramids, {'0': (N, C, H, W), ..., 'pool': (N, C, h, w)}, with any number of levels and channels.
+
+    Goes with `utils.reshape_transforms.fasterrcnn_reshape_transform`, which joins the levels' channels in this order.
+    """
+
+
+def ablation_layer_for(layer_output: Any, activations: torch.Tensor) -> AblationLayer:
+    """The layer for an output (N, ...) by where it has the channels of one image's map (C, *spatial).
+
+    Raises ValueError where neither the second nor the last axis holds them.
+    """
+    levels = floating_tensors(layer_output)
+    channels = len(activations)
+    first = levels[0]
+    if first.shape[1:] != activations.shape and first.shape[-1] == channels:
+        return AblationLayerVit()
+    if channels in (first.shape[1], sum(level.shape[1] for level in levels if level.ndim > 1)):
+        return AblationLayer()
+    shapes = ", ".join(str(tuple(level.shape)) for level in levels)
+    raise ValueError(
+        f"the target layer gives {shapes}, its map has {channels} channels: neither the second nor the last axis holds "
+        "them. Pass an ablation_layer that sets channels of such an output to zero"
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pytorch_grad_cam.trees import copied, detached
+from pytorch_grad_cam.trees import copied, detached, floating_tensors
 
 
 class ActivationsAndGradients:
@@ -26,6 +26,8 @@ class ActivationsAndGradients:
     returned, and the gradient with respect to it, (N, C, *spatial); without one the first tensor is taken.
     detach: False leaves activations and gradients in the autograd graph.
     """
+
+    second_order = False
 
     def __init__(
         self,
@@ -76,10 +78,14 @@ class ActivationsAndGradients:
         wanted = [*sources, *inputs]
         found: Sequence[torch.Tensor | None] = [None] * len(wanted)
         if score.requires_grad:
-            found = torch.autograd.grad(score, wanted, allow_unused=True, create_graph=not self.detach)
-        gradient_of = dict(zip(wanted, found, strict=True))
+            create_graph = self.second_order or not self.detach
+            found = torch.autograd.grad(score, wanted, allow_unused=True, create_graph=create_graph)
+        gradient_of = {
+            source: None if gradient is None else self.contribution(source, gradient)
+            for source, gradient in zip(sources, found, strict=False)
+        }
         for layer, output in captured:
-            if all(gradient_of.get(tensor) is None for tensor in _tensors(output)):
+            if all(gradient_of.get(tensor) is None for tensor in floating_tensors(output)):
                 raise ValueError(
                     f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
                     "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
@@ -90,6 +96,10 @@ class ActivationsAndGradients:
             tree_map(lambda leaf: _gradient_or_leaf(gradient_of, leaf), output) for _, output in captured
         ]
         return list(found[len(sources) :])
+
+    def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """What `gradients` holds: the gradient. A method of higher order corrects it, with `second_order` set."""
+        return gradient
 
     @property
     def captured_layers(self) -> list[nn.Module]:
@@ -118,7 +128,7 @@ class ActivationsAndGradients:
         recording.on_host = self.detach
         for position, (_, output) in enumerate(recording.items(self.target_layers)):
             recording.gradients.append(None)
-            for tensor in _tensors(output)[:1]:
+            for tensor in floating_tensors(output)[:1]:
                 if tensor.requires_grad:
                     tensor.register_hook(lambda grad, at=position: recording.gradients.__setitem__(at, grad))
         return outputs
@@ -142,7 +152,7 @@ class ActivationsAndGradients:
     def _reshaped(self, output: Any) -> torch.Tensor:
         if self.detach:
             output = detached(output)
-        tensor = _tensors(output)[0] if self.reshape_transform is None else self.reshape_transform(output)
+        tensor = floating_tensors(output)[0] if self.reshape_transform is None else self.reshape_transform(output)
         return tensor.cpu() if self._thread.recording.on_host else tensor
 
     def _name(self, layer: nn.Module) -> str:
@@ -195,10 +205,6 @@ class _Hook:
 def _remove(handles: list) -> None:
     for handle in handles:
         handle.remove()
-
-
-def _tensors(output: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(output) if _is_floating(leaf)]
 
 
 def _is_floating(leaf: Any) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
-_OVERRIDE_POINTS = ("get_cam_weights", "get_cam_image")
-_ARRAYS = ("activations", "grads")
-_FIRST_ARRAY = 3
+# The override points, and how many positional arguments stay as they are: the input tensor, the layer, the targets.
+_OVERRIDE_POINTS = {"get_cam_weights": 3, "get_cam_image": 3, "aggregate_multi_layers": 0}
+_CONVERTED_KEYWORDS = ("activations", "grads", "cam_per_target_layer")
 
 
 def adapt_overrides(cls: type) -> None:
@@ -31,11 +32,11 @@ def accepts_arrays(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = [*args[_FIRST_ARRAY:], *kwargs.values()]
-        if not any(isinstance(value, np.ndarray) for value in given):
+        converted = _convertible(method, args, kwargs)
+        if not any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(converted)):
             return method(self, *args, **kwargs)
         device = args[0].device if args and isinstance(args[0], torch.Tensor) else None
-        return to_array(_converted(method, functools.partial(_to_tensor, device), np.ndarray, self, args, kwargs))
+        return to_array(_call_converted(method, self, args, kwargs, functools.partial(_to_tensor, device)))
 
     return wrapper
 
@@ -43,11 +44,12 @@ def accepts_arrays(method: Callable) -> Callable:
 def _given_arrays(method: Callable) -> Callable:
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tensors = [value for value in (*args[_FIRST_ARRAY:], *kwargs.values()) if isinstance(value, torch.Tensor)]
+        converted = _convertible(method, args, kwargs)
+        tensors = [leaf for leaf in tree_leaves(converted) if isinstance(leaf, torch.Tensor)]
         if self is None or self.receives_tensors or not self.detach or not tensors:
             return method(self, *args, **kwargs)
-        result = _converted(method, to_array, torch.Tensor, self, args, kwargs)
-        return _to_tensor(tensors[0].device, np.asarray(result)).to(tensors[0].dtype)
+        result = np.asarray(_call_converted(method, self, args, kwargs, to_array))
+        return _to_tensor(tensors[0].device, result).to(tensors[0].dtype)
 
     return wrapper
 
@@ -57,11 +59,17 @@ def to_array(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
-def _to_tensor(device: torch.device | None, array: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array), device=device)  # tensors have no negative strides
+def _to_tensor(device: torch.device | None, value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    return torch.as_tensor(np.ascontiguousarray(value), device=device)  # tensors have no negative strides
 
 
-def _converted(method: Callable, convert: Callable, kind: type, self: Any, args: tuple, kwargs: dict) -> Any:
-    args = (*args[:_FIRST_ARRAY], *(convert(v) if isinstance(v, kind) else v for v in args[_FIRST_ARRAY:]))
-    kwargs = {k: convert(v) if k in _ARRAYS and isinstance(v, kind) else v for k, v in kwargs.items()}
-    return method(self, *args, **kwargs)
+def _convertible(method: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return args[_OVERRIDE_POINTS[method.__name__] :], {k: v for k, v in kwargs.items() if k in _CONVERTED_KEYWORDS}
+
+
+def _call_converted(method: Callable, self: Any, args: tuple, kwargs: dict, convert: Callable) -> Any:
+    converted_args, converted_kwargs = tree_map(convert, _convertible(method, args, kwargs))
+    kept = args[: _OVERRIDE_POINTS[method.__name__]]
+    return method(self, *kept, *converted_args, **{**kwargs, **converted_kwargs})

@@ -12,10 +12,11 @@ from torch import nn
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
+from pytorch_grad_cam.foreign_hooks import as_hooks
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize
-from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
@@ -53,7 +54,9 @@ class BaseCAM:
 
     uses_gradients = True
     uses_targets = True
+    uses_layers = True
     receives_tensors = False
+    hooks_class: Callable[..., Any] = ActivationsAndGradients
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -71,8 +74,9 @@ class BaseCAM:
         detach: bool = True,
     ) -> None:
         self.model = model
+        self.device = model_device(model)
         self.target_layers = [] if target_layers is None else resolve_layers(model, target_layers)
-        self._finds_layers = target_layers is None
+        self._finds_layers = self.uses_layers and target_layers is None
         self._found_for: torch.Size | None = None
         self._finding = threading.Lock()
         self.reshape_transform = reshape_transform
@@ -81,9 +85,9 @@ class BaseCAM:
             self.uses_gradients = uses_gradients
         self.tta_transforms = tta_transforms
         self.detach = detach
-        self.outputs: Any = None
         self._thread = threading.local()
-        self.activations_and_grads = ActivationsAndGradients(model, self.target_layers, reshape_transform, detach)
+        self.outputs = None
+        self.activations_and_grads = self.hooks_class(model, self.target_layers, reshape_transform, detach)
 
     @old_call
     def __call__(
@@ -123,10 +127,10 @@ class BaseCAM:
     def forward(self, input_tensor: torch.Tensor, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
         """The maps (N, *spatial) of one batch, a tensor on the model's device."""
         input_tensor = self._on_device(input_tensor)
-        hooks = self.activations_and_grads
+        hooks = as_hooks(self.activations_and_grads, self.target_layers)
         try:
             outputs = hooks.capture(input_tensor, self.uses_gradients)
-            self.outputs = self._thread.outputs = detached(outputs)
+            self.outputs = detached(outputs)
             resolved = resolve_targets(targets, outputs) if self.uses_targets else []
             if self.uses_gradients:
                 score = target_scores(outputs, resolved).sum()
@@ -142,7 +146,7 @@ class BaseCAM:
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
     ) -> list[torch.Tensor]:
         """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input."""
-        hooks = self.activations_and_grads
+        hooks = as_hooks(self.activations_and_grads, self.target_layers)
         gradients = hooks.gradients or [None] * len(hooks.captured_layers)
         calls: dict[nn.Module, list[torch.Tensor]] = {}
         for layer, activations, grads in zip(hooks.captured_layers, hooks.activations, gradients, strict=True):
@@ -179,16 +183,21 @@ class BaseCAM:
         """The channels' weights (N, C), or one for each channel and position (N, C, *spatial)."""
         raise NotImplementedError(f"{type(self).__name__} defines neither get_cam_weights nor get_cam_image")
 
+    @accepts_arrays
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
         """The mean of the layers' maps, scaled to [0, 1]: (N, *spatial)."""
         return min_max(torch.cat(cam_per_target_layer, dim=1).relu().mean(dim=1))
+
+    def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, ...]:
+        """The input's spatial size, the last axis first: the `target_size` of `utils.image.scale_cam_image`."""
+        return tuple(input_tensor.shape[2:])[::-1]
 
     def forward_augmentation_smoothing(
         self, input_tensor: torch.Tensor, targets: Targets, eigen_smooth: bool = False
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
-        clean_maps = self.forward(input_tensor, targets, eigen_smooth)
-        outputs = getattr(self._thread, "outputs", self.outputs)  # another thread may have set self.outputs since
+        clean_maps = torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
+        outputs = self.outputs
         if self.uses_targets:
             targets = resolve_targets(targets, outputs)
         images = _as_images(input_tensor)
@@ -200,10 +209,19 @@ class BaseCAM:
             else:
                 other_rank = input_tensor.ndim != augmented.ndim
                 restored = augmented.reshape(input_tensor.shape) if other_rank else augmented
-                maps = self.forward(restored, targets, eigen_smooth)
+                maps = torch.as_tensor(self.forward(restored, targets, eigen_smooth))
             smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
+
+    @property
+    def outputs(self) -> Any:
+        """The model's detached output in this thread's last call; in a thread without a call, that of any thread."""
+        return getattr(self._thread, "outputs", self._last_outputs)
+
+    @outputs.setter
+    def outputs(self, outputs: Any) -> None:
+        self._thread.outputs = self._last_outputs = outputs
 
     def _find_layers(self, input_tensor: torch.Tensor) -> None:
         with self._finding:
@@ -213,7 +231,7 @@ class BaseCAM:
             self.target_layers, self._found_for = [location.layer], input_tensor.shape[2:]
             transform = self.reshape_transform or location.layout.__call__
             self.activations_and_grads.release()
-            self.activations_and_grads = ActivationsAndGradients(self.model, self.target_layers, transform, self.detach)
+            self.activations_and_grads = self.hooks_class(self.model, self.target_layers, transform, self.detach)
 
     def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
         input_tensor = on_device_of(self.model, input_tensor)

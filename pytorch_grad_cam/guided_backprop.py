@@ -16,6 +16,28 @@ from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scor
 _RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward")
 
 
+class GuidedBackpropReLU(torch.autograd.Function):
+    r"""A ReLU whose gradient is itself rectified: $g \cdot [x > 0] \cdot [g > 0]$. For guided models of one's own."""
+
+    @staticmethod
+    def forward(ctx: Any, input_img: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(input_img)
+        return input_img.relu()
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> torch.Tensor:
+        (input_img,) = ctx.saved_tensors
+        return grad_output.relu() * (input_img > 0)
+
+
+class GuidedBackpropReLUasModule(nn.Module):
+    """`GuidedBackpropReLU` as a layer."""
+
+    def forward(self, input_img: torch.Tensor) -> torch.Tensor:
+        """The rectified input, of its shape."""
+        return GuidedBackpropReLU.apply(input_img)
+
+
 class GuidedBackpropReLUModel:
     """The gradient of the score with respect to the image, positive at every rectifier on the way back.
 

@@ -1,5 +1,7 @@
 """Run a model again from a layer on."""
 
+from __future__ import annotations
+
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.trees import copied
 
@@ -21,51 +23,48 @@ class PartialForward:
     they return that, without computing, so only the tail and the glue between modules is computed. All of it happens
     in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
 
-    `outputs` and `layer_output` (the layer's first tensor, (N, ...)) are those of the recording forward.
-    Where a model does something that the replica cannot follow (found out by one comparison with a whole forward,
-    see `follows`), `whole=True` runs all of the model and exchanges the layer's output by a hook.
+    `outputs` and `layer_output` (a tensor (N, ...), or a tree of them) are those of the recording forward.
+    Where a model does something that the replica cannot follow, all of the model is run and the layer's output is
+    exchanged by a hook. One comparison of both decides, see `follows`; `known` keeps its result for the next time.
 
-    Cost of the constructor: one forward. Raises ValueError when the layer does not run.
+    Cost of the constructor: one forward, and where nothing is known two more. Raises ValueError when the layer does not
+    run.
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module, x: torch.Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, layer: nn.Module, x: torch.Tensor, known: dict[nn.Module, bool] | None = None
+    ) -> None:
         self.model, self.layer, self.x = model, layer, x
         self._replicas = _replicate(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
-        self._layer_tree: Any = None
+        self.layer_output: Any = None
         self.outputs = self._record()
-        if self._layer_tree is None:
-            self.outputs = self._run_whole(x, self._keep_layer_tree)
-        if self._layer_tree is None:
+        if self.layer_output is None:
+            self.outputs = self._run_exchanged(x, self._keep_layer_output)
+        if self.layer_output is None:
             raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-        self.layer_output: torch.Tensor = next(
-            leaf for leaf in tree_leaves(self._layer_tree) if isinstance(leaf, torch.Tensor)
-        )
+        known = {} if known is None else known
+        if layer not in known:
+            known[layer] = self.follows()
+        self._run: Callable[[int, int, Callable], Any] = self._run_tail if known[layer] else self._run_whole
 
-    def __call__(self, sample: int, rows: int, replace: Callable, whole: bool = False) -> Any:
+    def __call__(self, sample: int, rows: int, replace: Callable) -> Any:
         """The model's output for `rows` copies of one sample, its layer returning what `replace(output)` gives.
 
         replace: from the layer's output, expanded to `rows`, to another of the same shape.
         """
-        x = self._expanded(self.x, sample, rows)
-        if whole:
-            return self._run_whole(x, lambda tree: _with_first_tensor(tree, replace))
-        layer_tree = self._expanded(self._layer_tree, sample, rows)
-        self._sample, self._rows = sample, rows
-        self._replacement = _with_first_tensor(layer_tree, replace)
-        self._calls: Counter[nn.Module] = Counter()
-        return self._replicas[self.model](x)
+        return self._run(sample, rows, replace)
 
     def follows(self) -> bool:
         """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
 
-        def half_zero(output: torch.Tensor) -> torch.Tensor:
-            return torch.cat([output[:1], torch.zeros_like(output[1:])])
+        def half_zero(layer_output: Any) -> Any:
+            return tree_map(lambda leaf: _first_of_two(leaf) if _has_rows(leaf, 2) else leaf, layer_output)
 
-        expected = tree_leaves(self(0, 2, half_zero, whole=True))
+        expected = tree_leaves(self._run_whole(0, 2, half_zero))
         versions = [tensor._version for tensor in self._recorded_tensors()]
         try:
-            found = tree_leaves(self(0, 2, half_zero))
+            found = tree_leaves(self._run_tail(0, 2, half_zero))
             equal = len(found) == len(expected) and all(map(_close, found, expected))
         except Exception:  # noqa: BLE001
             # Whatever the partial run stumbled over, the whole one works: it gave `expected`.
@@ -73,7 +72,10 @@ class PartialForward:
         untouched = versions == [tensor._version for tensor in self._recorded_tensors()]
         return equal and untouched
 
-    def close(self) -> None:
+    def __enter__(self) -> PartialForward:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         """Let go of the recorded tensors: the replicas and this object refer to each other."""
         self._replicas.clear()
         self._recorded.clear()
@@ -106,7 +108,7 @@ class PartialForward:
         outputs = self._replicas[self.model](self.x)
         if not reached:
             return outputs
-        self._keep_layer_tree(finished.pop()[1])
+        self._keep_layer_output(finished.pop()[1])
         for module, output in finished:
             self._recorded.setdefault(module, []).append(output)
         for module, forward in forwards.items():
@@ -129,11 +131,20 @@ class PartialForward:
 
         return replayed
 
-    def _keep_layer_tree(self, tree: Any) -> Any:
-        self._layer_tree = tree
+    def _keep_layer_output(self, tree: Any) -> Any:
+        self.layer_output = tree
         return copied(tree)
 
-    def _run_whole(self, x: torch.Tensor, exchange: Callable) -> Any:
+    def _run_tail(self, sample: int, rows: int, replace: Callable) -> Any:
+        self._sample, self._rows = sample, rows
+        self._replacement = replace(self._expanded(self.layer_output, sample, rows))
+        self._calls: Counter[nn.Module] = Counter()
+        return self._replicas[self.model](self._expanded(self.x, sample, rows))
+
+    def _run_whole(self, sample: int, rows: int, replace: Callable) -> Any:
+        return self._run_exchanged(self._expanded(self.x, sample, rows), replace)
+
+    def _run_exchanged(self, x: torch.Tensor, exchange: Callable) -> Any:
         caller, pending = threading.get_ident(), True
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -153,7 +164,7 @@ class PartialForward:
         """`rows` views of one sample in each tensor that has the batch as its first axis; others as they are."""
 
         def expand(leaf: Any) -> Any:
-            if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or len(leaf) != len(self.x):
+            if not _has_rows(leaf, len(self.x)):
                 return leaf
             return leaf[sample : sample + 1].expand(rows, *leaf.shape[1:])
 
@@ -186,8 +197,9 @@ def _close(found: Any, expected: Any) -> bool:
     return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
 
 
-def _with_first_tensor(tree: Any, replace: Callable) -> Any:
-    leaves, structure = tree_flatten(tree)
-    first = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
-    leaves[first] = replace(leaves[first])
-    return tree_unflatten(leaves, structure)
+def _has_rows(leaf: Any, rows: int) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+
+
+def _first_of_two(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tensor[:1], torch.zeros_like(tensor[1:])])

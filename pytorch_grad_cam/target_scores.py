@@ -2,23 +2,34 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from pytorch_grad_cam.maps import full_precision
+from pytorch_grad_cam.trees import detached
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Target = Callable[[Any], torch.Tensor]
-Targets = int | Target | Sequence[int | Target] | torch.Tensor | np.ndarray | None
+
+
+@dataclass(frozen=True)
+class TargetRule:
+    """Targets that are chosen once the model's output is known: `choose(outputs)` gives one a sample."""
+
+    choose: Callable[[Any], Sequence[Target]]
+
+
+Targets = int | Target | Sequence[int | Target] | torch.Tensor | np.ndarray | TargetRule | None
 
 
 def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
     """One callable for each sample of the model's output.
 
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
-    array), a callable for all samples, or a list of indices and callables, one a sample.
+    array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule.
 
     Raises ValueError for a number of targets other than that of the samples, or when None is given for outputs that
     are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
@@ -28,6 +39,8 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
         if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         targets = outputs.argmax(1)
+    if isinstance(targets, TargetRule):
+        targets = targets.choose(detached(outputs))
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def detached(tree: Any) -> Any:
@@ -14,3 +14,8 @@ def detached(tree: Any) -> Any:
 def copied(tree: Any) -> Any:
     """The tree with copies of its tensors: an operation in place on one does not change the other."""
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def floating_tensors(tree: Any) -> list[torch.Tensor]:
+    """The tree's floating-point tensors, in its order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]

@@ -3,7 +3,13 @@
 A target is any callable from the output of one sample to a scalar tensor. The classes here are the common ones.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
+
+from pytorch_grad_cam.maps import resize
 
 
 class ClassifierOutputTarget:
@@ -30,3 +36,105 @@ class ClassifierOutputSoftmaxTarget(ClassifierOutputTarget):
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The category's softmax probability of logits (classes,), or of each row of (N, classes)."""
         return torch.softmax(model_output, dim=-1)[..., self.category]
+
+
+class ClassifierOutputReST(ClassifierOutputTarget):
+    """The logit of one class plus its log-probability: ReST, the utility of ShapleyCAM (arXiv:2501.06261).
+
+    Unlike the probability it has a gradient where the class is certain, unlike the logit it knows the other classes.
+    """
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """Of logits (classes,), or of each row of (N, classes)."""
+        return (model_output + torch.log_softmax(model_output, dim=-1))[..., self.category]
+
+
+class BinaryClassifierOutputTarget:
+    """The output of a classifier with one logit: itself for category 1, its negative for category 0."""
+
+    def __init__(self, category: int) -> None:
+        self.category = category
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """The signed output, of the output's shape: (1,) for one sample."""
+        return model_output if self.category == 1 else -model_output
+
+
+class SoftmaxOutputTarget:
+    """The softmax of an output, for a model whose output is one value a sample; else a CAM raises ValueError."""
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """The softmax along the last axis, of the output's shape."""
+        return torch.softmax(model_output, dim=-1)
+
+
+class RawScoresOutputTarget:
+    """The output itself, for a model whose output is one value a sample (regression); else a CAM raises ValueError."""
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """The output as it is."""
+        return model_output
+
+
+class SemanticSegmentationTarget:
+    """The sum of one category's scores over the pixels of a mask.
+
+    mask: (H, W), array or tensor, boolean or weights; (*spatial) for other ranks. Where the model's output has another
+    size the mask is resized linearly.
+    """
+
+    def __init__(self, category: int, mask: np.ndarray | torch.Tensor) -> None:
+        self.category = category
+        self.mask = torch.as_tensor(mask)
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """A scalar from the scores (classes, *spatial) of one sample."""
+        scores = model_output[self.category]
+        mask = self.mask.to(scores)
+        if mask.shape != scores.shape:
+            mask = resize(mask[None, None], scores.shape)[0, 0]
+        return (scores * mask).sum()
+
+
+class FasterRCNNBoxScoreTarget:
+    """How well a detector's output has the given boxes: the sum over them of score and IoU of the best match.
+
+    The best match of a box is the detection of the same label with the highest IoU, if that is above `iou_threshold`;
+    a box without one adds nothing. labels and bounding_boxes (x1, y1, x2, y2): one each a box.
+    """
+
+    def __init__(self, labels: Sequence[int], bounding_boxes: Any, iou_threshold: float = 0.5) -> None:
+        self.labels = labels
+        self.bounding_boxes = bounding_boxes
+        self.iou_threshold = iou_threshold
+
+    def __call__(self, model_outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """A scalar from one image's 'boxes' (D, 4), 'labels' (D,) and 'scores' (D,)."""
+        from torchvision.ops import box_iou
+
+        boxes, scores = model_outputs["boxes"], model_outputs["scores"]
+        if len(boxes) == 0 or len(self.bounding_boxes) == 0:
+            return boxes.new_zeros(())
+        wanted = torch.stack([torch.as_tensor(box).to(boxes) for box in self.bounding_boxes])
+        labels = torch.tensor([int(label) for label in self.labels], device=boxes.device)
+        same_label = labels[:, None] == model_outputs["labels"]
+        iou, match = (box_iou(wanted, boxes) * same_label).max(dim=1)
+        return ((iou + scores[match]) * (iou > self.iou_threshold)).sum()
+
+
+class FinerWeightedTarget:
+    r"""Finer-CAM's score: $\sum_d p_d (y^c - \alpha y^d) / \sum_d p_d$ over similar classes d of probability p.
+
+    main_category: c. comparison_categories: the d, at least one. alpha: how much of the others is subtracted.
+    """
+
+    def __init__(self, main_category: int, comparison_categories: Sequence[int], alpha: float) -> None:
+        self.main_category = main_category
+        self.comparison_categories = comparison_categories
+        self.alpha = alpha
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """Of logits (classes,), or of each row of (N, classes)."""
+        others = model_output[..., list(self.comparison_categories)]
+        weights = torch.softmax(others, dim=-1)  # the probabilities' common factor cancels
+        return model_output[..., self.main_category] - self.alpha * (weights * others).sum(-1)

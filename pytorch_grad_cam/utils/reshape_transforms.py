@@ -1,8 +1,11 @@
-"""From what token layers return to (N, C, H, W), for `reshape_transform`."""
+"""From what layers return to (N, C, H, W), for `reshape_transform`."""
 
 import math
+from collections.abc import Mapping
 
 import torch
+
+from pytorch_grad_cam.maps import resize
 
 _MOST_EXTRA_TOKENS = 8
 
@@ -52,3 +55,15 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
     if height * width != tokens:
         raise ValueError(f"{tokens} tokens are no grid of {height} x {width}: pass the height and width of the grid")
     return tensor.unflatten(1, (height, width)).movedim(-1, 1)
+
+
+def fasterrcnn_reshape_transform(x: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The levels (N, C, H, W) of a feature pyramid, absolute, resized to the last one and joined: (N, C', h, w).
+
+    The last level is the coarsest, 'pool' in torchvision's detectors.
+
+    >>> fasterrcnn_reshape_transform({"0": torch.zeros(1, 8, 20, 24), "pool": torch.zeros(1, 8, 5, 6)}).shape
+    torch.Size([1, 16, 5, 6])
+    """
+    levels = list(x.values())
+    return torch.cat([resize(level.abs(), levels[-1].shape[2:]) for level in levels], dim=1)

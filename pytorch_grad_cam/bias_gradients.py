@@ -1,0 +1,118 @@
+"""The biases that a forward pass added, wherever in the model, and a score's gradients where they were added."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+
+class BiasGradients:
+    """Records the biases of all convolutions and batch normalisations of a forward pass, in the order of execution.
+
+    It watches the calls of `F.conv2d`, `F.batch_norm` and their kin, not modules: subclasses, layers that are reused
+    or skipped, and functional calls are all read as they were executed. The calls of other threads are not seen.
+
+    Used by BaseCAM in the place of `ActivationsAndGradients`.
+    """
+
+    def __init__(self, model: nn.Module, *_: Any) -> None:
+        self.model = model
+        self._thread = threading.local()
+
+    def capture(self, x: Any, gradients: bool) -> Any:
+        """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
+        watch = _BiasWatch()
+        with watch, torch.enable_grad():
+            outputs = self.model(x)
+        self._thread.added = watch.added
+        return outputs
+
+    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+        """Compute `biases_and_gradients`; returns the gradients with respect to `inputs`. Cost: one whole backward.
+
+        Raises ValueError when no gradient leads from the score to the inputs.
+        """
+        edges = [edge for edge, _ in self._thread.added]
+        found = torch.autograd.grad(score, [*inputs, *edges], allow_unused=True) if score.requires_grad else [None]
+        if found[0] is None:
+            raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
+        of_biases = found[len(inputs) :]
+        self.biases_and_gradients = [
+            (bias, gradient)
+            for (_, bias), gradient in zip(self._thread.added, of_biases, strict=True)
+            if gradient is not None
+        ]
+        return list(found[: len(inputs)])
+
+    @property
+    def biases_and_gradients(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each bias (C,) the score's gradient (N, C, *spatial) at the positions that it was added to."""
+        return self._thread.biases_and_gradients
+
+    @biases_and_gradients.setter
+    def biases_and_gradients(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._thread.biases_and_gradients = pairs
+
+    def clear(self) -> None:
+        """Forget what was captured in this thread."""
+        self._thread.__dict__.clear()
+
+    def release(self) -> None:
+        """Nothing to remove: no hooks are registered."""
+
+
+class _BiasWatch(TorchFunctionMode):
+    """Keeps, for each operation that adds a bias, where in the graph its result is and the bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added: list[tuple[GradientEdge, torch.Tensor]] = []
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        with torch.enable_grad():  # where a model runs its backbone under no_grad, the graph must reach through it
+            result = function(*args, **kwargs)
+        bias_of = _BIAS_OF.get(function)
+        bias = None if bias_of is None else bias_of(*args, **kwargs)
+        if bias is not None and result.requires_grad:
+            # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
+            self.added.append((get_gradient_edge(result), bias.detach()))
+        return result
+
+
+def _convolution_bias(input: Any, weight: Any, bias: torch.Tensor | None = None, *_: Any, **__: Any) -> Any:
+    return bias
+
+
+def _batch_norm_bias(
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor | None:
+    r"""All that a batch normalisation adds: $\beta - \gamma \mu / \sqrt{\sigma^2 + \epsilon}$."""
+    if training or running_mean is None or running_var is None:
+        return bias
+    shift = -running_mean * torch.rsqrt(running_var + eps)
+    shift = shift if weight is None else shift * weight
+    return shift if bias is None else shift + bias
+
+
+_BIAS_OF: dict[Callable, Callable[..., torch.Tensor | None]] = {
+    F.conv1d: _convolution_bias,
+    F.conv2d: _convolution_bias,
+    F.conv3d: _convolution_bias,
+    F.conv_transpose1d: _convolution_bias,
+    F.conv_transpose2d: _convolution_bias,
+    F.conv_transpose3d: _convolution_bias,
+    F.batch_norm: _batch_norm_bias,
+}

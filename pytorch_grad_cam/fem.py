@@ -1,0 +1,38 @@
+"""Feature Explanation Method (Fuad et al. 2020, doi:10.1109/IPTA50016.2020.9286629)."""
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.maps import spatial_axes
+from pytorch_grad_cam.old_spellings import old_constructor
+
+
+def feature_explanation(activations: torch.Tensor, k: float) -> torch.Tensor:
+    r"""$\sum_c \mu_c B_c$ with the binary maps $B_c = [A^c > \mu_c + k \sigma_c]$ (the k-sigma rule).
+
+    Mean and standard deviation of each channel are over its positions; (N, C, *spatial) to (N, *spatial).
+    """
+    axes = spatial_axes(activations)
+    mean = activations.mean(axes, keepdim=True)
+    deviation = activations.std(axes, correction=0, keepdim=True)
+    return (mean * (activations > mean + k * deviation)).sum(1)
+
+
+class FEM(BaseCAM):
+    """Where channels are unusually strong, weighted by their means; for no class in particular.
+
+    k: how many standard deviations above its mean a channel has to be. Further options are those of BaseCAM.
+    Made for activations that are not negative (behind a ReLU).
+    Cost: one forward.
+    """
+
+    uses_gradients = False
+    uses_targets = False
+
+    @old_constructor
+    def __init__(self, model, target_layers=None, reshape_transform=None, k: float = 2, **options) -> None:
+        super().__init__(model, target_layers, reshape_transform, **options)
+        self.k = k
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        return feature_explanation(activations, self.k)

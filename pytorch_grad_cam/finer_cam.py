@@ -1,0 +1,51 @@
+"""Finer-CAM (Zhang et al. 2025, arXiv:2501.11309)."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
+
+DEFAULT_COMPARISON_CATEGORIES = (1, 2, 3)
+
+
+def against_similar_classes(
+    outputs: torch.Tensor, targets: Targets, ranks: Sequence[int], alpha: float
+) -> list[Target]:
+    r"""For each sample of the logits (N, classes) the score $y^c - \alpha y^d$, averaged over similar classes d.
+
+    ranks: which classes are compared with c, by the distance of their logits from that of c; 1 is the closest. Targets
+    that are no plain class, and classes without any other to compare with, stay as they are.
+    """
+    compared: list[Target] = []
+    for target, logits in zip(resolve_targets(targets, outputs), outputs, strict=True):
+        if type(target) is ClassifierOutputTarget:
+            category = target.category % len(logits)
+            distances = (logits - logits[category]).abs()
+            distances[category] = -1
+            by_distance = distances.argsort(stable=True).tolist()
+            others = [by_distance[rank] for rank in ranks if rank < len(logits)]
+            target = FinerWeightedTarget(category, others, alpha) if others else target
+        compared.append(target)
+    return compared
+
+
+class FinerCAM(MetaCAM):
+    """What tells a class from the classes most similar to it, by the maps of a base method (Grad-CAM).
+
+    Cost: that of the base method.
+    """
+
+    def explain(self, input_tensor, targets, alpha=1, comparison_categories=None, target_idx=None, **options):
+        """One map an image, see `BaseCAM.__call__`. alpha: how much of the similar classes' scores is subtracted.
+
+        targets, or target_idx: the class, each image's highest by default. comparison_categories: the ranks of the
+        classes compared with it, 1, 2 and 3 by default.
+        """
+        main = target_idx if targets is None else targets
+        ranks = DEFAULT_COMPARISON_CATEGORIES if comparison_categories is None else comparison_categories
+        rule = TargetRule(partial(against_similar_classes, targets=main, ranks=ranks, alpha=alpha))
+        return super().explain(input_tensor, rule, **options)

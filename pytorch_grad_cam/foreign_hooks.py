@@ -1,0 +1,55 @@
+"""Hooks of other packages in the place of ours: `cam.activations_and_grads = TheirActivationsAndGradients(...)`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+
+
+class ForeignHooks:
+    """An object of the form of grad-cam 1.x, in the form that BaseCAM works with.
+
+    Called with the input it runs the model (and may process its output); a backward from the result fills `gradients`,
+    one for each of `activations`, which belong to the target layers in their order.
+    """
+
+    def __init__(self, hooks: Any, target_layers: Sequence[nn.Module]) -> None:
+        self.hooks = hooks
+        self.target_layers = target_layers
+
+    def capture(self, x: torch.Tensor, gradients: bool) -> Any:
+        """What the hooks return for `x`. The graph begins at the input, for hooks that need one."""
+        self.x = x if x.requires_grad or not gradients else x.detach().requires_grad_()
+        with torch.set_grad_enabled(gradients):
+            return self.hooks(self.x)
+
+    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
+        """A backward from the score to the input, which runs the tensor hooks on its way; no `.grad` is written."""
+        (gradient,) = torch.autograd.grad(score, self.x, allow_unused=True)
+        return [gradient for _ in inputs]
+
+    @property
+    def captured_layers(self) -> list[nn.Module]:
+        return list(self.target_layers)[: len(self.hooks.activations)]
+
+    @property
+    def activations(self) -> list[torch.Tensor]:
+        return [torch.as_tensor(activation) for activation in self.hooks.activations][: len(self.captured_layers)]
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        return [torch.as_tensor(gradient) for gradient in self.hooks.gradients][: len(self.captured_layers)]
+
+    def clear(self) -> None:
+        """Theirs keep what they like."""
+
+
+def as_hooks(hooks: Any, target_layers: Sequence[nn.Module]) -> Any:
+    """The hooks themselves, or where they are no hooks of ours (or call the model in a way of their own) adapted."""
+    calls_model_itself = isinstance(hooks, ActivationsAndGradients) and (
+        type(hooks).__call__ is not ActivationsAndGradients.__call__
+    )
+    return ForeignHooks(hooks, target_layers) if calls_model_itself or not hasattr(hooks, "capture") else hooks

@@ -1,0 +1,47 @@
+"""FullGrad (Srinivas & Fleuret 2019, arXiv:1905.00780)."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.bias_gradients import BiasGradients
+from pytorch_grad_cam.maps import min_max, resize
+from pytorch_grad_cam.old_spellings import old_constructor
+from pytorch_grad_cam.principal_component import first_principal_component
+
+
+def rescaled(contribution: torch.Tensor) -> torch.Tensor:
+    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C."""
+    return min_max(contribution.abs()).sum(1, keepdim=True)
+
+
+class FullGrad(BaseCAM):
+    r"""What input and biases add to the score: $\psi(\nabla_x y \odot x) + \sum_{l,c} \psi(\nabla_b y \odot b)$.
+
+    Biases are those of convolutions and batch normalisations, the latter with what they subtract; a bias' gradient is
+    taken at each position that it is added to. $\psi$ rescales each sample's contribution of a layer as a whole, as the
+    authors' code does, and channels are summed before they are resized, which is linear.
+    eigen_smooth: the first principal component of the layers' maps instead of their sum.
+
+    target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
+    Cost: one forward with its graph, one whole backward, the memory of the gradients of all biased layers.
+    """
+
+    hooks_class = BiasGradients
+    uses_layers = False
+
+    @old_constructor
+    def __init__(self, model, target_layers: Any = None, reshape_transform=None, **options) -> None:
+        if target_layers:
+            warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
+        super().__init__(model, [], reshape_transform, **{"compute_input_gradient": True, **options})
+
+    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+        contributions = [input_tensor.detach() * input_tensor.grad]
+        for bias, gradient in self.activations_and_grads.biases_and_gradients:
+            contributions.append(bias.reshape(-1, *[1] * (gradient.ndim - 2)) * gradient)
+        size = input_tensor.shape[2:]
+        maps = torch.cat([resize(rescaled(contribution.float()), size) for contribution in contributions], dim=1)
+        return [(first_principal_component(maps) if eigen_smooth else maps.sum(1))[:, None]]

@@ -1,0 +1,24 @@
+"""Element-wise Grad-CAM: HiResCAM (arXiv:2011.08891) with the ReLU inside the sum."""
+
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.principal_component import first_principal_component
+
+
+def positive_evidence(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    r"""$ReLU(\partial y / \partial A^k \odot A^k)$ for activations and gradients (N, C, *spatial)."""
+    return (grads * activations).relu()
+
+
+class GradCAMElementWise(BaseCAM):
+    r"""What speaks for the class, channel by channel: $L = \sum_k ReLU(\partial y / \partial A^k \odot A^k)$.
+
+    No paper defines it; the formula is that of grad-cam 1.x. Evidence of one channel against the class does not cancel
+    that of another for it, as it does in HiResCAM.
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        evidence = positive_evidence(activations, grads)
+        return first_principal_component(evidence) if eigen_smooth else evidence.sum(1)

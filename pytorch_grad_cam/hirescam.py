@@ -1,0 +1,14 @@
+"""HiResCAM (Draelos & Carin 2020, arXiv:2011.08891)."""
+
+from pytorch_grad_cam.base_cam import BaseCAM
+
+
+class HiResCAM(BaseCAM):
+    r"""Gradient times activation, position by position: $L = ReLU(\sum_k \partial y / \partial A^k \odot A^k)$.
+
+    Section 3 of the paper; not averaging the gradients keeps the map to the positions that the score was computed from.
+    Cost: one forward, one backward from the score to the layer.
+    """
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        return grads

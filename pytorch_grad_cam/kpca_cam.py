@@ -1,0 +1,28 @@
+"""KPCA-CAM (Karmani et al. 2024, arXiv:2410.00267)."""
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.kernel_component import first_kernel_component
+from pytorch_grad_cam.old_spellings import old_constructor
+
+
+class KPCA_CAM(BaseCAM):  # noqa: N801
+    """The activations' first kernel principal component: Eigen-CAM with a curved axis; for no class in particular.
+
+    kernel: linear, poly, rbf, sigmoid or cosine. gamma: of the kernel; None is 1 / C. Further options are those of
+    BaseCAM. Its sign is a rule: see `kernel_component.first_kernel_component`.
+    Cost: one forward, and O(P^2) memory for P positions.
+    """
+
+    uses_gradients = False
+    uses_targets = False
+
+    @old_constructor
+    def __init__(
+        self, model, target_layers=None, reshape_transform=None, kernel="sigmoid", gamma=None, **options
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform, **options)
+        self.kernel = kernel
+        self.gamma = gamma
+
+    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
+        return first_kernel_component(activations, self.kernel, self.gamma)

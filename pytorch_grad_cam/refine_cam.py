@@ -1,0 +1,28 @@
+"""RefineCAM (arXiv:2605.14641)."""
+
+from typing import Any
+
+import torch
+
+from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.meta_cam import MetaCAM
+
+
+def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
+    r"""$L = \prod_l L_l$ of the layers' maps (N, 1, *spatial) in [0, 1], scaled to [0, 1]: (N, *spatial)."""
+    maps = torch.cat(cam_per_target_layer, dim=1).relu()
+    return min_max(min_max(maps.flatten(0, 1)).reshape(maps.shape).prod(1))
+
+
+class RefineCAM(MetaCAM):
+    """Where the maps of all layers agree: deep layers say what, early layers say where.
+
+    Cost: that of one call of the base method with all layers, Grad-CAM++ unless told otherwise.
+    """
+
+    default_base_method = GradCAMPlusPlus
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aggregate_multi_layers = product_of_layers

@@ -1,0 +1,59 @@
+"""SESS, Saliency Enhancing with Scaling and Sliding (Tursun et al. 2022, arXiv:2207.01769)."""
+
+import torch
+
+from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.old_spellings import old_constructor
+from pytorch_grad_cam.sliding_windows import SlidingWindows, WindowFusion, sliding_window, window_starts
+from pytorch_grad_cam.window_maps import WindowMaps
+
+__all__ = ["SESS", "sliding_window", "window_starts"]
+
+
+class SESS(MetaCAM):
+    r"""Maps of windows on the enlarged image, weighted by their scores: $L = pool_w(s_w / \max s \cdot L_w)$.
+
+    Finds small and repeated objects. Options: scales to step_size, see `sliding_windows.SlidingWindows`; pool, theta,
+    smooth, see `WindowFusion`; pre_filter_ratio, use_softmax_scores, batch_size, see `window_maps.WindowMaps`. The
+    windows' maps are the base method's (Grad-CAM), smoothed if asked for.
+    Cost: one forward and, for each window, one call of the base method (with pre_filter_ratio one forward more).
+    """
+
+    @old_constructor
+    def __init__(
+        self,
+        model,
+        target_layers=None,
+        reshape_transform=None,
+        base_method=None,
+        scales=None,
+        num_scales=12,
+        scale_step_ratio=2 / 7,
+        window_size=None,
+        step_size=None,
+        pre_filter_ratio=0.0,
+        theta=0.0,
+        pool="mean",
+        smooth=True,
+        use_softmax_scores=True,
+        batch_size=32,
+        **options,
+    ) -> None:
+        windows = SlidingWindows(scales, num_scales, scale_step_ratio, window_size, step_size)
+        fusion = WindowFusion(pool, theta, smooth)
+        super().__init__(model, target_layers, reshape_transform, base_method, **options)
+        self.window_maps = WindowMaps(self.base_cam, windows, fusion, pre_filter_ratio, use_softmax_scores, batch_size)
+
+    def explain(self, input_tensor, targets, as_tensor=False, **smoothing):
+        """One map an image, see `BaseCAM.__call__`; `outputs` are the model's for the whole images."""
+        with undisturbed(self.model), torch.no_grad():
+            input_tensor = on_device_of(self.model, input_tensor)
+            outputs = self.outputs = self.model(input_tensor)
+            maps = min_max(self.window_maps(input_tensor, outputs, targets, smoothing))
+        return maps.float() if as_tensor else to_array(maps.float())
+
+    def _batched(self):
+        return self.window_maps

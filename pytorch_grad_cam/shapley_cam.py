@@ -1,0 +1,51 @@
+"""ShapleyCAM (Cai 2025, arXiv:2501.06261)."""
+
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.grad_cam import grad_cam_weights
+
+
+def shapley_gradient(gradient: torch.Tensor, activation: torch.Tensor) -> torch.Tensor:
+    r"""$\partial y / \partial A - \frac{1}{2} H A$ with the Hessian H of the score y with respect to the activation A.
+
+    gradient: with its graph. The second-order Taylor expansion of what a channel adds to the score, averaged over all
+    orders in which the channels can be removed.
+    """
+    if not gradient.requires_grad:  # the score is linear in the activation
+        return gradient
+    (product,) = torch.autograd.grad(
+        gradient, activation, activation.detach(), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return gradient - product / 2
+
+
+class ShapleyGradients(ActivationsAndGradients):
+    """The hooks with Shapley gradients in the place of gradients. Cost: one more backward for each layer."""
+
+    second_order = True
+
+    def capture(self, x: Any, gradients: bool) -> Any:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+            return super().capture(x, gradients)
+
+    def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return shapley_gradient(gradient, activation)
+
+
+class ShapleyCAM(BaseCAM):
+    r"""Channels weighted by their mean Shapley gradient: $\alpha_k = \frac{1}{Z} \sum_{ij} (\nabla y - HA/2)^k_{ij}$.
+
+    The paper takes `utils.model_targets.ClassifierOutputReST` as the score. The Hessian is that of each layer alone;
+    of a ViT's tokens it has the class token too.
+    Cost: one forward, one backward from the score to the layer and one through that backward, for each layer.
+    """
+
+    hooks_class = ShapleyGradients
+
+    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+        return grad_cam_weights(grads)

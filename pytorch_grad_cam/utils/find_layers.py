@@ -1,0 +1,33 @@
+"""Find and replace the layers of a model."""
+
+from collections.abc import Callable, Collection
+
+from torch import nn
+
+
+def find_layer_predicate_recursive(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[nn.Module]:
+    """The layers below `model` for which the predicate holds, in the order of registration."""
+    return [layer for layer in model.modules() if layer is not model and predicate(layer)]
+
+
+def find_layer_types_recursive(model: nn.Module, layer_types: Collection[type]) -> list[nn.Module]:
+    """The layers below `model` of exactly these types, subclasses not included."""
+    return find_layer_predicate_recursive(model, lambda layer: type(layer) in layer_types)
+
+
+def replace_layer_recursive(model: nn.Module, old_layer: nn.Module, new_layer: nn.Module) -> bool:
+    """Put a layer in the place of another, the first where it occurs; returns whether there was one."""
+    for parent in model.modules():
+        for name, layer in parent._modules.items():
+            if layer is old_layer:
+                parent._modules[name] = new_layer
+                return True
+    return False
+
+
+def replace_all_layer_type_recursive(model: nn.Module, old_layer_type: type, new_layer: nn.Module) -> None:
+    """Put one layer in the place of all layers of a type (or a subclass of it), wherever they are."""
+    for parent in list(model.modules()):
+        for name, layer in parent._modules.items():
+            if isinstance(layer, old_layer_type):
+                parent._modules[name] = new_layer

@@ -1,0 +1,32 @@
+"""Principal components of activations, for NumPy arrays.
+
+Each function takes (N, C, *spatial), with NaN counted as zero, and returns float32 (N, *spatial).
+"""
+
+import numpy as np
+import torch
+
+from pytorch_grad_cam.kernel_component import first_kernel_component
+from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.seg_eigen_cam import strongest_positive
+
+
+def get_2d_projection(activation_batch: np.ndarray) -> np.ndarray:
+    """See `principal_component.first_principal_component`, which also says what the sign is."""
+    return first_principal_component(_to_tensor(activation_batch)).numpy()
+
+
+def get_2d_projection_kernel(
+    activation_batch: np.ndarray, kernel: str = "sigmoid", gamma: float | None = None
+) -> np.ndarray:
+    """See `kernel_component.first_kernel_component`, which also says what the sign is."""
+    return first_kernel_component(_to_tensor(activation_batch), kernel, gamma).numpy()
+
+
+def get_2d_projection_with_sign_correction(activation_batch: np.ndarray) -> np.ndarray:
+    """The first principal component, negated where its lowest value is larger than its highest in absolute terms."""
+    return strongest_positive(first_principal_component(_to_tensor(activation_batch))).numpy()
+
+
+def _to_tensor(activation_batch: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.where(np.isnan(activation_batch), 0, activation_batch)).float()
