@@ -23,6 +23,13 @@ def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
         return _first_component_of(activations)
 
 
+def strongest_positive(maps: torch.Tensor) -> torch.Tensor:
+    r"""Seg-Eigen-CAM, eq. 13: each map of (N, *spatial) negated where its $|\min|$ is above its $|\max|$."""
+    axes = tuple(range(1, maps.ndim))
+    lowest, highest = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+    return torch.where(lowest.abs() > highest.abs(), -maps, maps)
+
+
 def _first_component_of(activations: torch.Tensor) -> torch.Tensor:
     matrix = activations.flatten(2).mT
     matrix = matrix - matrix.mean(1, keepdim=True)

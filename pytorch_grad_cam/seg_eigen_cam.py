@@ -1,16 +1,7 @@
 """Seg-Eigen-CAM (Chung & Ying 2025, doi:10.3390/app15137562)."""
 
-import torch
-
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.principal_component import first_principal_component
-
-
-def strongest_positive(maps: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 13: each map of (N, *spatial) negated where its $|\min|$ is above its $|\max|$."""
-    axes = tuple(range(1, maps.ndim))
-    lowest, highest = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
-    return torch.where(lowest.abs() > highest.abs(), -maps, maps)
+from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 
 
 class SegEigenCAM(BaseCAM):

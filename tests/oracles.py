@@ -22,12 +22,16 @@ def oracle(method: str) -> Callable:
 
 
 def activation_and_gradient(
-    model: nn.Module, layer: nn.Module, image: torch.Tensor, category: int
+    model: nn.Module, layer: nn.Module, image: torch.Tensor, category: int | Callable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A (C, *spatial) and d score / d A by a plain backward through the whole model."""
+    """A (C, *spatial) and d score / d A by a plain backward through the whole model.
+
+    category: a class, or the score as a function of the logits.
+    """
     kept = []
     handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-    score = model(image[None])[0, category]
+    logits = model(image[None])[0]
+    score = category(logits) if callable(category) else logits[category]
     handle.remove()
     (gradient,) = torch.autograd.grad(score, kept[0])
     return kept[0][0].detach().numpy(), gradient[0].numpy()
@@ -148,6 +152,187 @@ def score_cam(model, layer, image, category):
     return weighted_sum([e / sum(exponentials) for e in exponentials], a)
 
 
+@oracle("HiResCAM")
+def hi_res_cam(model, layer, image, category):
+    a, g = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        for p in positions(a):
+            total[p] += g[k][p] * a[k][p]
+    return total
+
+
+@oracle("GradCAMElementWise")
+def grad_cam_elementwise(model, layer, image, category):
+    a, g = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        for p in positions(a):
+            total[p] += max(g[k][p] * a[k][p], 0)
+    return total
+
+
+@oracle("FEM")
+def fem(model, layer, image, category, k_sigma=2):
+    a, _ = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for channel in a:
+        values = [channel[p] for p in positions(a)]
+        mean = sum(values) / len(values)
+        deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        for p in positions(a):
+            if channel[p] > mean + k_sigma * deviation:
+                total[p] += mean
+    return total
+
+
+@oracle("SegEigenCAM")
+def seg_eigen_cam(model, layer, image, category):
+    a, g = activation_and_gradient(model, layer, image, category)
+    component = first_component(abs(g) * a)
+    return -component if abs(component.min()) > abs(component.max()) else component
+
+
+@oracle("KPCA_CAM")
+def kpca_cam(model, layer, image, category):
+    """Sigmoid kernel tanh(x y / C + 1), centred in feature space entry by entry; the leading eigenvector by LAPACK."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    rows = np.array([[channel[p] for channel in a] for p in positions(a)])
+    rows = rows - rows.mean(axis=0)
+    n = len(rows)
+    kernel = [[np.tanh(rows[i] @ rows[j] / len(a) + 1) for j in range(n)] for i in range(n)]
+    of_row = [sum(row) / n for row in kernel]
+    of_all = sum(of_row) / n
+    centred = [[kernel[i][j] - of_row[i] - of_row[j] + of_all for j in range(n)] for i in range(n)]
+    values, vectors = np.linalg.eigh(np.array(centred))
+    projection = vectors[:, -1] * values[-1] ** 0.5
+    if sum(projection[i] * rows[i].sum() for i in range(n)) < 0:
+        projection = -projection
+    return projection.reshape(a.shape[1:])
+
+
+@oracle("RandomCAM")
+def random_cam(model, layer, image, category):
+    """The documented draws: uniform in [-1, 1) from a generator seeded with 0."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    draws = torch.rand(1, len(a), generator=torch.Generator().manual_seed(0))[0]
+    return weighted_sum([2 * float(draw) - 1 for draw in draws], a)
+
+
+@oracle("ShapleyCAM")
+def shapley_cam(model, layer, image, category):
+    """The whole Hessian of the score with respect to the layer's output, entry by entry."""
+    a, g = activation_and_gradient(model, layer, image, category)
+
+    def score(flat):
+        handle = layer.register_forward_hook(lambda module, inputs, output: flat.reshape(output.shape))
+        logit = model(image[None])[0, category]
+        handle.remove()
+        return logit
+
+    flat = a.reshape(-1)
+    hessian = torch.autograd.functional.hessian(score, torch.from_numpy(flat)).numpy()
+    product = np.array([sum(row[j] * flat[j] for j in range(len(flat))) for row in hessian]).reshape(a.shape)
+    weights = [sum(g[k][p] - product[k][p] / 2 for p in positions(a)) / a[0].size for k in range(len(a))]
+    return weighted_sum(weights, a)
+
+
+@oracle("FullGrad")
+def full_grad(model, layer, image, category):
+    """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""
+    kept = {}
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output: kept.__setitem__(module, output) or output.clone())
+        for module in layers
+    ]
+    x = image[None].clone().requires_grad_()
+    score = model(x)[0, category]
+    for handle in handles:
+        handle.remove()
+    gradient, *gradients = torch.autograd.grad(score, [x, *(kept[module] for module in layers)])
+    contributions = [(gradient * x)[0].detach().numpy()]
+    for module, at_output in zip(layers, gradients, strict=True):
+        contributions.append(
+            np.stack([float(b) * channel.numpy() for b, channel in zip(module.bias, at_output[0], strict=True)])
+        )
+    total = np.zeros(image.shape[1:])
+    for contribution in contributions:
+        magnitude = abs(contribution)
+        for channel in (magnitude - magnitude.min()) / (magnitude.max() - magnitude.min()):
+            total += enlarged(channel, image.shape[1:])
+    return total
+
+
+@oracle("FinerCAM")
+def finer_cam(model, layer, image, category):
+    """Grad-CAM of the mean of y^c - y^d over the three classes d with the closest logits, weighted by probability."""
+    with torch.no_grad():
+        logits = model(image[None])[0]
+    others = sorted((d for d in range(len(logits)) if d != category), key=lambda d: abs(logits[d] - logits[category]))[
+        :3
+    ]
+
+    def score(y):
+        probabilities = [torch.exp(y[d]) / sum(torch.exp(v) for v in y) for d in others]
+        return sum(p * (y[category] - y[d]) for p, d in zip(probabilities, others, strict=True)) / sum(probabilities)
+
+    return grad_cam(model, layer, image, score)
+
+
+@oracle("RefineCAM")
+def refine_cam(model, layer, image, category):
+    """Of one layer it is Grad-CAM++; the product over several is in test_meta."""
+    return grad_cam_plusplus(model, layer, image, category)
+
+
+@oracle("SESS")
+def sess(model, layer, image, category):
+    """Two scales, 1 and 9/7 of the shortest side; square windows of that side; mean where positive; Gaussian blur."""
+    size = image.shape[1:]
+    side = min(size)
+    windows = []
+    for scale in (side, side + round(side * 2 / 7)):
+        scaled = tuple(int(scale * length / side) for length in size)
+        x = enlarged(image, scaled)
+        starts = [sorted({*range(0, length - side, side), length - side}) for length in scaled]
+        for start in itertools.product(*starts):
+            cut = (slice(None), *(slice(s, s + side) for s in start))
+            with torch.no_grad():
+                score = model(x[cut][None])[0].softmax(0)[category].item()
+            windows.append(
+                (start, scaled, score, finished_map(grad_cam(model, layer, x[cut], category), (side,) * len(size)))
+            )
+    highest = max(score for _, _, score, _ in windows)
+    total, count = np.zeros(size), np.zeros(size)
+    for start, scaled, score, window_map in windows:
+        canvas = np.zeros(scaled)
+        canvas[tuple(slice(s, s + side) for s in start)] = window_map * score / highest
+        pasted = enlarged(canvas, size)
+        for p in itertools.product(*map(range, size)):
+            if pasted[p] > 0:
+                total[p] += pasted[p]
+                count[p] += 1
+    joined = np.divide(total, count, out=np.zeros(size), where=count > 0)
+    kernel = np.exp(-(np.arange(-5, 6) ** 2) / 50)
+    kernel /= kernel.sum()
+    for axis in range(len(size)):
+        padded = np.pad(joined, [(5, 5) if other == axis else (0, 0) for other in range(len(size))], mode="reflect")
+        joined = sum(w * padded.take(range(i, i + size[axis]), axis) for i, w in enumerate(kernel))
+    return joined
+
+
+OPTIONS = {"SESS": {"num_scales": 2}}
+
+
+def enlarged(values, size):
+    """Linear interpolation to `size` of a map (*spatial), or of the channels of an image tensor (C, *spatial)."""
+    channels = torch.as_tensor(values)[None] if isinstance(values, np.ndarray) else values
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+    result = nn.functional.interpolate(channels[None], size=tuple(size), mode=mode, align_corners=False)[0]
+    return result[0].numpy() if isinstance(values, np.ndarray) else result
+
+
 def finished_map(signed: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """ReLU, scale to [0, 1], enlarge linearly, scale again."""
 
@@ -155,6 +340,4 @@ def finished_map(signed: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         span = values.max() - values.min()
         return (values - values.min()) / span if span > 0 else values * 0
 
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[signed.ndim]
-    coarse = torch.from_numpy(scaled(np.maximum(signed, 0)))[None, None]
-    return scaled(nn.functional.interpolate(coarse, size=size, mode=mode, align_corners=False)[0, 0].numpy())
+    return scaled(enlarged(scaled(np.maximum(signed, 0)), size))

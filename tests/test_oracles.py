@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from nets import convolutional, images
-from oracles import ORACLES, finished_map, first_component
+from oracles import OPTIONS, ORACLES, finished_map, first_component
 
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
 from pytorch_grad_cam.principal_component import first_principal_component
@@ -18,14 +18,12 @@ def test_every_method_has_an_oracle(method):
 @pytest.mark.parametrize("layer_name", ["last", "first"])
 def test_map_is_the_formulas(method, rank, layer_name):
     model, x = convolutional(rank).double(), images(rank).double()
-    layer, categories = getattr(model, layer_name), [3, 1]
-    signed = [ORACLES[method.__name__](model, layer, image, c) for image, c in zip(x, categories, strict=True)]
-    with method(model, layer) as cam:
-        maps = cam(x, categories)
-    for found, expected in zip(maps, signed, strict=True):
-        finished = finished_map(expected, x.shape[2:])
-        assert finished.max() > 0.99, "an oracle whose map is blank proves nothing"
-        np.testing.assert_allclose(found, finished, atol=1e-5)
+    layer, name = getattr(model, layer_name), method.__name__
+    for image, category in zip(x, (3, 1), strict=True):
+        expected = finished_map(ORACLES[name](model, layer, image, category), x.shape[2:])
+        assert expected.max() > 0.99, "an oracle whose map is blank proves nothing"
+        with method(model, layer, **OPTIONS.get(name, {})) as cam:
+            np.testing.assert_allclose(cam(image[None], category)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 4), (2, 40, 3, 3), (2, 4, 30), (2, 6, 3, 4, 5)])

@@ -1,6 +1,6 @@
 """Images in and out: network input, heat maps over pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -49,6 +49,12 @@ def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -
     return maps.numpy()
 
 
+def scale_accross_batch_and_channels(tensor: np.ndarray, target_size: Sequence[int]) -> np.ndarray:
+    """Maps (N, C, *spatial), each channel scaled to [0, 1] on its own and enlarged, as in `scale_cam_image`."""
+    maps = scale_cam_image(np.reshape(tensor, (-1, *tensor.shape[2:])), target_size)
+    return maps.reshape(*tensor.shape[:2], *maps.shape[1:])
+
+
 def show_cam_on_image(
     img: np.ndarray,
     mask: np.ndarray,
@@ -89,6 +95,77 @@ def show_cam_on_image(
     blend = (1 - image_weight) * np.asarray(colours, dtype=np.float32) / 255 + image_weight * picture
     brightest = blend.max()
     return (255 * (blend / brightest if brightest > 0 else blend)).astype(np.uint8)
+
+
+def create_labels_legend(concept_scores: np.ndarray, labels: Mapping[int, str], top_k: int = 2) -> list[str]:
+    r"""For each concept its `top_k` highest classes, one a line: 'name:score', the first three synonyms of each name.
+
+    concept_scores: (concepts, classes). labels: the classes' names, synonyms separated by commas.
+
+    >>> create_labels_legend(np.array([[0.1, 0.7, 0.2]]), {0: "cat", 1: "dog, hound", 2: "bird"})
+    ['dog, hound:0.70\nbird:0.20']
+    """
+    highest = np.argsort(-np.asarray(concept_scores), axis=1, kind="stable")[:, :top_k]
+    return [
+        "\n".join(f"{','.join(labels[c].split(',')[:3])}:{scores[c]:.2f}" for c in categories.tolist())
+        for scores, categories in zip(concept_scores, highest, strict=True)
+    ]
+
+
+def show_factorization_on_image(
+    img: np.ndarray,
+    explanations: np.ndarray,
+    colors: Sequence[np.ndarray] | None = None,
+    image_weight: float = 0.5,
+    concept_labels: Sequence[str] | None = None,
+) -> np.ndarray:
+    """The picture with each pixel in the colour of the concept that is strongest there, as bright as it is strong.
+
+    img: (H, W, 3), float in [0, 1] or uint8. explanations: (concepts, H, W) in [0, 1]. colors: RGB in [0, 1], one a
+    concept; None takes them from matplotlib's gist_rainbow. image_weight: in [0, 1]. concept_labels: adds a legend of
+    the picture's size to its right.
+
+    Returns uint8 (H, W, 3), with a legend (H, 2 * W, 3). Raises ValueError for other shapes and ranges.
+    """
+    import cv2
+
+    picture = np.clip(_unit_range(img), 0, 1)
+    if np.ndim(explanations) != 3 or np.shape(explanations)[1:] != picture.shape[:2]:
+        raise ValueError(
+            f"the explanations have shape {np.shape(explanations)}, expected (concepts, H, W) for {picture.shape}"
+        )
+    _check_range(np.asarray(explanations), "explanations")
+    chosen = _rainbow(len(explanations)) if colors is None else colors
+    colours = np.array([colour[:3] for colour in chosen], dtype=np.float32)
+    hues = cv2.cvtColor(colours[None], cv2.COLOR_RGB2HSV)[0]
+    painted = hues[np.argmax(explanations, axis=0)]
+    painted[..., 2] = np.clip(np.max(explanations, axis=0), 0, 1)
+    blend = image_weight * picture + (1 - image_weight) * cv2.cvtColor(painted, cv2.COLOR_HSV2RGB)
+    result = (255 * blend).astype(np.uint8)
+    return result if concept_labels is None else np.hstack((result, _legend(result.shape, colours, concept_labels)))
+
+
+def _rainbow(count: int) -> list[np.ndarray]:
+    from matplotlib import colormaps
+
+    return [np.array(colormaps["gist_rainbow"](index / count)) for index in range(count)]
+
+
+def _legend(shape: Sequence[int], colours: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """A picture (H, W, 3) that names the colours."""
+    import cv2
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    height, width = shape[:2]
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    lines = [Line2D([0], [0], color=colour, linewidth=5 * height / 256) for colour in colours]
+    size = 14 * height / 256 / max(1, len(labels) / 6)
+    figure.legend(lines, labels, loc="center", fontsize=size, fancybox=True, shadow=True)
+    canvas.draw()
+    return cv2.resize(np.asarray(canvas.buffer_rgba())[..., :3], (width, height))
 
 
 def _unit_range(img: np.ndarray) -> np.ndarray:

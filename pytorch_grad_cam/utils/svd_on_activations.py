@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.principal_component import first_principal_component
-from pytorch_grad_cam.seg_eigen_cam import strongest_positive
+from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 
 
 def get_2d_projection(activation_batch: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Concepts that a layer composes an image of."""

@@ -1,0 +1,115 @@
+"""Deep Feature Factorization (Collins, Achanta & Suesstrunk 2018, arXiv:1806.10206)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.layers import resolve_layers
+from pytorch_grad_cam.maps import full_precision
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    r"""Concepts W and heat maps H with $A \approx W H$ by non-negative matrix factorisation over all images.
+
+    activations: (N, C, *spatial), NaN counted as zero; each channel is shifted to start at zero and back.
+    Returns the concepts (C, n_components) and their maps (N, n_components, *spatial). Needs scikit-learn.
+    """
+    from sklearn.decomposition import NMF
+
+    by_channel = np.moveaxis(np.nan_to_num(activations), 1, 0)
+    matrix = by_channel.reshape(len(by_channel), -1)
+    lowest = matrix.min(axis=1, keepdims=True)
+    factorisation = NMF(n_components=n_components, init="random", random_state=0)
+    concepts = factorisation.fit_transform(matrix - lowest) + lowest
+    explanations = factorisation.components_.reshape(n_components, *by_channel.shape[1:])
+    return concepts, np.moveaxis(explanations, 0, 1)
+
+
+class DeepFeatureFactorization:
+    """What a layer's activations are composed of, and where: concepts and a heat map of each.
+
+    target_layer: a module of the model or its dotted name. reshape_transform: as that of a CAM.
+    computation_on_concepts: called with the concepts (n_components, C), for instance the model's classifier.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: nn.Module | str,
+        reshape_transform: Callable | None = None,
+        computation_on_concepts: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.model = model
+        self.computation_on_concepts = computation_on_concepts
+        layers = resolve_layers(model, target_layer)
+        self.activations_and_grads = ActivationsAndGradients(model, layers, reshape_transform)
+
+    def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple:
+        """Factorise the activations of a batch (N, C, *spatial), all images together.
+
+        Returns the concepts (channels, n_components), for each image its maps (n_components, *spatial), float32 in
+        [0, 1] at the input's size, and, where there is one, the result of the computation on the concepts, an array.
+        Cost: one forward and, on the host, the factorisation.
+        """
+        hooks = self.activations_and_grads
+        with undisturbed(self.model), torch.no_grad():
+            input_tensor = on_device_of(self.model, input_tensor)
+            try:
+                hooks.capture(input_tensor, gradients=False)
+                activations = full_precision(hooks.activations[0])
+            finally:
+                hooks.clear()
+            concepts, explanations = dff(to_array(activations), n_components)
+            size = tuple(input_tensor.shape[2:])[::-1]
+            maps = [scale_cam_image(image, size) for image in explanations]
+            if self.computation_on_concepts is None:
+                return concepts, maps
+            outputs = self.computation_on_concepts(torch.from_numpy(concepts.T).to(activations))
+        return concepts, maps, to_array(outputs)
+
+    def __enter__(self) -> DeepFeatureFactorization:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.activations_and_grads.release()
+
+
+def run_dff_on_image(
+    model: nn.Module,
+    target_layer: nn.Module | str,
+    classifier: Callable[[torch.Tensor], torch.Tensor],
+    img_pil: Image,
+    img_tensor: torch.Tensor,
+    reshape_transform: Callable | None = None,
+    n_components: int = 5,
+    top_k: int = 2,
+) -> np.ndarray:
+    """One image beside its concepts and their classes, as a picture: uint8 (H, 3 * W, 3).
+
+    classifier: from concepts (n_components, C) to logits. img_pil: the picture, of the size of img_tensor (C, H, W).
+    The classes' names are those of `model.config.id2label` (transformers), else their numbers.
+    """
+    with DeepFeatureFactorization(model, target_layer, reshape_transform, classifier) as factorisation:
+        _, explanations, logits = factorisation(img_tensor[None], n_components)
+    scores = torch.from_numpy(logits).softmax(-1).numpy()
+    picture = np.asarray(img_pil.convert("RGB"))
+    legend = create_labels_legend(scores, _labels(model, scores.shape[1]), top_k)
+    shown = show_factorization_on_image(picture, explanations[0], image_weight=0.3, concept_labels=legend)
+    return np.hstack((picture, shown))
+
+
+def _labels(model: Any, classes: int) -> dict[int, str]:
+    names = getattr(getattr(model, "config", None), "id2label", None)
+    return names or {index: f"class {index}" for index in range(classes)}

@@ -1,0 +1,1 @@
+"""How well a map says what the model's score depends on."""

@@ -1,0 +1,69 @@
+"""ARCC (arXiv:2605.14641): ADCC (Poppi et al. 2021, arXiv:2104.10252) with ROAD in the place of Average Drop."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytorch_grad_cam.metrics.road import ROADCombined
+from pytorch_grad_cam.target_scores import Targets
+
+_SMALLEST = 1e-8
+
+
+def batch_pearson_coherency(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # noqa: N803
+    """Pearson's correlation of each map of A (N, *spatial) with that of B: (N,) in [-1, 1], 0 for a constant map."""
+    a, b = (maps.reshape(len(maps), -1) - maps.reshape(len(maps), -1).mean(1, keepdims=True) for maps in (A, B))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(1) / np.where(norms > 0, norms, 1)
+
+
+class Complexity:
+    """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Low is better."""
+
+    def __call__(self, grayscale_cams: np.ndarray) -> np.ndarray:
+        """(N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
+        return np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
+
+
+class Coherency:
+    """Whether the map of the image seen through its map is that map again: their correlation (ADCC, eq. 3)."""
+
+    def __call__(
+        self,
+        input_tensor: torch.Tensor,
+        grayscale_cams: np.ndarray,
+        targets: Targets,
+        model: nn.Module,
+        base_method: Callable[..., Any],
+    ) -> np.ndarray:
+        """(N,) in [0, 1]. base_method: the object that made the maps. Cost: one call of it."""
+        masks = torch.from_numpy(grayscale_cams)[:, None].to(input_tensor)
+        again = base_method(input_tensor=input_tensor * masks, targets=targets)
+        return (batch_pearson_coherency(again, grayscale_cams) + 1) / 2
+
+
+class ARCC:
+    r"""The harmonic mean of coherency, 1 - complexity and ROAD, the last doubled and clipped to [0, 1].
+
+    base_method: the object that made the maps.
+    """
+
+    def __init__(self, base_method: Callable[..., Any], road_percentiles: Sequence[Any] = (20, 40, 60, 80)) -> None:
+        self.complexity = Complexity()
+        self.coherency = Coherency()
+        self.road = ROADCombined(percentiles=road_percentiles)
+        self.base_method = base_method
+
+    def __call__(
+        self, input_tensor: torch.Tensor, grayscale_cams: np.ndarray, targets: Targets, model: nn.Module
+    ) -> np.ndarray:
+        """One number an image: (N,) in [0, 1]. Cost: that of Coherency and of ROADCombined."""
+        shares = [
+            self.coherency(input_tensor, grayscale_cams, targets, model, self.base_method),
+            1 - self.complexity(grayscale_cams),
+            (2 * self.road(input_tensor, grayscale_cams, targets, model)).clip(0, 1),
+        ]
+        return len(shares) / sum(1 / np.maximum(share, _SMALLEST) for share in shares)

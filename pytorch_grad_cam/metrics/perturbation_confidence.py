@@ -1,0 +1,139 @@
+"""What a score becomes when the image is changed as a map says."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
+
+Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+_BATCH_SIZE = 16
+
+
+class PerturbationConfidenceMetric:
+    """The score of the perturbed image less that of the image.
+
+    perturbation: from an image (C, H, W) and its map (H, W), both on the host, to the perturbed image.
+    """
+
+    def __init__(self, perturbation: Perturbation) -> None:
+        self.perturbation = perturbation
+
+    def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The images (N, C, H, W), each perturbed by its own of the maps (N, H, W)."""
+        pairs = zip(input_tensor.cpu(), torch.as_tensor(cams).cpu(), strict=True)
+        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor.device)
+
+    def __call__(
+        self,
+        input_tensor: torch.Tensor,
+        cams: np.ndarray | torch.Tensor,
+        targets: Targets,
+        model: nn.Module,
+        return_visualization: bool = False,
+        return_diff: bool = True,
+    ) -> Any:
+        """One number an image: float32 (N,).
+
+        targets: as those of a CAM; classes that are not given are those of the unchanged images. return_diff: False
+        gives the perturbed images' scores. return_visualization: returns the perturbed images too.
+        Cost: two forwards of each image.
+        """
+        before, resolved = clean_scores(model, input_tensor, targets)
+        images = self.perturbed(input_tensor, cams)
+        after = scores_of(model, images, resolved)
+        result = (after - before if return_diff else after).cpu().numpy()
+        return (result, images) if return_visualization else result
+
+
+class RemoveMostRelevantFirst:
+    """Removes the most relevant pixels of an image: keeps `percentile` percent of them, the least relevant ones.
+
+    Exactly that share is kept whatever the map's values: among equal ones those that come first, row by row.
+    percentile: 'auto' removes what is above Otsu's threshold. imputer: from the image (C, H, W) and a mask (H, W), 1
+    where a pixel is kept and 0 where not, to the image without those pixels.
+    """
+
+    def __init__(self, percentile: float | Literal["auto"], imputer: Perturbation) -> None:
+        self.percentile = percentile
+        self.imputer = imputer
+
+    def __call__(self, input_tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The image (C, H, W) without the pixels that are most relevant in the map `mask` (H, W)."""
+        kept = _below_otsu(mask) if self.percentile == "auto" else _lowest(mask, self.percentile)
+        return self.imputer(input_tensor, kept)
+
+
+class RemoveLeastRelevantFirst(RemoveMostRelevantFirst):
+    """Removes the least relevant pixels of an image: keeps `percentile` percent of them, the most relevant ones."""
+
+    def __call__(self, input_tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The image (C, H, W) without the pixels that are least relevant in the map `mask` (H, W)."""
+        return super().__call__(input_tensor, 1 - mask)
+
+
+class AveragerAcrossThresholds:
+    """The mean over percentiles of a metric. imputer: from a percentile to a PerturbationConfidenceMetric."""
+
+    def __init__(
+        self,
+        imputer: Callable[[Any], PerturbationConfidenceMetric],
+        percentiles: Sequence[Any] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
+    ) -> None:
+        self.imputer = imputer
+        self.percentiles = percentiles
+
+    def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The images perturbed for each percentile: (percentiles * N, C, H, W)."""
+        return torch.cat([self.imputer(percentile).perturbed(input_tensor, cams) for percentile in self.percentiles])
+
+    def __call__(
+        self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor, targets: Targets, model: nn.Module
+    ) -> np.ndarray:
+        """One number an image: float32 (N,). Cost: 1 + percentiles forwards of each image, in shared batches."""
+        before, resolved = clean_scores(model, input_tensor, targets)
+        images = self.perturbed(input_tensor, cams)
+        after = scores_of(model, images, resolved * len(self.percentiles)).reshape(len(self.percentiles), -1)
+        return (after - before).mean(0).cpu().numpy()
+
+
+def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, list[Target]]:
+    """The scores (N,) of unchanged images and their targets, one an image. Cost: one forward."""
+    with undisturbed(model), torch.no_grad():
+        outputs = model(on_device_of(model, images))
+        resolved = resolve_targets(targets, outputs)
+        return target_scores(outputs, resolved).float(), resolved
+
+
+def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
+    """The targets' scores (N,), one an image, in batches."""
+
+    def scores(start: int, stop: int) -> torch.Tensor:
+        return target_scores(model(on_device_of(model, images[start:stop])), targets[start:stop]).float()
+
+    with undisturbed(model), torch.no_grad():
+        return in_chunks(scores, len(images), _BATCH_SIZE, "perturbed images")
+
+
+def _lowest(mask: torch.Tensor, percentile: float) -> torch.Tensor:
+    """1 at the pixels below the percentile, 0 elsewhere; as many as are below NumPy's where no two are equal."""
+    pixels = mask.numel()
+    count = math.ceil((pixels - (percentile < 100)) * percentile / 100)
+    kept = torch.zeros(pixels, device=mask.device)
+    kept[mask.flatten().argsort(stable=True)[:count]] = 1
+    return kept.reshape(mask.shape)
+
+
+def _below_otsu(mask: torch.Tensor) -> torch.Tensor:
+    import cv2
+
+    levels = (mask.float().cpu().numpy() * 255).astype(np.uint8)
+    _, above = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return 1 - torch.from_numpy(above).to(mask.device, torch.float32)
