@@ -23,7 +23,7 @@ def against_similar_classes(
     compared: list[Target] = []
     for target, logits in zip(resolve_targets(targets, outputs), outputs, strict=True):
         if type(target) is ClassifierOutputTarget:
-            category = target.category % len(logits)
+            category = int(target.category) % len(logits)
             distances = (logits - logits[category]).abs()
             distances[category] = -1
             by_distance = distances.argsort(stable=True).tolist()

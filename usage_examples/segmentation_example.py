@@ -1,0 +1,59 @@
+"""Why pixels got their class: `python usage_examples/segmentation_example.py --image-path photo.jpg`."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from pytorch_grad_cam import GradCAM, HiResCAM, SegEigenCAM
+from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
+from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+
+METHODS = {"gradcam": GradCAM, "hirescam": HiResCAM, "segeigencam": SegEigenCAM}
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--method", choices=METHODS, default="gradcam")
+parser.add_argument("--target-category", type=int, help="class index (default: the most frequent but background)")
+parser.add_argument("--weights", choices=("default", "none"), default="default", help="none: random, without a network")
+parser.add_argument("--device", default="cpu")
+parser.add_argument("--aug-smooth", action="store_true")
+parser.add_argument("--eigen-smooth", action="store_true")
+parser.add_argument("--output-dir", type=Path, default=Path("output"))
+options = parser.parse_args()
+
+
+class Scores(torch.nn.Module):
+    """The segmentation model with its scores alone: (N, 3, H, W) to (N, classes, H, W)."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)["out"]
+
+
+weights = {"weights": "DEFAULT"} if options.weights == "default" else {"weights": None, "weights_backbone": None}
+model = Scores(deeplabv3_resnet50(**weights)).to(options.device).eval()
+image = np.asarray(Image.open(options.image_path).convert("RGB").resize((224, 224)))
+input_tensor = preprocess_image(image, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).to(options.device)
+
+with torch.no_grad():
+    predicted = model(input_tensor)[0].argmax(0)
+category = options.target_category
+if category is None:
+    things = predicted[predicted > 0]
+    category = int(things.mode().values) if len(things) else 0
+target = SemanticSegmentationTarget(category, predicted == category)
+
+with METHODS[options.method](model, [model.model.backbone.layer4]) as cam:
+    grayscale_cam = cam(input_tensor, [target], aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)[0]
+
+options.output_dir.mkdir(parents=True, exist_ok=True)
+file = options.output_dir / f"segmentation_{options.method}_cam.jpg"
+Image.fromarray(show_cam_on_image(image, grayscale_cam, use_rgb=True)).save(file)
+print(f"wrote {file}, class {category}")
