@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-_FEWEST_FOR_LOBPCG = 3
+_MOST_FOR_EIGH = 1024
 _TOLERANCE = 1e-6
 
 # By scikit-learn's names and with its constants: rows X (N, P, C) and gamma to the kernel matrices (N, P, P).
@@ -47,7 +47,7 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
 def _largest_eigenpair(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of symmetric matrices (N, P, P), positive or not: the largest eigenvalues (N, 1) and their vectors (N, P)."""
     positions = matrices.shape[1]
-    if positions < _FEWEST_FOR_LOBPCG:
+    if positions <= _MOST_FOR_EIGH:
         values, vectors = torch.linalg.eigh(matrices)
         return values[:, -1:], vectors[..., -1]
     start = torch.randn(positions, 1, generator=torch.Generator().manual_seed(0)).to(matrices)

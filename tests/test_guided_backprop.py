@@ -6,6 +6,8 @@ from nets import convolutional, images, state_of
 from torch import nn
 
 from pytorch_grad_cam import GuidedBackpropReLUModel
+from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUasModule
+from pytorch_grad_cam.utils.find_layers import replace_all_layer_type_recursive
 
 
 def by_hand(model, image, category):
@@ -90,3 +92,13 @@ def test_nothing_is_touched():
     with pytest.raises(RuntimeError):
         guided(torch.zeros(1, 7, 8, 8))
     assert state_of(model) == before
+
+
+def test_guided_layers_build_a_guided_model():
+    model, x = convolutional(), images(count=1)
+    expected = GuidedBackpropReLUModel(model)(x, 3)
+    replace_all_layer_type_recursive(model, nn.ReLU, GuidedBackpropReLUasModule())
+    torch.testing.assert_close(model(x), convolutional()(x))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[0, 3], x)
+    np.testing.assert_allclose(gradient[0].movedim(0, -1), expected, atol=1e-7)

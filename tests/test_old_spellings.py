@@ -4,18 +4,24 @@ import numpy as np
 import pytest
 import torch
 from nets import convolutional, images
+from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam import (
     AblationCAM,
     ActivationsAndGradients,
     BaseCAM,
+    EigenCAM,
     GradCAM,
     GradCAMPlusPlus,
     LayerCAM,
     MetaCAM,
+    ScoreCAM,
     XGradCAM,
 )
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 
 def test_old_names_and_orders(method):
@@ -112,6 +118,155 @@ def test_replaced_hooks_of_ours():
     cam.activations_and_grads.release()
     cam.activations_and_grads = ActivationsAndGradients(cam.model, cam.target_layers, lambda tensor: tensor.flip(3))
     np.testing.assert_allclose(cam(x, 3), GradCAM(model, [model.last])(x, 3)[..., ::-1], atol=1e-6)
+
+
+class OldActivationsAndGradients:
+    """As scripts for YOLO detectors carry one: hooks of its own, lists on the host, the model's output processed."""
+
+    def __init__(self, model, target_layers, reshape_transform):
+        self.model = model
+        self.reshape_transform = reshape_transform
+        self.gradients, self.activations, self.handles = [], [], []
+        for layer in target_layers:
+            self.handles.append(layer.register_forward_hook(self.save_activation))
+            self.handles.append(layer.register_forward_hook(self.save_gradient))
+
+    def save_activation(self, module, input, output):
+        self.activations.append(output.cpu().detach())
+
+    def save_gradient(self, module, input, output):
+        if hasattr(output, "requires_grad") and output.requires_grad:
+            output.register_hook(lambda grad: self.gradients.insert(0, grad.cpu().detach()))
+
+    def __call__(self, x):
+        self.gradients, self.activations = [], []
+        logits = self.model(x)
+        return [[logits[0], logits[0].sort(descending=True).values]]
+
+    def release(self):
+        for handle in self.handles:
+            handle.remove()
+
+
+class OldTarget(nn.Module):
+    def forward(self, data):
+        logits, _ = data
+        return sum([logits[3], logits[1]])
+
+
+def test_replaced_hooks_of_others():
+    model, x = convolutional(), images(count=1)
+    expected = LayerCAM(model, ["first", "last"])(x, lambda logits: logits[3] + logits[1])
+    layers = [model.first, model.last]
+    cam = LayerCAM(model, layers)
+    cam.activations_and_grads = OldActivationsAndGradients(model, layers, None)
+    before = [parameter.grad for parameter in model.parameters()]
+    np.testing.assert_allclose(cam(x, [OldTarget()]), expected, atol=1e-6)
+    np.testing.assert_allclose(cam(x, [OldTarget()], aug_smooth=True).shape, expected.shape)
+    assert [parameter.grad for parameter in model.parameters()] == before
+    cam.activations_and_grads.release()
+    assert not model.last._forward_hooks
+
+
+def test_replaced_hooks_of_others_without_gradients():
+    model, x = convolutional(), images(count=1)
+    cam = EigenCAM(model, [model.last])
+    cam.activations_and_grads = OldActivationsAndGradients(model, [model.last], None)
+    np.testing.assert_allclose(cam(x), EigenCAM(model, [model.last])(x), atol=1e-6)
+
+
+class Processing(ActivationsAndGradients):
+    """Our hooks with a call that processes the output."""
+
+    def __call__(self, x):
+        logits = super().__call__(x)
+        return [[logits[0], None]]
+
+
+def test_hooks_of_ours_with_a_call_of_their_own():
+    model, x = convolutional(), images(count=1)
+    cam = GradCAM(model, [model.last])
+    cam.activations_and_grads = Processing(model, [model.last])
+    maps = cam(x, [OldTarget()])
+    np.testing.assert_allclose(maps, GradCAM(model, [model.last])(x, lambda logits: logits[3] + logits[1]), atol=1e-6)
+
+
+def test_forward_written_for_1_5():
+    """The forward of a subclass that calls the hooks, runs backward and joins the layers itself."""
+
+    class Own(GradCAM):
+        def forward(self, input_tensor, targets, eigen_smooth=False):
+            input_tensor = input_tensor.to(self.device)
+            self.outputs = outputs = self.activations_and_grads(input_tensor)
+            self.model.zero_grad()
+            loss = sum(target(output) for target, output in zip(targets, outputs, strict=True))
+            loss.backward(retain_graph=True)
+            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+    model, x = convolutional(), images()
+    targets = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]
+    cam = Own(model, [model.first, model.last])
+    np.testing.assert_allclose(cam(x, targets), GradCAM(model, ["first", "last"])(x, targets), atol=1e-6)
+    smoothed = GradCAM(model, ["first", "last"])(x, targets, aug_smooth=True)
+    np.testing.assert_allclose(cam(x, targets, aug_smooth=True), smoothed, atol=1e-6)
+
+
+def test_compute_cam_per_layer_written_for_1_5():
+    """With 1.5's own steps on NumPy arrays, and an aggregation on NumPy arrays."""
+
+    class Own(BaseCAM):
+        def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads):
+            return np.mean(grads, axis=(2, 3))
+
+        def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+            activations = [a.cpu().data.numpy() for a in self.activations_and_grads.activations]
+            grads = [g.cpu().data.numpy() for g in self.activations_and_grads.gradients]
+            target_size = self.get_target_width_height(input_tensor)
+            cams = []
+            for i, layer in enumerate(self.target_layers):
+                cam = self.get_cam_image(input_tensor, layer, targets, activations[i], grads[i], eigen_smooth)
+                cams.append(scale_cam_image(np.maximum(cam, 0), target_size)[:, None, :])
+            return cams
+
+    class Highest(GradCAM):
+        def aggregate_multi_layers(self, cam_per_target_layer):
+            assert all(isinstance(cam, np.ndarray) for cam in cam_per_target_layer)
+            return scale_cam_image(np.max(np.concatenate(cam_per_target_layer, axis=1), axis=1))
+
+    class Both(Own):
+        aggregate_multi_layers = Highest.aggregate_multi_layers
+
+    model, x = convolutional(), images()
+    np.testing.assert_allclose(Own(model, ["first", "last"])(x, 3), GradCAM(model, ["first", "last"])(x, 3), atol=1e-6)
+    highest = Highest(model, ["first", "last"])(x, 3)
+    np.testing.assert_allclose(Both(model, ["first", "last"])(x, 3), highest, atol=1e-6)
+    layers = GradCAM(model, ["first", "last"])
+    layers.aggregate_multi_layers = lambda maps: min_max(torch.cat(maps, dim=1).amax(1))
+    np.testing.assert_allclose(highest, layers(x, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_target_size_is_in_the_order_of_scale_cam_image(rank):
+    model, x = convolutional(rank), images(rank)
+    size = GradCAM(model, "last").get_target_width_height(x)
+    assert size == x.shape[2:][::-1]
+    assert scale_cam_image(np.zeros((1, *[2] * rank)), size).shape == (1, *x.shape[2:])
+
+
+def test_device_of_the_model():
+    assert GradCAM(convolutional(), "last").device == torch.device("cpu")
+    assert GradCAM(nn.Identity(), []).device is None
+
+
+def test_tta_transforms_and_batch_size_are_attributes():
+    import ttach
+
+    model, x = convolutional(), images()
+    cam = ScoreCAM(model, [model.last])
+    cam.batch_size = 3
+    cam.tta_transforms = ttach.Compose([ttach.HorizontalFlip()])
+    expected = (ScoreCAM(model, "last")(x, 3) + np.flip(ScoreCAM(model, "last")(x.flip(3), 3), 2)) / 2
+    np.testing.assert_allclose(cam(x, 3, aug_smooth=True), expected, atol=1e-5)
 
 
 def test_every_method_is_a_direct_subclass(method):

@@ -1,14 +1,24 @@
 """AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from nets import Transformer, convolutional, images
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from pytorch_grad_cam import AblationCAM, AblationLayer, AblationLayerVit, ScoreCAM
+from pytorch_grad_cam import (
+    AblationCAM,
+    AblationLayer,
+    AblationLayerFasterRCNN,
+    AblationLayerVit,
+    RandomCAM,
+    ScoreCAM,
+)
 from pytorch_grad_cam.partial_forward import PartialForward
-from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform, vit_reshape_transform
 
 
 class Counter(nn.Module):
@@ -274,3 +284,118 @@ def test_no_progress_bar_for_quick_work(capfd):
     AblationCAM(model, model.last)(images())
     ScoreCAM(model, model.last)(images())
     assert capfd.readouterr() == ("", "")
+
+
+class Pyramid(nn.Module):
+    """Levels of different sizes and numbers of channels, in a dict or a tuple, as detectors have them."""
+
+    def __init__(self, container):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fine = nn.Conv2d(3, 5, 3, padding=1)
+        self.coarse = nn.Conv2d(5, 3, 3, stride=2, padding=1)
+        self.container = container
+
+    def forward(self, x):
+        fine = self.fine(x).relu()
+        return self.container([("0", fine), ("pool", self.coarse(fine).relu())])
+
+
+class Detector(nn.Module):
+    def __init__(self, container):
+        super().__init__()
+        self.backbone = Pyramid(container)
+        torch.manual_seed(1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        levels = self.backbone(x)
+        levels = levels.values() if isinstance(levels, dict) else levels
+        return self.head(torch.cat([level.mean((2, 3)) for level in levels], dim=1))
+
+
+def as_tuple(levels):
+    return tuple(level for _, level in levels)
+
+
+def pyramid_transform(levels):
+    return fasterrcnn_reshape_transform(levels if isinstance(levels, dict) else dict(enumerate(levels)))
+
+
+def pyramid_weights(model, x, ablation_layer):
+    activations = pyramid_transform(model.backbone(x)).detach()
+    cam = AblationCAM(model, model.backbone, pyramid_transform, ablation_layer, batch_size=3)
+    return cam.get_cam_weights(x, model.backbone, [3] * len(x), activations, None)
+
+
+@pytest.mark.parametrize("container", [OrderedDict, as_tuple])
+@pytest.mark.parametrize("ablation_layer", [None, AblationLayerFasterRCNN()])
+def test_ablation_of_a_pyramids_channels(container, ablation_layer):
+    """Channels count on from level to level; the head is linear in their means, so each weight is known."""
+    model, x = Detector(container), images()
+    found = pyramid_weights(model, x, ablation_layer)
+    means = torch.cat([level.mean((2, 3)) for level in tree_leaves(model.backbone(x))], dim=1)
+    expected = means * model.head.weight[3] / model(x)[:, 3:4].abs()
+    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
+    cam = AblationCAM(model, model.backbone, pyramid_transform, batch_size=3)
+    assert cam(x, 3).shape == (2, 12, 16)
+
+
+class DetAblationLayer(AblationLayer):
+    """As detectors' tools write one for 1.5: lists of levels, a `__call__` of its own, -1000 for an ablated channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.activations = None
+
+    def set_next_batch(self, input_batch_index, activations, num_channels_to_ablate):
+        if isinstance(activations, torch.Tensor):
+            return super().set_next_batch(input_batch_index, activations, num_channels_to_ablate)
+        self.activations = [
+            activation[input_batch_index, :, :, :].clone().unsqueeze(0).repeat(num_channels_to_ablate, 1, 1, 1)
+            for activation in activations
+        ]
+        return None
+
+    def __call__(self, x):
+        result = self.activations
+        if isinstance(result, torch.Tensor):
+            return super().__call__(x)
+        bounds = np.cumsum([level.shape[1] for level in result])
+        for row in range(result[0].size(0)):
+            level = int(np.searchsorted(bounds, self.indices[row], side="right"))
+            result[level][row, self.indices[row] - (bounds[level - 1] if level else 0)] = -1000
+        return result
+
+
+def test_ablation_layer_written_for_1_5():
+    model, x = Detector(as_tuple), images()
+    found = pyramid_weights(model, x, DetAblationLayer())
+    means = torch.cat([level.mean((2, 3)) for level in model.backbone(x)], dim=1)
+    expected = (means + 1000) * model.head.weight[3] / model(x)[:, 3:4].abs()
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-3, atol=1e-2)
+    plain = convolutional()
+    np.testing.assert_array_equal(
+        AblationCAM(plain, [plain.last], ablation_layer=DetAblationLayer())(x, 3),
+        AblationCAM(plain, [plain.last])(x, 3),
+    )
+
+
+def test_the_old_module_of_ablation_cam_leads_to_the_one():
+    from pytorch_grad_cam import ablation_cam_multilayer
+
+    assert ablation_cam_multilayer.AblationCAM is AblationCAM
+
+
+def test_random_cam_repeats_its_sequence_by_seed():
+    model, x = convolutional(), images()
+    one, same, other = RandomCAM(model, "last"), RandomCAM(model, "last"), RandomCAM(model, "last", seed=1)
+    sequence = [one(x), one(x)]
+    np.testing.assert_array_equal(sequence[0], same(x))
+    np.testing.assert_array_equal(sequence[1], same(x))
+    assert np.abs(sequence[0] - sequence[1]).max() > 0.1
+    assert np.abs(sequence[0] - other(x)).max() > 0.1
+    weights = one.get_cam_weights(x, None, None, torch.zeros(4, 5000, 2, 2), None)
+    assert (weights.min(), weights.max()) == pytest.approx((-1, 1), abs=0.01)
+    assert weights.mean().abs() < 0.02
+    assert not torch.equal(weights[0], weights[1])

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from pytorch_grad_cam.utils.reshape_transforms import swinT_reshape_transform, vit_reshape_transform
+from pytorch_grad_cam.utils.reshape_transforms import (
+    fasterrcnn_reshape_transform,
+    swinT_reshape_transform,
+    vit_reshape_transform,
+)
 
 
 def tokens_of(grid: torch.Tensor, extra: int) -> torch.Tensor:
@@ -45,3 +49,15 @@ def test_swin():
 def test_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("channels", [(4, 4), (3, 5, 2)])
+def test_levels_of_a_pyramid_are_joined_at_the_size_of_the_coarsest(channels):
+    torch.manual_seed(0)
+    levels = {str(i): torch.randn(2, c, 16 >> i, 24 >> i) for i, c in enumerate(channels)}
+    joined = fasterrcnn_reshape_transform(levels)
+    last = list(levels.values())[-1]
+    assert joined.shape == (2, sum(channels), *last.shape[2:])
+    torch.testing.assert_close(joined[:, -channels[-1] :], last.abs())
+    resized = torch.nn.functional.interpolate(levels["0"].abs(), size=last.shape[2:], mode="bilinear")
+    torch.testing.assert_close(joined[:, : channels[0]], resized)

@@ -1,0 +1,143 @@
+"""FullGrad reads the biases as they were executed, whatever the modules."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from nets import CONVOLUTIONS, convolutional, images
+from torch import nn
+
+from pytorch_grad_cam import FullGrad, GradCAM
+
+
+class Registered(nn.Module):
+    """Two convolutions registered in one order or the other, executed a then b."""
+
+    def __init__(self, first):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = {"a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Conv2d(8, 8, 3, padding=1)}
+        for name in (first, *layers.keys() - {first}):
+            self.add_module(name, layers[name])
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(self.b(self.a(x).relu()).relu().mean((2, 3)))
+
+
+def test_order_of_registration_does_not_matter():
+    np.testing.assert_array_equal(FullGrad(Registered("a"))(images(), 3), FullGrad(Registered("b"))(images(), 3))
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch normalisation with its activation, in place: a subclass, as timm's BatchNormAct2d."""
+
+    def forward(self, x):
+        return super().forward(x).relu_()
+
+
+def normalised(norm, functional_relu):
+    torch.manual_seed(0)
+    relu = [] if functional_relu else [nn.ReLU()]
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), norm(6), *relu, nn.Flatten(), nn.Linear(6 * 10 * 14, 5))
+    for parameter in (model[1].weight, model[1].bias, model[1].running_mean):
+        nn.init.normal_(parameter)
+    nn.init.uniform_(model[1].running_var, 0.5, 2)
+    return model.eval()
+
+
+def test_subclasses_and_in_place_operations_are_read():
+    plain, subclass = normalised(nn.BatchNorm2d, False), normalised(NormAct, True)
+    maps = FullGrad(plain)(images(), 3)
+    np.testing.assert_allclose(FullGrad(subclass)(images(), 3), maps, atol=1e-6)
+    without = copy.deepcopy(plain)
+    nn.init.zeros_(without[1].running_mean)
+    nn.init.zeros_(without[1].bias)
+    assert np.abs(FullGrad(without)(images(), 3) - maps).max() > 0.01
+
+
+def test_input_and_bias_shares_add_up_to_the_score():
+    """The completeness of section 3: of a net of ReLUs with all biases, those of the head added."""
+    model, x = normalised(nn.BatchNorm2d, False).double(), images().double()
+    cam = FullGrad(model)
+    kept = []
+    compute = cam.compute_cam_per_layer
+
+    def spy(input_tensor, targets, eigen_smooth):
+        shares = (input_tensor * input_tensor.grad).flatten(1).sum(1)
+        for bias, gradient in cam.activations_and_grads.biases_and_gradients:
+            shares = shares + (gradient.sum((2, 3)) * bias).sum(1)
+        kept.append(shares)
+        return compute(input_tensor, targets, eigen_smooth)
+
+    cam.compute_cam_per_layer = spy
+    cam(x, 3)
+    torch.testing.assert_close(kept[0] + model[-1].bias[3], model(x)[:, 3])
+
+
+class Skipping(nn.Module):
+    """A layer that does not run (as inception_v3's auxiliary head), one that runs twice, a functional one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.auxiliary = nn.Conv2d(3, 3, 1)
+        self.shared = nn.Conv2d(3, 3, 3, padding=1)
+        self.weight = nn.Parameter(torch.randn(4, 3, 1, 1))
+        self.bias = nn.Parameter(torch.randn(4))
+        self.removed = None
+
+    def forward(self, x):
+        x = self.shared(self.shared(x).relu())
+        return nn.functional.conv2d(x, self.weight, self.bias).relu().mean((2, 3))
+
+
+def test_biases_are_counted_as_often_as_they_are_added():
+    cam = FullGrad(Skipping())
+    counted = []
+    compute = cam.compute_cam_per_layer
+    cam.compute_cam_per_layer = lambda *args: (
+        counted.extend(len(bias) for bias, _ in cam.activations_and_grads.biases_and_gradients) or compute(*args)
+    )
+    cam(images(), 3)
+    assert counted == [3, 3, 4]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_transposed_convolutions(rank):
+    transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[rank]
+    torch.manual_seed(0)
+    model = nn.Sequential(CONVOLUTIONS[rank](3, 4, 3), nn.ReLU(), transposed(4, 2, 3), nn.ReLU(), nn.Flatten(2))
+
+    def score(output):
+        return output.sum()
+
+    maps = FullGrad(model)(images(rank), score)
+    model[2].bias.data.zero_()
+    assert np.abs(FullGrad(model)(images(rank), score) - maps).max() > 1e-3
+
+
+def test_given_layers_are_named_as_not_used():
+    model = convolutional()
+    with pytest.warns(UserWarning, match="biases of all layers"):
+        cam = FullGrad(model, [model.last])
+    np.testing.assert_array_equal(cam(images(), 3), FullGrad(model, [])(images(), 3))
+
+
+def test_a_score_that_does_not_reach_the_input():
+    class Detached(nn.Module):
+        def forward(self, x):
+            return x.detach().mean((2, 3))
+
+    with pytest.raises(ValueError, match="no gradient leads from the score to the input"):
+        FullGrad(Detached())(images(), 0)
+
+
+def test_other_methods_do_not_watch():
+    model, x = convolutional(), images()
+    full = FullGrad(model)
+    full(x, 3)
+    with pytest.raises(AttributeError):
+        _ = full.activations_and_grads.biases_and_gradients
+    GradCAM(model, "last")(x, 3)
