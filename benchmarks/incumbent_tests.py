@@ -44,7 +44,12 @@ def main() -> int:
     python = environment_of("psutil")  # which two of the tests import
     report = folder / "report.xml"
     # Their folder holds their package too: only ours may be imported.
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONSAFEPATH": "1", "TQDM_DISABLE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONSAFEPATH": "1",
+        "TQDM_DISABLE": "1",
+    }
     options = ["-q", "-p", "benchmarks.random_weights", "--import-mode=importlib", "-k", f"not {EXEMPT}"]
     options += [f"--junitxml={report}", f"--rootdir={folder}", "tests"]
     subprocess.run([python, "-m", "pytest", *options], cwd=folder, env=environment, check=False)

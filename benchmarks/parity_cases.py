@@ -12,21 +12,57 @@ import torchvision
 from torch import nn
 
 from pytorch_grad_cam import (
+    FEM,
+    KPCA_CAM,
+    SESS,
     AblationCAM,
     AblationLayerVit,
     EigenCAM,
     EigenGradCAM,
+    FinerCAM,
+    FullGrad,
     GradCAM,
+    GradCAMElementWise,
     GradCAMPlusPlus,
+    HiResCAM,
     LayerCAM,
+    RefineCAM,
     ScoreCAM,
+    SegEigenCAM,
+    ShapleyCAM,
     XGradCAM,
 )
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+from pytorch_grad_cam.feature_factorization.deep_feature_factorization import dff
+from pytorch_grad_cam.metrics.arcc import Complexity, batch_pearson_coherency
+from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADLeastRelevantFirst, ROADMostRelevantFirst
+from pytorch_grad_cam.utils.image import (
+    deprocess_image,
+    preprocess_image,
+    scale_accross_batch_and_channels,
+    show_cam_on_image,
+)
+from pytorch_grad_cam.utils.model_targets import (
+    ClassifierOutputReST,
+    ClassifierOutputSoftmaxTarget,
+    ClassifierOutputTarget,
+    FinerWeightedTarget,
+    SemanticSegmentationTarget,
+)
+from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform, vit_reshape_transform
 
-GRADIENT_METHODS = (GradCAM, XGradCAM, LayerCAM, GradCAMPlusPlus)
-EIGEN_METHODS = (EigenCAM, EigenGradCAM)
+GRADIENT_METHODS = (
+    GradCAM,
+    HiResCAM,
+    GradCAMElementWise,
+    XGradCAM,
+    LayerCAM,
+    SegEigenCAM,
+    RefineCAM,
+    FullGrad,
+    GradCAMPlusPlus,
+)
+EIGEN_METHODS = (EigenCAM, EigenGradCAM, KPCA_CAM)
 CATEGORIES = (7, 3)
 # 1.5.7 adds 1e-7 to the range of a map before it divides and 1e-6 to squared gradients. Scores of this scale make both
 # negligible, so that the formulas are compared and not the epsilons.
@@ -56,12 +92,11 @@ def cases() -> Iterator[tuple[str, Case]]:
     yield "swin_tiny", Case(swin, ["layers.3.blocks.1.norm1"], torch.rand(2, 3, 224, 168), lambda t: t.movedim(-1, 1))
 
 
-def maps_of(case: Case, method: type, targets: list | None) -> np.ndarray:
+def maps_of(case: Case, method: Callable, targets: list | None) -> np.ndarray:
     """The method's maps of the case, by the calls of 1.5."""
-    layers = [case.model.get_submodule(name) for name in case.layers]
+    layers = [] if method is FullGrad else [case.model.get_submodule(name) for name in case.layers]
     options = {"ablation_layer": AblationLayerVit()} if method is AblationCAM and case.reshape_transform else {}
-    with method(case.model, layers, reshape_transform=case.reshape_transform, **options) as cam:
-        return cam(case.x, targets)
+    return method(case.model, layers, reshape_transform=case.reshape_transform, **options)(case.x, targets)
 
 
 def components_of(case: Case, method: type) -> np.ndarray:
@@ -89,15 +124,55 @@ class Scaled(nn.Module):
         return SCORE_SCALE * self.model(x)
 
 
+def pieces() -> dict[str, np.ndarray]:
+    """What is not a map: metrics, targets, images, factorisation."""
+    torch.manual_seed(0)
+    model, x = torchvision.models.resnet18().eval(), torch.randn(2, 3, 64, 96)
+    cams = torch.rand(2, 64, 96).numpy()
+    targets = list(map(ClassifierOutputTarget, CATEGORIES))
+    logits, scores = torch.randn(6, 10), torch.randn(5, 12, 16)
+    picture = np.random.default_rng(0).random((12, 16, 3)).astype(np.float32)
+    removing = {
+        "ROADMostRelevantFirst": ROADMostRelevantFirst(60),
+        "ROADLeastRelevantFirst": ROADLeastRelevantFirst(60),
+    }
+    for metric in removing.values():
+        metric.perturbation.imputer.noise = 0
+    levels = {"0": torch.randn(1, 4, 16, 24), "1": torch.randn(1, 4, 8, 12), "pool": torch.randn(1, 4, 4, 6)}
+    return {
+        "NoisyLinearImputer(noise=0)": NoisyLinearImputer(noise=0)(x[0], torch.rand(64, 96).gt(0.7).float()).numpy(),
+        **{name: metric(x, cams, targets, model) for name, metric in removing.items()},
+        "DropInConfidence": DropInConfidence()(x, cams, list(map(ClassifierOutputSoftmaxTarget, CATEGORIES)), model),
+        "Complexity": Complexity()(cams),
+        "batch_pearson_coherency": batch_pearson_coherency(cams, cams**2 - 0.3 * cams[::-1]),
+        "dff": np.concatenate([part.ravel() for part in dff(np.random.default_rng(0).random((2, 8, 5, 6)), 3)]),
+        "ClassifierOutputReST": ClassifierOutputReST(3)(logits).numpy(),
+        "FinerWeightedTarget": FinerWeightedTarget(3, [1, 5], 0.7)(logits).numpy(),
+        "SemanticSegmentationTarget": SemanticSegmentationTarget(2, np.float32(picture[..., 0] > 0.5))(scores).numpy(),
+        "fasterrcnn_reshape_transform": fasterrcnn_reshape_transform(levels).numpy(),
+        "preprocess_image": preprocess_image(picture).numpy(),
+        "deprocess_image": deprocess_image(picture) / 255,
+        "show_cam_on_image": show_cam_on_image(picture, picture[..., 0], use_rgb=True) / 255,
+        "scale_accross_batch_and_channels": scale_accross_batch_and_channels(picture[None], (8, 24)),
+    }
+
+
 def main(path: str) -> None:
-    maps = {}
+    maps = {f"pieces|{name}": np.asarray(value) for name, value in pieces().items()}
+    targets = list(map(ClassifierOutputTarget, CATEGORIES))
     for name, case in cases():
         case.model.eval()
         scaled = case._replace(model=Scaled(case.model), layers=[f"model.{layer}" for layer in case.layers])
         for method in GRADIENT_METHODS:
-            maps[f"{name}|{method.__name__}"] = maps_of(scaled, method, list(map(ClassifierOutputTarget, CATEGORIES)))
+            maps[f"{name}|{method.__name__}"] = maps_of(scaled, method, targets)
+        if len(case.layers) == 1 and case.reshape_transform is None:  # 1.5.7 fails in other cases
+            maps[f"{name}|ShapleyCAM"] = maps_of(scaled, ShapleyCAM, targets)
         for method in EIGEN_METHODS:
             maps[f"{name}|{method.__name__}"] = components_of(scaled, method)
+        maps[f"{name}|FEM"] = maps_of(case, FEM, targets)
+        maps[f"{name}|FinerCAM"] = maps_of(case, FinerCAM, None)
+        if case.reshape_transform is None:  # the grids of the others fit one size of input
+            maps[f"{name}|SESS"] = maps_of(case, partial(SESS, num_scales=2), targets)
         for method in (ScoreCAM, AblationCAM):
             if len(case.layers) == 1:
                 one = case if name == "resnet18" else case._replace(x=case.x[:1])  # 1.5.7 needs minutes an image
