@@ -19,8 +19,11 @@ from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
 
 METHODS = (
-    "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "EigenGradCAM", "EigenCAM", "AblationCAM", "ScoreCAM",
+    "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "FullGrad",
+    "EigenGradCAM", "SegEigenCAM", "AblationCAM", "ScoreCAM", "FinerCAM", "RefineCAM", "SESS", "EigenCAM", "KPCA_CAM",
+    "FEM", "RandomCAM",
 )  # fmt: skip
+MINUTES_LONG = ("ScoreCAM", "SESS")
 GRID = 8
 
 
@@ -81,9 +84,10 @@ def main() -> None:
     scenes = scenes_got_right(model, arguments.scenes, arguments.seed)
     rows = {"ceiling": _ceiling(scenes)}
     for name in METHODS:
-        cam = getattr(pytorch_grad_cam, name)(model, [model.layer4[-1]])
+        layers = {"FullGrad": [], "RefineCAM": [model.layer3[-1], model.layer4[-1]]}.get(name, [model.layer4[-1]])
+        cam = getattr(pytorch_grad_cam, name)(model, layers)
         cam.batch_size = 128
-        chosen = scenes[:48] if name == "ScoreCAM" else scenes
+        chosen = scenes[:48] if name in MINUTES_LONG else scenes
         rows[name] = {"targets": 2 * len(chosen), **evaluate(cam, chosen)}
     rng = np.random.default_rng(0)
     rows["noise"] = evaluate(lambda images, _: rng.random((len(images), SIZE, SIZE)), scenes)

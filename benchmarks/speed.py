@@ -24,9 +24,13 @@ from torch import nn
 
 import pytorch_grad_cam
 from benchmarks.report import write_report
+from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 
-METHODS = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "EigenCAM", "EigenGradCAM")
+METHODS = (
+    "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "EigenCAM", "EigenGradCAM", "KPCA_CAM",
+    "FullGrad",
+)  # fmt: skip
 CASES: dict[str, tuple[Callable[[], nn.Module], str, Callable | None]] = {
     "ResNet-50": (torchvision.models.resnet50, "layer4", None),
     "ViT-S": (partial(timm.create_model, "vit_small_patch16_224"), "blocks.11.norm1", vit_reshape_transform),
@@ -36,7 +40,8 @@ MEMORY_BATCH = 32
 
 def cam_of(case: str, method: str, model: nn.Module) -> pytorch_grad_cam.BaseCAM:
     _, layer, transform = CASES[case]
-    return getattr(pytorch_grad_cam, method)(model, [layer], transform)
+    cam_class = getattr(pytorch_grad_cam, method)
+    return cam_class(model, [layer] if cam_class.uses_layers else [], transform)
 
 
 def seeded(case: str, batch: int, device: str = "cpu") -> tuple[nn.Module, torch.Tensor]:
@@ -88,6 +93,15 @@ def ablation_row(case: str, pairs: int, device: str) -> dict:
     model, x = seeded(case, 1, device)
     with cam_of(case, "AblationCAM", model) as cam:
         times = interleaved(partial(bare, model, x), partial(cam, x, 1), pairs, warm_up=1)
+    return {"batch 1": _ratio(times)}
+
+
+def road_row(case: str, pairs: int, device: str) -> dict:
+    model, x = seeded(case, 1, device)
+    metric = ROADCombined(percentiles=[20, 40, 60, 80])
+    with cam_of(case, "GradCAM", model) as cam:
+        maps = cam(x, 1)
+    times = interleaved(partial(bare, model, x), partial(metric, x, maps, [1], model), pairs, warm_up=1)
     return {"batch 1": _ratio(times)}
 
 
@@ -168,6 +182,7 @@ def main() -> None:
                 parts[label].update(row)
         parts[f"{case} AblationCAM, all channels"] = ablation_row(case, 7, options.device)
         parts[f"{case} ScoreCAM, all channels"] = score_row(case, options.device)
+        parts[f"{case} ROADCombined, 4 percentiles"] = road_row(case, 7, options.device)
         rows.update(parts)
         sys.stderr.write(f"{parts}\n")
     name = "speed" if options.device == "cpu" else f"speed-{options.device}"

@@ -20,16 +20,18 @@ from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, module_outputs
+from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
 _SMALLEST_PICTURE = 256
 _TOP_CLASSES = 5
 
 
-def available_methods() -> dict[str, type[BaseCAM]]:
-    """The methods by their names on the command line: the lower-case class name, and gradcam++."""
+def available_methods() -> dict[str, Any]:
+    """The methods by their names on the command line: the class name in lower-case letters, and gradcam++."""
     exported = [getattr(pytorch_grad_cam, name) for name in pytorch_grad_cam.__all__]
-    methods = {c.__name__.lower(): c for c in exported if issubclass(c, BaseCAM) and c is not BaseCAM}
+    classes = [c for c in exported if isinstance(c, type) and issubclass(c, BaseCAM | MetaCAM)]
+    methods = {c.__name__.lower().replace("_", ""): c for c in classes if c not in (BaseCAM, MetaCAM)}
     return {**methods, "gradcam++": methods["gradcamplusplus"]}
 
 
@@ -66,10 +68,11 @@ def run(options: argparse.Namespace) -> None:
     categories = [_category(text, classifier.categories) for text in options.target_category]
     categories = categories or [int(probabilities.argmax())]
 
-    layers, transform = _target_layers(options.target_layers, model, x)
-    with available_methods()[options.method](model, layers, transform) as cam:
+    method = available_methods()[options.method]
+    layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
+    with method(model, layers, transform) as cam:
         if options.batch_size:
-            cam.batch_size = options.batch_size  # type: ignore[attr-defined]
+            cam.batch_size = options.batch_size
         batch = x.expand(len(categories), *x.shape[1:])
         maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
     guided = GuidedBackpropReLUModel(model)

@@ -20,6 +20,7 @@ class MetaCAM:
     What is not defined here (`outputs`, `model`, `target_layers`, `device`, ...) is the base method's.
     """
 
+    uses_layers = True
     default_base_method: Callable[..., Any] = GradCAM
 
     @old_constructor
