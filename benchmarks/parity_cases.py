@@ -59,7 +59,6 @@ GRADIENT_METHODS = (
     LayerCAM,
     SegEigenCAM,
     RefineCAM,
-    FullGrad,
     GradCAMPlusPlus,
 )
 EIGEN_METHODS = (EigenCAM, EigenGradCAM, KPCA_CAM)
@@ -165,7 +164,9 @@ def main(path: str) -> None:
         scaled = case._replace(model=Scaled(case.model), layers=[f"model.{layer}" for layer in case.layers])
         for method in GRADIENT_METHODS:
             maps[f"{name}|{method.__name__}"] = maps_of(scaled, method, targets)
-        if len(case.layers) == 1 and case.reshape_transform is None:  # 1.5.7 fails in other cases
+        if case.reshape_transform is None:  # 1.5.7 fails with one
+            maps[f"{name}|FullGrad"] = maps_of(scaled, FullGrad, targets)
+        if len(case.layers) == 1 and case.reshape_transform is None:  # or with two layers
             maps[f"{name}|ShapleyCAM"] = maps_of(scaled, ShapleyCAM, targets)
         for method in EIGEN_METHODS:
             maps[f"{name}|{method.__name__}"] = components_of(scaled, method)
