@@ -26,7 +26,6 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-
     Cost: three forwards (five for the first call on a layer) and, for each channel, the model's tail behind it.
     """
 

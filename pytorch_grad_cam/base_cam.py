@@ -30,7 +30,9 @@ class BaseCAM:
     """A class activation map: the target layer's activations, weighted by what they mean for the target.
 
     A method is a subclass with its own `get_cam_weights` (or `get_cam_image`); both get tensors on the model's device,
-    or NumPy arrays in classes outside this package that do not say `receives_tensors = True`.
+    or NumPy arrays in classes outside this package that do not say `receives_tensors = True`. It may say
+    `uses_gradients = False` (no backward pass), `uses_targets = False` (for no class in particular, so without
+    gradients), `uses_layers = False` (it has no target layers), `hooks_class` (what captures).
 
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
@@ -81,8 +83,8 @@ class BaseCAM:
         self._finding = threading.Lock()
         self.reshape_transform = reshape_transform
         self.compute_input_gradient = compute_input_gradient
-        if uses_gradients is not None:
-            self.uses_gradients = uses_gradients
+        wanted = self.uses_gradients if uses_gradients is None else uses_gradients
+        self.uses_gradients = wanted and self.uses_targets
         self.tta_transforms = tta_transforms
         self.detach = detach
         self._thread = threading.local()

@@ -12,7 +12,6 @@ class EigenCAM(BaseCAM):
     Cost: one forward.
     """
 
-    uses_gradients = False
     uses_targets = False
 
     def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):

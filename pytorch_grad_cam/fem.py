@@ -26,7 +26,6 @@ class FEM(BaseCAM):
     Cost: one forward.
     """
 
-    uses_gradients = False
     uses_targets = False
 
     @old_constructor

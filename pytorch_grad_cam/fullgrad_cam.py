@@ -36,7 +36,7 @@ class FullGrad(BaseCAM):
     def __init__(self, model, target_layers: Any = None, reshape_transform=None, **options) -> None:
         if target_layers:
             warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
-        super().__init__(model, [], reshape_transform, **{"compute_input_gradient": True, **options})
+        super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
         contributions = [input_tensor.detach() * input_tensor.grad]

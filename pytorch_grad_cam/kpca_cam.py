@@ -13,7 +13,6 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
     Cost: one forward, and O(P^2) memory for P positions.
     """
 
-    uses_gradients = False
     uses_targets = False
 
     @old_constructor

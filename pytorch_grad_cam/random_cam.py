@@ -13,7 +13,6 @@ class RandomCAM(BaseCAM):
     Cost: one forward.
     """
 
-    uses_gradients = False
     uses_targets = False
 
     @old_constructor
