@@ -32,7 +32,7 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
     if kernel not in KERNELS:
         raise ValueError(f"kernel {kernel!r}: choose one of {', '.join(KERNELS)}")
     with torch.autocast(activations.device.type, enabled=False):
-        rows = activations.flatten(2).mT
+        rows = activations.flatten(2).mT.to(_most_precise(activations.device))
         rows = rows - rows.mean(1, keepdim=True)
         similarity = KERNELS[kernel](rows, 1 / rows.shape[2] if gamma is None else gamma)
         similarity = similarity - similarity.mean(1, keepdim=True)
@@ -41,7 +41,12 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
         projection = vector * eigenvalue.relu().sqrt()
         agreement = (projection * rows.sum(2)).sum(1, keepdim=True)
         projection = torch.where(agreement < 0, -projection, projection)
-    return projection.reshape(activations.shape[0], *activations.shape[2:])
+    return projection.to(activations.dtype).reshape(activations.shape[0], *activations.shape[2:])
+
+
+def _most_precise(device: torch.device) -> torch.dtype:
+    """Of weak activations the kernel is nearly constant: what centring leaves of it is lost in float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _largest_eigenpair(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,6 +43,14 @@ def test_component_of_a_large_layer():
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
+def test_component_of_weak_activations_is_not_lost_in_rounding():
+    torch.manual_seed(0)
+    activations = torch.rand(1, 8, 4, 5) * 1e-4
+    weak = first_kernel_component(activations, "sigmoid")
+    precise = first_kernel_component(activations.double(), "sigmoid")
+    torch.testing.assert_close(weak.double(), precise, rtol=1e-3, atol=1e-3 * precise.abs().max().item())
+
+
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_constant_activations_have_no_component(value):
     assert first_kernel_component(torch.full((2, 3, 4, 4), value), "sigmoid").abs().max() < 1e-6
