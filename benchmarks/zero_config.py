@@ -7,19 +7,16 @@ the layer that torch-cam finds by itself. Takes about 30 minutes on 2 cores.
 """
 
 import argparse
-import contextlib
 import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from benchmarks import zoo
-from benchmarks.report import write_report
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.locate import Location, locate
 
@@ -112,7 +109,12 @@ def main() -> None:
                 exceptions[name] = outcome.trouble
             else:
                 passed += 1
-        rows[source] = {"models": built, "pass": passed, "share": f"{passed / max(built, 1):.1%}", "exceptions": exceptions}
+        rows[source] = {
+            "models": built,
+            "pass": passed,
+            "share": f"{passed / max(built, 1):.1%}",
+            "exceptions": exceptions,
+        }
     sys.stderr.write(f"{rows}\n")
 
 

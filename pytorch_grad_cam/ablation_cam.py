@@ -26,7 +26,7 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost: three forwards (five for the first call on a layer) and, for each channel, the model's tail behind it.
+    Cost: two forwards (three for the first call on a layer) and, for each channel, the model's tail behind it.
     """
 
     uses_gradients = False
@@ -53,7 +53,7 @@ class AblationCAM(BaseCAM):
         with undisturbed(self.model), PartialForward(self.model, target_layer, input_tensor, self._follows) as tail:
             targets = resolve_targets(targets, tail.outputs)
             for image, score in enumerate(target_scores(tail.outputs, targets)):
-                ablate = self.ablation_layer or ablation_layer_for(tail.layer_output, activations[image])
+                ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, activations[image])
                 channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
                 ablated = ablated_scores(tail, image, targets[image], ablate, channels, self.batch_size)
                 weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, ablated).to(weights)

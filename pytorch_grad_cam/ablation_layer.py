@@ -1,5 +1,6 @@
 """What AblationCAM puts in the place of the target layer. Subclass one for layers of another layout."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.trees import floating_tensors
 
 
@@ -41,6 +44,14 @@ class AblationLayer(nn.Module):
             strongest = np.argsort(-energy, kind="stable")
             self.indices = strongest[: max(1, round(ratio_channels_to_ablate * channels))]
         return self.indices
+
+    def objectiveness_mask_from_svd(self, activations: np.ndarray, threshold: float = 0.01) -> np.ndarray:
+        """Where the first principal component of (C, *spatial) is above the threshold, in absolute terms from 0 to 1.
+
+        Not used here: for layers of other packages that choose their channels by it.
+        """
+        projection = first_principal_component(torch.as_tensor(activations)[None]).abs()
+        return (min_max(projection) > threshold)[0].numpy()
 
     def set_next_batch(self, input_batch_index: int, activations: Any, num_channels_to_ablate: int) -> None:
         """Keep `num_channels_to_ablate` copies of one image's output of the layer (N, ...)."""
@@ -83,11 +94,14 @@ class AblationLayerFasterRCNN(AblationLayer):
     """
 
 
-def ablation_layer_for(layer_output: Any, activations: torch.Tensor) -> AblationLayer:
-    """The layer for an output (N, ...) by where it has the channels of one image's map (C, *spatial).
+def ablation_layer_for(given: AblationLayer | None, layer_output: Any, activations: torch.Tensor) -> AblationLayer:
+    """A copy of the given layer, which keeps the state of one image; without one that for an output (N, ...) by where
+    it has the channels of one image's map (C, *spatial).
 
     Raises ValueError where neither the second nor the last axis holds them.
     """
+    if given is not None:
+        return copy(given)
     levels = floating_tensors(layer_output)
     channels = len(activations)
     first = levels[0]

@@ -15,7 +15,7 @@ from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to
 from pytorch_grad_cam.foreign_hooks import as_hooks
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate
-from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize
+from pytorch_grad_cam.maps import check_rank, full_precision, min_max, over_positions, resize
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
@@ -152,7 +152,7 @@ class BaseCAM:
         gradients = hooks.gradients or [None] * len(hooks.captured_layers)
         calls: dict[nn.Module, list[torch.Tensor]] = {}
         for layer, activations, grads in zip(hooks.captured_layers, hooks.activations, gradients, strict=True):
-            _check_rank(activations, input_tensor)
+            check_rank(activations, input_tensor)
             grads = None if grads is None else full_precision(grads)
             cam = self.get_cam_image(input_tensor, layer, targets, full_precision(activations), grads, eigen_smooth)
             scaled = resize(min_max(cam.relu())[:, None], input_tensor.shape[2:])
@@ -246,15 +246,6 @@ class BaseCAM:
 
     def __exit__(self, *exception: object) -> None:
         self.activations_and_grads.release()
-
-
-def _check_rank(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
-    if activations.ndim != input_tensor.ndim:
-        raise ValueError(
-            f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "
-            "(N, C, *spatial) with as many axes as the input. For tokens pass a reshape_transform, for instance "
-            "pytorch_grad_cam.utils.reshape_transforms.vit_reshape_transform"
-        )
 
 
 def _flips_and_factors() -> ttach.Compose:

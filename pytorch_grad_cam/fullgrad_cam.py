@@ -7,7 +7,7 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.maps import min_max, resize
+from pytorch_grad_cam.maps import full_precision, min_max, resize
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
 
@@ -39,9 +39,9 @@ class FullGrad(BaseCAM):
         super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
-        contributions = [input_tensor.detach() * input_tensor.grad]
+        factors = [(input_tensor.detach(), input_tensor.grad)]
         for bias, gradient in self.activations_and_grads.biases_and_gradients:
-            contributions.append(bias.reshape(-1, *[1] * (gradient.ndim - 2)) * gradient)
-        size = input_tensor.shape[2:]
-        maps = torch.cat([resize(rescaled(contribution.float()), size) for contribution in contributions], dim=1)
+            factors.append((bias.reshape(-1, *[1] * (gradient.ndim - 2)), gradient))
+        contributions = [full_precision(factor) * full_precision(gradient) for factor, gradient in factors]
+        maps = torch.cat([resize(rescaled(c), input_tensor.shape[2:]) for c in contributions], dim=1)
         return [(first_principal_component(maps) if eigen_smooth else maps.sum(1))[:, None]]

@@ -35,10 +35,11 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
         rows = activations.flatten(2).mT.to(_most_precise(activations.device))
         rows = rows - rows.mean(1, keepdim=True)
         similarity = KERNELS[kernel](rows, 1 / rows.shape[2] if gamma is None else gamma)
+        rounding = torch.finfo(similarity.dtype).eps * similarity.shape[1] * similarity.abs().amax((1, 2))[:, None]
         similarity = similarity - similarity.mean(1, keepdim=True)
         similarity = similarity - similarity.mean(2, keepdim=True)
         eigenvalue, vector = _largest_eigenpair(similarity)
-        projection = vector * eigenvalue.relu().sqrt()
+        projection = vector * torch.where(eigenvalue > rounding, eigenvalue, 0).sqrt()
         agreement = (projection * rows.sum(2)).sum(1, keepdim=True)
         projection = torch.where(agreement < 0, -projection, projection)
     return projection.to(activations.dtype).reshape(activations.shape[0], *activations.shape[2:])

@@ -40,3 +40,13 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:
     """float16 and bfloat16 as float32, so that sums over many channels are exact enough; others as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def check_rank(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
+    """Raise ValueError unless the layer's map has as many axes as the input."""
+    if activations.ndim != input_tensor.ndim:
+        raise ValueError(
+            f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "
+            "(N, C, *spatial) with as many axes as the input. For tokens pass a reshape_transform, for instance "
+            "pytorch_grad_cam.utils.reshape_transforms.vit_reshape_transform"
+        )

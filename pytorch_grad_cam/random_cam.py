@@ -9,16 +9,18 @@ from pytorch_grad_cam.old_spellings import old_constructor
 class RandomCAM(BaseCAM):
     """Channels weighted by draws from [-1, 1), new ones for each image.
 
-    seed: two objects with the same seed give the same sequence of maps. Further options are those of BaseCAM.
+    seed: two objects with the same seed give the same sequence of maps; None takes one from PyTorch's global generator.
+    Further options are those of BaseCAM.
     Cost: one forward.
     """
 
     uses_targets = False
 
     @old_constructor
-    def __init__(self, model, target_layers=None, reshape_transform=None, seed: int = 0, **options) -> None:
+    def __init__(self, model, target_layers=None, reshape_transform=None, seed=None, **options) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
-        self.generator = torch.Generator().manual_seed(seed)
+        drawn = int(torch.randint(2**62, ())) if seed is None else seed
+        self.generator = torch.Generator().manual_seed(drawn)
 
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         draws = torch.rand(activations.shape[:2], generator=self.generator)

@@ -11,7 +11,7 @@ from pytorch_grad_cam.meta_cam import MetaCAM
 
 def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
     r"""$L = \prod_l L_l$ of the layers' maps (N, 1, *spatial) in [0, 1], scaled to [0, 1]: (N, *spatial)."""
-    maps = torch.cat(cam_per_target_layer, dim=1).relu()
+    maps = torch.cat([torch.as_tensor(cam) for cam in cam_per_target_layer], dim=1).relu()
     return min_max(min_max(maps.flatten(0, 1)).reshape(maps.shape).prod(1))
 
 

@@ -25,7 +25,7 @@ class ScoreCAM(BaseCAM):
     `batch_size` is the number of masked inputs that the model gets at a time; channels of several
     images share a batch, masks are made for one batch at a time, channels that do not vary are scored once.
 
-    Cost: 1 + C forwards of each image.
+    Cost: 2 + C forwards of each image.
     """
 
     uses_gradients = False

@@ -7,7 +7,7 @@ from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.sliding_windows import SlidingWindows, WindowFusion, sliding_window, window_starts
+from pytorch_grad_cam.sliding_windows import sliding_window, window_starts
 from pytorch_grad_cam.window_maps import WindowMaps
 
 __all__ = ["SESS", "sliding_window", "window_starts"]
@@ -16,11 +16,12 @@ __all__ = ["SESS", "sliding_window", "window_starts"]
 class SESS(MetaCAM):
     r"""Maps of windows on the enlarged image, weighted by their scores: $L = pool_w(s_w / \max s \cdot L_w)$.
 
-    Finds small and repeated objects. Options: scales to step_size, see `sliding_windows.SlidingWindows`; pool, theta,
-    smooth, see `WindowFusion`; pre_filter_ratio, use_softmax_scores, batch_size, see `window_maps.WindowMaps`. The
-    windows' maps are the base method's (Grad-CAM), smoothed if asked for.
+    Finds small and repeated objects. Options: scales to batch_size, see `window_maps.WindowMaps`, which are attributes
+    too. The windows' maps are the base method's (Grad-CAM), smoothed if asked for.
     Cost: one forward and, for each window, one call of the base method (with pre_filter_ratio one forward more).
     """
+
+    own_attributes = ("base_cam", "window_maps")
 
     @old_constructor
     def __init__(
@@ -42,18 +43,18 @@ class SESS(MetaCAM):
         batch_size=32,
         **options,
     ) -> None:
-        windows = SlidingWindows(scales, num_scales, scale_step_ratio, window_size, step_size)
-        fusion = WindowFusion(pool, theta, smooth)
         super().__init__(model, target_layers, reshape_transform, base_method, **options)
-        self.window_maps = WindowMaps(self.base_cam, windows, fusion, pre_filter_ratio, use_softmax_scores, batch_size)
+        windows = (scales, num_scales, scale_step_ratio, window_size, step_size, pre_filter_ratio)
+        self.window_maps = WindowMaps(self.base_cam, *windows, theta, pool, smooth, use_softmax_scores, batch_size)
 
     def explain(self, input_tensor, targets, as_tensor=False, **smoothing):
         """One map an image, see `BaseCAM.__call__`; `outputs` are the model's for the whole images."""
         with undisturbed(self.model), torch.no_grad():
             input_tensor = on_device_of(self.model, input_tensor)
-            outputs = self.outputs = self.model(input_tensor)
+            outputs = self.model(input_tensor)
             maps = min_max(self.window_maps(input_tensor, outputs, targets, smoothing))
+        self.outputs = outputs
         return maps.float() if as_tensor else to_array(maps.float())
 
-    def _batched(self):
-        return self.window_maps
+    def _owners(self):
+        return [self.__dict__["window_maps"], self.base_cam] if "window_maps" in self.__dict__ else super()._owners()

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.attention import twice_differentiable_attention
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 
@@ -30,7 +30,7 @@ class ShapleyGradients(ActivationsAndGradients):
     second_order = True
 
     def capture(self, x: Any, gradients: bool) -> Any:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+        with twice_differentiable_attention():
             return super().capture(x, gradients)
 
     def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -48,37 +47,20 @@ class Window(NamedTuple):
         return resize(canvas[None, None], image_size)[0, 0]
 
 
-@dataclass(frozen=True)
-class SlidingWindows:
-    """Windows of `window_size`, `step_size` apart, on the image enlarged to several scales.
+def windows_on(image_size: Sequence[int], scales: Sequence[int], window_size: int, step_size: int) -> list[Window]:
+    """The windows, `step_size` apart, on the image enlarged so that its shortest side has the length of each scale.
 
-    scales: lengths of the image's shortest side; None is `num_scales` of them from the window's size on, each longer by
-    `scale_step_ratio` of it. window_size: None is the image's shortest side. step_size: None is the window's size.
+    Raises ValueError where a window is larger than the enlarged image.
     """
-
-    scales: Sequence[int] | None
-    num_scales: int
-    scale_step_ratio: float
-    window_size: int | None
-    step_size: int | None
-
-    def __post_init__(self) -> None:
-        if self.num_scales < 1:
-            raise ValueError(f"num_scales is {self.num_scales}, expected at least 1")
-
-    def on(self, image_size: Sequence[int]) -> list[Window]:
-        """All windows, scale by scale. Raises ValueError where a window is larger than the enlarged image."""
-        shortest = min(image_size)
-        size = self.window_size or shortest
-        growth = round(size * self.scale_step_ratio)
-        windows = []
-        for scale in self.scales or [size + growth * index for index in range(self.num_scales)]:
-            if scale < size:
-                raise ValueError(f"scale {scale} is below the window size {size}: a window does not fit")
-            scaled_size = tuple(int(scale * length / shortest) for length in image_size)
-            starts = (window_starts(length, self.step_size or size, size) for length in scaled_size)
-            windows += [Window(start, size, scaled_size) for start in itertools.product(*starts)]
-        return windows
+    shortest = min(image_size)
+    windows = []
+    for scale in scales:
+        if scale < window_size:
+            raise ValueError(f"scale {scale} is below the window size {window_size}: a window does not fit")
+        scaled_size = tuple(int(scale * length / shortest) for length in image_size)
+        starts = (window_starts(length, step_size, window_size) for length in scaled_size)
+        windows += [Window(start, window_size, scaled_size) for start in itertools.product(*starts)]
+    return windows
 
 
 class EnlargedImage:
@@ -92,33 +74,29 @@ class EnlargedImage:
         return torch.stack([window.cut(self.at[window.scaled_size]) for window in windows])
 
 
-@dataclass(frozen=True)
-class WindowFusion:
-    """One map from those of the windows: the mean at each position of the values above `theta`, or (pool='max') the
-    largest; `smooth` blurs it."""
+def fused(
+    windows: Sequence[Window],
+    maps: torch.Tensor,
+    scores: torch.Tensor,
+    image_size: Sequence[int],
+    pool: str,
+    theta: float,
+    smooth: bool,
+) -> torch.Tensor:
+    """One map (*image_size) from those of the windows (W, *window), weighted by their scores (W,) over the highest.
 
-    pool: str
-    theta: float
-    smooth: bool
-
-    def __post_init__(self) -> None:
-        if self.pool not in ("mean", "max"):
-            raise ValueError(f"pool is {self.pool!r}, expected 'mean' or 'max'")
-
-    def __call__(
-        self, windows: Sequence[Window], maps: torch.Tensor, scores: torch.Tensor, size: Sequence[int]
-    ) -> torch.Tensor:
-        """From maps (W, *window), weighted by their scores (W,) relative to the highest, to a map (*size)."""
-        highest = scores.max()
-        maps = over_positions(scores / highest, maps) * maps if highest > 0 else maps
-        total, count = maps.new_zeros(tuple(size)), maps.new_zeros(tuple(size))
-        for window, part in zip(windows, maps, strict=True):
-            pasted = window.paste(part, size)
-            above = pasted > self.theta
-            total = total.maximum(pasted) if self.pool == "max" else total + pasted * above
-            count += above
-        joined = total if self.pool == "max" else total / count.clamp(min=1)
-        return _blurred(joined) if self.smooth else joined
+    pool: 'mean' at each position of the values above `theta`, or 'max'. smooth: blur the result.
+    """
+    highest = scores.max()
+    maps = over_positions(scores / highest, maps) * maps if highest > 0 else maps
+    total, count = maps.new_zeros(tuple(image_size)), maps.new_zeros(tuple(image_size))
+    for window, part in zip(windows, maps, strict=True):
+        pasted = window.paste(part, image_size)
+        above = pasted > theta
+        total = total.maximum(pasted) if pool == "max" else total + pasted * above
+        count += above
+    joined = total if pool == "max" else total / count.clamp(min=1)
+    return _blurred(joined) if smooth else joined
 
 
 def _enlarged(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

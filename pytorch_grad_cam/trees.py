@@ -1,4 +1,4 @@
-"""What modules return: tensors, or tuples, dicts and dataclasses of them."""
+"""What modules return: tensors, or tuples, lists and dicts of them."""
 
 from typing import Any
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.chunks import in_chunks
-from pytorch_grad_cam.sliding_windows import EnlargedImage, SlidingWindows, Window, WindowFusion
+from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
 
 
@@ -15,20 +17,36 @@ from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, tar
 class WindowMaps:
     """Maps of whole images from maps of their windows.
 
+    scales: lengths of the image's shortest side; None is `num_scales` of them from the window's size on, each longer by
+    `scale_step_ratio` of it. window_size: None is the image's shortest side. step_size: None is the window's size.
     pre_filter_ratio: the share of each image's windows, those with the lowest scores, that is left out.
-    use_softmax_scores: targets score the softmax of the logits. batch_size: windows at a time.
+    pool: 'mean' of the values above `theta` at each position, or 'max'. smooth: blur the result.
+    use_softmax_scores: windows are weighted by the target's score of the softmax of the logits, else of the logits.
+    batch_size: windows at a time.
     """
 
     base_cam: Any
-    windows: SlidingWindows
-    fusion: WindowFusion
+    scales: Sequence[int] | None
+    num_scales: int
+    scale_step_ratio: float
+    window_size: int | None
+    step_size: int | None
     pre_filter_ratio: float
+    theta: float
+    pool: str
+    smooth: bool
     use_softmax_scores: bool
     batch_size: int
 
     def __post_init__(self) -> None:
+        if self.pool not in ("mean", "max"):
+            raise ValueError(f"pool is {self.pool!r}, expected 'mean' or 'max'")
         if not 0 <= self.pre_filter_ratio < 1:
             raise ValueError(f"pre_filter_ratio is {self.pre_filter_ratio}, expected a share in [0, 1)")
+        for name in ("num_scales", "window_size", "step_size"):
+            size = getattr(self, name)
+            if size is not None and (size < 1 or size != int(size)):
+                raise ValueError(f"{name} is {size}, expected a whole number, at least 1")
 
     def __call__(
         self, images: torch.Tensor, outputs: Any, targets: Targets, smoothing: dict[str, bool]
@@ -38,19 +56,26 @@ class WindowMaps:
         return torch.stack([self._map(*pair, smoothing) for pair in zip(images, resolved, strict=True)])
 
     def _map(self, image: torch.Tensor, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
-        windows = self.windows.on(image.shape[1:])
+        windows = self._windows(image.shape[1:])
         enlarged = EnlargedImage(image, windows)
         if self.pre_filter_ratio:
             windows = self._best(windows, enlarged, target)
 
         def map_and_score(start: int, stop: int) -> torch.Tensor:
             parts = enlarged.cut(windows[start:stop])
-            maps = self.base_cam(parts, [target] * len(parts), **smoothing, as_tensor=True)
-            return torch.cat([maps.flatten(1), self._scores(self.base_cam.outputs, target)[:, None]], dim=1)
+            maps = torch.as_tensor(self.base_cam(parts, [target] * len(parts), **smoothing, **self._as_tensor()))
+            scores = self._scores(self.base_cam.outputs, target)
+            return torch.cat([maps.to(scores).flatten(1), scores[:, None]], dim=1)
 
         found = in_chunks(map_and_score, len(windows), self.batch_size, "SESS windows")
         maps = found[:, :-1].reshape(-1, *[windows[0].size] * (image.ndim - 1))
-        return self.fusion(windows, maps, found[:, -1], image.shape[1:])
+        return fused(windows, maps, found[:, -1], image.shape[1:], self.pool, self.theta, self.smooth)
+
+    def _windows(self, image_size: Sequence[int]) -> list[Window]:
+        size = self.window_size or min(image_size)
+        growth = round(size * self.scale_step_ratio)
+        scales = [size + growth * index for index in range(self.num_scales)] if self.scales is None else self.scales
+        return windows_on(image_size, scales, size, self.step_size or size)
 
     def _best(self, windows: Sequence[Window], enlarged: EnlargedImage, target: Target) -> list[Window]:
         def score(start: int, stop: int) -> torch.Tensor:
@@ -62,3 +87,8 @@ class WindowMaps:
     def _scores(self, outputs: torch.Tensor, target: Target) -> torch.Tensor:
         scored = outputs.softmax(-1) if self.use_softmax_scores else outputs
         return target_scores(scored, [target] * len(scored)).relu().float()
+
+    def _as_tensor(self) -> dict[str, bool]:
+        """Maps that stay on the device, where the base method's call is ours and knows how."""
+        ours = type(self.base_cam).__call__ in (BaseCAM.__call__, MetaCAM.__call__)
+        return {"as_tensor": True} if ours else {}

@@ -213,7 +213,7 @@ def kpca_cam(model, layer, image, category):
 
 @oracle("RandomCAM")
 def random_cam(model, layer, image, category):
-    """The documented draws: uniform in [-1, 1) from a generator seeded with 0."""
+    """The documented draws: uniform in [-1, 1) from a generator with the seed."""
     a, _ = activation_and_gradient(model, layer, image, category)
     draws = torch.rand(1, len(a), generator=torch.Generator().manual_seed(0))[0]
     return weighted_sum([2 * float(draw) - 1 for draw in draws], a)
@@ -322,7 +322,7 @@ def sess(model, layer, image, category):
     return joined
 
 
-OPTIONS = {"SESS": {"num_scales": 2}}
+OPTIONS = {"SESS": {"num_scales": 2}, "RandomCAM": {"seed": 0}}
 
 
 def enlarged(values, size):

@@ -389,12 +389,17 @@ def test_the_old_module_of_ablation_cam_leads_to_the_one():
 
 def test_random_cam_repeats_its_sequence_by_seed():
     model, x = convolutional(), images()
-    one, same, other = RandomCAM(model, "last"), RandomCAM(model, "last"), RandomCAM(model, "last", seed=1)
+    one, same, other = (RandomCAM(model, "last", seed=seed) for seed in (0, 0, 1))
     sequence = [one(x), one(x)]
     np.testing.assert_array_equal(sequence[0], same(x))
     np.testing.assert_array_equal(sequence[1], same(x))
     assert np.abs(sequence[0] - sequence[1]).max() > 0.1
     assert np.abs(sequence[0] - other(x)).max() > 0.1
+    torch.manual_seed(3)
+    unseeded = [RandomCAM(model, "last")(x) for _ in range(2)]
+    assert np.abs(unseeded[0] - unseeded[1]).max() > 0.1, "each object draws its own"
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(RandomCAM(model, "last")(x), unseeded[0])
     weights = one.get_cam_weights(x, None, None, torch.zeros(4, 5000, 2, 2), None)
     assert (weights.min(), weights.max()) == pytest.approx((-1, 1), abs=0.01)
     assert weights.mean().abs() < 0.02

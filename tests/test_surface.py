@@ -13,10 +13,9 @@ import pytest
 SURFACE = json.loads((Path(__file__).parent / "data/grad-cam-1.5.7-surface.json").read_text())
 NAMES = [(module, name) for module, names in SURFACE.items() for name in names]
 
-# Parts of 1.5.7's own workings, which nothing outside calls, and a class that could not be used.
+# Parts of 1.5.7's own workings.
 LEFT_OUT = {
     "pytorch_grad_cam.ablation_cam.AblationCAM": {"save_activation", "assemble_ablation_scores"},
-    "pytorch_grad_cam.ablation_layer.AblationLayer": {"objectiveness_mask_from_svd"},
     "pytorch_grad_cam.activations_and_gradients.ActivationsAndGradients": {"save_activation", "save_gradient"},
     "pytorch_grad_cam.fullgrad_cam.FullGrad": {"get_bias_data"},
     "pytorch_grad_cam.guided_backprop.GuidedBackpropReLUModel": {

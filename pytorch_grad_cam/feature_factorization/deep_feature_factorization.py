@@ -12,7 +12,7 @@ from torch import nn
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.maps import full_precision
+from pytorch_grad_cam.maps import check_rank, full_precision
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
 
@@ -68,10 +68,11 @@ class DeepFeatureFactorization:
             input_tensor = on_device_of(self.model, input_tensor)
             try:
                 hooks.capture(input_tensor, gradients=False)
-                activations = full_precision(hooks.activations[0])
+                activations = hooks.activations[0]
             finally:
                 hooks.clear()
-            concepts, explanations = dff(to_array(activations), n_components)
+            check_rank(activations, input_tensor)
+            concepts, explanations = dff(to_array(full_precision(activations)), n_components)
             size = tuple(input_tensor.shape[2:])[::-1]
             maps = [scale_cam_image(image, size) for image in explanations]
             if self.computation_on_concepts is None:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.target_scores import Targets
 
@@ -23,8 +25,9 @@ def batch_pearson_coherency(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # noqa
 class Complexity:
     """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Low is better."""
 
-    def __call__(self, grayscale_cams: np.ndarray) -> np.ndarray:
+    def __call__(self, grayscale_cams: np.ndarray | torch.Tensor) -> np.ndarray:
         """(N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
+        grayscale_cams = to_array(grayscale_cams)
         return np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
 
 
@@ -34,15 +37,19 @@ class Coherency:
     def __call__(
         self,
         input_tensor: torch.Tensor,
-        grayscale_cams: np.ndarray,
+        grayscale_cams: np.ndarray | torch.Tensor,
         targets: Targets,
         model: nn.Module,
         base_method: Callable[..., Any],
     ) -> np.ndarray:
-        """(N,) in [0, 1]. base_method: the object that made the maps. Cost: one call of it."""
-        masks = torch.from_numpy(grayscale_cams)[:, None].to(input_tensor)
-        again = base_method(input_tensor=input_tensor * masks, targets=targets)
-        return (batch_pearson_coherency(again, grayscale_cams) + 1) / 2
+        """(N,) in [0, 1]. base_method: the object that made the maps.
+
+        Classes that are not given are those of the unmasked images. Cost: one forward and one call of base_method.
+        """
+        _, resolved = clean_scores(model, input_tensor, targets)
+        masks = torch.as_tensor(grayscale_cams)[:, None].to(input_tensor)
+        again = base_method(input_tensor=input_tensor * masks, targets=resolved)
+        return (batch_pearson_coherency(again, to_array(grayscale_cams)) + 1) / 2
 
 
 class ARCC:
@@ -58,7 +65,7 @@ class ARCC:
         self.base_method = base_method
 
     def __call__(
-        self, input_tensor: torch.Tensor, grayscale_cams: np.ndarray, targets: Targets, model: nn.Module
+        self, input_tensor: torch.Tensor, grayscale_cams: np.ndarray | torch.Tensor, targets: Targets, model: nn.Module
     ) -> np.ndarray:
         """One number an image: (N,) in [0, 1]. Cost: that of Coherency and of ROADCombined."""
         shares = [

@@ -28,8 +28,12 @@ class PerturbationConfidenceMetric:
 
     def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
         """The images (N, C, H, W), each perturbed by its own of the maps (N, H, W)."""
-        pairs = zip(input_tensor.cpu(), torch.as_tensor(cams).cpu(), strict=True)
+        pairs = zip(input_tensor.cpu(), _checked(cams, input_tensor), strict=True)
         return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor.device)
+
+    def of_change(self, change: np.ndarray) -> np.ndarray:
+        """The metric of changes of scores: the changes themselves."""
+        return change
 
     def __call__(
         self,
@@ -44,12 +48,13 @@ class PerturbationConfidenceMetric:
 
         targets: as those of a CAM; classes that are not given are those of the unchanged images. return_diff: False
         gives the perturbed images' scores. return_visualization: returns the perturbed images too.
+        Raises ValueError for maps that are not finite or not of the images' number and size.
         Cost: two forwards of each image.
         """
         before, resolved = clean_scores(model, input_tensor, targets)
         images = self.perturbed(input_tensor, cams)
         after = scores_of(model, images, resolved)
-        result = (after - before if return_diff else after).cpu().numpy()
+        result = self.of_change((after - before if return_diff else after).cpu().numpy())
         return (result, images) if return_visualization else result
 
 
@@ -59,9 +64,12 @@ class RemoveMostRelevantFirst:
     Exactly that share is kept whatever the map's values: among equal ones those that come first, row by row.
     percentile: 'auto' removes what is above Otsu's threshold. imputer: from the image (C, H, W) and a mask (H, W), 1
     where a pixel is kept and 0 where not, to the image without those pixels.
+    Raises ValueError for a percentile outside [0, 100].
     """
 
     def __init__(self, percentile: float | Literal["auto"], imputer: Perturbation) -> None:
+        if percentile != "auto" and not 0 <= percentile <= 100:
+            raise ValueError(f"percentile is {percentile}, expected 'auto' or a number in [0, 100]")
         self.percentile = percentile
         self.imputer = imputer
 
@@ -90,18 +98,33 @@ class AveragerAcrossThresholds:
         self.imputer = imputer
         self.percentiles = percentiles
 
-    def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The images perturbed for each percentile: (percentiles * N, C, H, W)."""
-        return torch.cat([self.imputer(percentile).perturbed(input_tensor, cams) for percentile in self.percentiles])
+    @property
+    def metrics(self) -> list[PerturbationConfidenceMetric]:
+        """One for each percentile."""
+        return [self.imputer(percentile) for percentile in self.percentiles]
 
     def __call__(
         self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor, targets: Targets, model: nn.Module
     ) -> np.ndarray:
         """One number an image: float32 (N,). Cost: 1 + percentiles forwards of each image, in shared batches."""
+        metrics = self.metrics
         before, resolved = clean_scores(model, input_tensor, targets)
-        images = self.perturbed(input_tensor, cams)
-        after = scores_of(model, images, resolved * len(self.percentiles)).reshape(len(self.percentiles), -1)
-        return (after - before).mean(0).cpu().numpy()
+        if any(type(metric).__call__ is not PerturbationConfidenceMetric.__call__ for metric in metrics):
+            return np.mean([metric(input_tensor, cams, resolved, model) for metric in metrics], axis=0)
+        changes = (perturbed_scores(metrics, model, input_tensor, cams, resolved) - before).cpu().numpy()
+        return np.mean([metric.of_change(change) for metric, change in zip(metrics, changes, strict=True)], axis=0)
+
+
+def perturbed_scores(
+    metrics: Sequence[PerturbationConfidenceMetric],
+    model: nn.Module,
+    input_tensor: torch.Tensor,
+    cams: np.ndarray | torch.Tensor,
+    targets: Sequence[Target],
+) -> torch.Tensor:
+    """The scores (metrics, N) of the images perturbed by each metric, in shared batches."""
+    images = torch.cat([metric.perturbed(input_tensor, cams) for metric in metrics])
+    return scores_of(model, images, [*targets] * len(metrics)).reshape(len(metrics), -1)
 
 
 def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, list[Target]]:
@@ -120,6 +143,21 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
 
     with undisturbed(model), torch.no_grad():
         return in_chunks(scores, len(images), _BATCH_SIZE, "perturbed images")
+
+
+def _checked(cams: np.ndarray | torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """The maps on the host, (N, *spatial) for images (N, C, *spatial); (N, 1, *spatial) will do."""
+    maps = torch.as_tensor(cams).detach().cpu()
+    expected = (len(images), *images.shape[2:])
+    if maps.shape == (len(images), 1, *images.shape[2:]):
+        maps = maps[:, 0]
+    if maps.shape != expected:
+        raise ValueError(
+            f"the maps have shape {tuple(maps.shape)}, expected {expected} for images {tuple(images.shape)}"
+        )
+    if not maps.isfinite().all():
+        raise ValueError("the maps are not finite")
+    return maps
 
 
 def _lowest(mask: torch.Tensor, percentile: float) -> torch.Tensor:

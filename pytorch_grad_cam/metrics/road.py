@@ -15,7 +15,7 @@ from pytorch_grad_cam.metrics.perturbation_confidence import (
     RemoveLeastRelevantFirst,
     RemoveMostRelevantFirst,
     clean_scores,
-    scores_of,
+    perturbed_scores,
 )
 from pytorch_grad_cam.target_scores import Targets
 
@@ -147,8 +147,7 @@ class ROADCombined:
         Cost: 1 + 2 * percentiles forwards of each image in shared batches, and as many sparse systems on the host.
         """
         _, resolved = clean_scores(model, input_tensor, targets)
-        averagers = (self.lerf_averager, self.morf_averager)
-        images = torch.cat([averager.perturbed(input_tensor, cams) for averager in averagers])
-        scores = scores_of(model, images, resolved * (2 * len(self.percentiles)))
+        metrics = [*self.lerf_averager.metrics, *self.morf_averager.metrics]
+        scores = perturbed_scores(metrics, model, input_tensor, cams, resolved)
         lerf, morf = scores.reshape(2, len(self.percentiles), -1).mean(1)
         return ((lerf - morf) / 2).cpu().numpy()

@@ -6,8 +6,8 @@ from torch import nn
 
 
 def find_layer_predicate_recursive(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[nn.Module]:
-    """The layers below `model` for which the predicate holds, in the order of registration."""
-    return [layer for layer in model.modules() if layer is not model and predicate(layer)]
+    """The layers below `model` for which the predicate holds, in the order of registration, shared ones repeatedly."""
+    return [layer for name, layer in model.named_modules(remove_duplicate=False) if name and predicate(layer)]
 
 
 def find_layer_types_recursive(model: nn.Module, layer_types: Collection[type]) -> list[nn.Module]:
@@ -17,11 +17,11 @@ def find_layer_types_recursive(model: nn.Module, layer_types: Collection[type]) 
 
 def replace_layer_recursive(model: nn.Module, old_layer: nn.Module, new_layer: nn.Module) -> bool:
     """Put a layer in the place of another, the first where it occurs; returns whether there was one."""
-    for parent in model.modules():
-        for name, layer in parent._modules.items():
-            if layer is old_layer:
-                parent._modules[name] = new_layer
-                return True
+    for name, layer in model.named_modules(remove_duplicate=False):
+        if layer is old_layer and name:
+            parent, _, own_name = name.rpartition(".")
+            model.get_submodule(parent)._modules[own_name] = new_layer
+            return True
     return False
 
 

@@ -17,11 +17,13 @@ def preprocess_image(
 ) -> torch.Tensor:
     """An image (H, W, C), float in [0, 1] or uint8, as a normalised float32 batch (1, C, H, W).
 
-    Raises ValueError for other types and ranges.
+    Raises ValueError for other shapes, types and ranges.
 
     >>> preprocess_image(np.zeros((8, 6, 3), np.uint8)).shape
     torch.Size([1, 3, 8, 6])
     """
+    if np.ndim(img) != 3 or np.shape(img)[2] not in (1, len(mean)):
+        raise ValueError(f"the image has shape {np.shape(img)}, expected (H, W, {len(mean)})")
     pixels = torch.from_numpy(np.array(_unit_range(img), dtype=np.float32)).movedim(-1, 0)
     statistics = [torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)]
     return ((pixels - statistics[0]) / statistics[1])[None]

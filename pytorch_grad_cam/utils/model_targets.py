@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytorch_grad_cam.maps import resize
+from pytorch_grad_cam.maps import full_precision, resize
 
 
 class ClassifierOutputTarget:
@@ -89,7 +89,7 @@ class SemanticSegmentationTarget:
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """A scalar from the scores (classes, *spatial) of one sample."""
-        scores = model_output[self.category]
+        scores = full_precision(model_output[self.category])
         mask = self.mask.to(scores)
         if mask.shape != scores.shape:
             mask = resize(mask[None, None], scores.shape)[0, 0]
