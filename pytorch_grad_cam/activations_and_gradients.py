@@ -1,8 +1,11 @@
 """The hooks: what the target layers returned, and the gradient of a score with respect to it."""
 
+from __future__ import annotations
+
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +39,12 @@ class ActivationsAndGradients:
         reshape_transform: Callable | None = None,
         detach: bool = True,
     ) -> None:
+        for name in ("save_activation", "save_gradient"):
+            if hasattr(self, name):
+                raise TypeError(
+                    f"{type(self).__name__} overrides {name}, which is not called here: change what is captured by a "
+                    "reshape_transform, or bring hooks of your own with __call__, activations, gradients and release"
+                )
         self.model = model
         self.target_layers = list(dict.fromkeys(target_layers))
         self.reshape_transform = reshape_transform
@@ -53,19 +62,7 @@ class ActivationsAndGradients:
 
         Returns the model's output. Raises RuntimeError after `release()`, ValueError when a target layer did not run.
         """
-        if not self._finalizer.alive:
-            raise RuntimeError("the hooks were released (at the end of `with`, or by release()): make a new object")
-        recording = self._thread.recording = _Recording(gradients)
-        recording.active = True
-        try:
-            with torch.set_grad_enabled(gradients):
-                outputs = self.model(x)
-        finally:
-            recording.active = False
-        for layer in self.target_layers:
-            if layer not in recording.calls:
-                raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
-        return outputs
+        return self._record(x, _Recording(gradients))
 
     def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
         """Compute `gradients` of the scalar `score` of the captured output. Cost: one backward of the model's tail.
@@ -110,28 +107,29 @@ class ActivationsAndGradients:
     def activations(self) -> list[torch.Tensor]:
         """The reshaped output (N, C, *spatial) of each call of each target layer, in the order of `target_layers`.
 
-        Empty before the first call, and after a call of a CAM, which keeps nothing.
+        Empty before the first call, and after a call of a CAM, which keeps nothing. Assigning [] begins a recording of
+        what the model runs next, as the calls of subclasses written for 1.x do.
         """
         return [self._reshaped(output) for _, output in self._captured()]
+
+    @activations.setter
+    def activations(self, nothing: list) -> None:
+        self._begin(nothing)
 
     @property
     def gradients(self) -> list[torch.Tensor | None]:
         """The score's gradients, one for each of `activations`; None before there was a backward pass."""
         recording = getattr(self._thread, "recording", None)
-        gradients = [] if recording is None else recording.gradients
+        gradients = [] if recording is None else recording.gradients_of(self.target_layers)
         return [None if output is None else self._reshaped(output) for output in gradients]
+
+    @gradients.setter
+    def gradients(self, nothing: list) -> None:
+        self._begin(nothing)
 
     def __call__(self, x: Any) -> Any:
         """Run the model; a later backward from its output fills `gradients`. Cost: one forward with its graph."""
-        outputs = self.capture(x, gradients=torch.is_grad_enabled())
-        recording = self._thread.recording
-        recording.on_host = self.detach
-        for position, (_, output) in enumerate(recording.items(self.target_layers)):
-            recording.gradients.append(None)
-            for tensor in floating_tensors(output)[:1]:
-                if tensor.requires_grad:
-                    tensor.register_hook(lambda grad, at=position: recording.gradients.__setitem__(at, grad))
-        return outputs
+        return self._record(x, _Recording(torch.is_grad_enabled(), standalone=True, on_host=self.detach))
 
     def clear(self) -> None:
         """Forget what was captured in this thread."""
@@ -140,6 +138,27 @@ class ActivationsAndGradients:
     def release(self) -> None:
         """Remove the hooks from the model. The object cannot capture afterwards."""
         self._finalizer()
+
+    def _record(self, x: Any, recording: _Recording) -> Any:
+        if not self._finalizer.alive:
+            raise RuntimeError("the hooks were released (at the end of `with`, or by release()): make a new object")
+        self._thread.recording = recording
+        recording.active = True
+        try:
+            with torch.set_grad_enabled(recording.with_gradients):
+                outputs = self.model(x)
+        finally:
+            recording.active = False
+        for layer in self.target_layers:
+            if layer not in recording.calls:
+                raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
+        return outputs
+
+    def _begin(self, nothing: list) -> None:
+        if nothing:
+            raise AttributeError("activations and gradients can only be emptied, by assigning []")
+        self._thread.recording = _Recording(torch.is_grad_enabled(), standalone=True, on_host=self.detach)
+        self._thread.recording.active = True
 
     def _keep(self, module: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
@@ -152,7 +171,7 @@ class ActivationsAndGradients:
     def _reshaped(self, output: Any) -> torch.Tensor:
         if self.detach:
             output = detached(output)
-        tensor = floating_tensors(output)[0] if self.reshape_transform is None else self.reshape_transform(output)
+        tensor = (self.reshape_transform or _first_tensor)(output)
         return tensor.cpu() if self._thread.recording.on_host else tensor
 
     def _name(self, layer: nn.Module) -> str:
@@ -163,23 +182,38 @@ class ActivationsAndGradients:
 class _Recording:
     """What one call captured: the outputs of each target layer, call by call."""
 
-    def __init__(self, gradients: bool) -> None:
+    def __init__(self, gradients: bool, standalone: bool = False, on_host: bool = False) -> None:
         self.active = False
-        self.on_host = False
+        self.standalone = standalone
+        self.on_host = on_host
         self.with_gradients = gradients
         self.calls: dict[nn.Module, list[Any]] = {}
         self.gradients: list[Any] = []
+        self.arrived: dict[tuple[nn.Module, int], torch.Tensor] = {}
 
     def keep(self, module: nn.Module, output: Any) -> Any:
         # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
         torch.set_grad_enabled(self.with_gradients)
         kept = tree_map(self._source, output)
-        self.calls.setdefault(module, []).append(kept)
+        calls = self.calls.setdefault(module, [])
+        if self.standalone:
+            for tensor in filter(_has_gradient, floating_tensors(kept)[:1]):
+                tensor.register_hook(partial(self._arrive, (module, len(calls))))
+        calls.append(kept)
         # The model goes on with a copy: an in-place operation behind the layer must not change what was captured.
         return copied(kept)
 
     def items(self, layers: Sequence[nn.Module]) -> list[tuple[nn.Module, Any]]:
-        return [(layer, output) for layer in layers for output in self.calls[layer]]
+        return [(layer, output) for layer in layers for output in self.calls.get(layer, [])]
+
+    def gradients_of(self, layers: Sequence[nn.Module]) -> list[Any]:
+        if not self.standalone:
+            return self.gradients
+        return [self.arrived.get((layer, i)) for layer in layers for i in range(len(self.calls.get(layer, [])))]
+
+    def _arrive(self, call: tuple[nn.Module, int], gradient: torch.Tensor) -> None:
+        self.arrived[call] = gradient
+        self.active = False  # what the model runs after this backward is another story
 
     def _source(self, leaf: Any) -> Any:
         """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
@@ -205,6 +239,15 @@ class _Hook:
 def _remove(handles: list) -> None:
     for handle in handles:
         handle.remove()
+
+
+def _first_tensor(output: Any) -> torch.Tensor:
+    tensors = floating_tensors(output)
+    if not tensors:
+        raise ValueError(
+            f"a target layer returned no tensor but {type(output).__name__}: pass a reshape_transform from it to a map"
+        )
+    return tensors[0]
 
 
 def _is_floating(leaf: Any) -> bool:

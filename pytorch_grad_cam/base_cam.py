@@ -19,7 +19,7 @@ from pytorch_grad_cam.maps import check_rank, full_precision, min_max, over_posi
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
-from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, target_scores
 from pytorch_grad_cam.trees import detached
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ class BaseCAM:
         """
         if self._finds_layers:
             self._find_layers(input_tensor)
-        with undisturbed(self.model, frozen=self.detach):
+        frozen = self.detach and self._hooks() is self.activations_and_grads  # others may need the parameters' graph
+        with undisturbed(self.model, frozen=frozen):
+            if isinstance(targets, TargetRule) and type(self).forward is not BaseCAM.forward:
+                targets = resolve_targets(targets, self._outputs_of(input_tensor))  # which knows lists of callables
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self.forward
             maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
@@ -129,7 +132,7 @@ class BaseCAM:
     def forward(self, input_tensor: torch.Tensor, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
         """The maps (N, *spatial) of one batch, a tensor on the model's device."""
         input_tensor = self._on_device(input_tensor)
-        hooks = as_hooks(self.activations_and_grads, self.target_layers)
+        hooks = self._hooks()
         try:
             outputs = hooks.capture(input_tensor, self.uses_gradients)
             self.outputs = detached(outputs)
@@ -148,7 +151,7 @@ class BaseCAM:
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
     ) -> list[torch.Tensor]:
         """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input."""
-        hooks = as_hooks(self.activations_and_grads, self.target_layers)
+        hooks = self._hooks()
         gradients = hooks.gradients or [None] * len(hooks.captured_layers)
         calls: dict[nn.Module, list[torch.Tensor]] = {}
         for layer, activations, grads in zip(hooks.captured_layers, hooks.activations, gradients, strict=True):
@@ -224,6 +227,13 @@ class BaseCAM:
     @outputs.setter
     def outputs(self, outputs: Any) -> None:
         self._thread.outputs = self._last_outputs = outputs
+
+    def _hooks(self) -> Any:
+        return as_hooks(self.activations_and_grads, self.model, self.target_layers)
+
+    def _outputs_of(self, input_tensor: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return self.model(self._on_device(input_tensor))
 
     def _find_layers(self, input_tensor: torch.Tensor) -> None:
         with self._finding:

@@ -16,8 +16,9 @@ class ForeignHooks:
     one for each of `activations`, which belong to the target layers in their order.
     """
 
-    def __init__(self, hooks: Any, target_layers: Sequence[nn.Module]) -> None:
+    def __init__(self, hooks: Any, model: nn.Module, target_layers: Sequence[nn.Module]) -> None:
         self.hooks = hooks
+        self.model = model
         self.target_layers = target_layers
 
     def capture(self, x: torch.Tensor, gradients: bool) -> Any:
@@ -27,9 +28,18 @@ class ForeignHooks:
             return self.hooks(self.x)
 
     def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
-        """A backward from the score to the input, which runs the tensor hooks on its way; no `.grad` is written."""
-        (gradient,) = torch.autograd.grad(score, self.x, allow_unused=True)
-        return [gradient for _ in inputs]
+        """A whole backward, which runs the tensor hooks on its way; no `.grad` is written.
+
+        Raises ValueError when it does not reach all layers that were captured.
+        """
+        sources = [self.x, *(parameter for parameter in self.model.parameters() if parameter.requires_grad)]
+        gradients = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else [None]
+        if len(self.hooks.gradients) < len(self.hooks.activations):
+            raise ValueError(
+                f"{type(self.hooks).__name__} has {len(self.hooks.activations)} activations but "
+                f"{len(self.hooks.gradients)} gradients: the score does not depend on all target layers"
+            )
+        return [gradients[0] for _ in inputs]
 
     @property
     def captured_layers(self) -> list[nn.Module]:
@@ -44,12 +54,14 @@ class ForeignHooks:
         return [torch.as_tensor(gradient) for gradient in self.hooks.gradients][: len(self.captured_layers)]
 
     def clear(self) -> None:
-        """Theirs keep what they like."""
+        """Ours forget what was captured, theirs keep what they like."""
+        if isinstance(self.hooks, ActivationsAndGradients):
+            self.hooks.clear()
 
 
-def as_hooks(hooks: Any, target_layers: Sequence[nn.Module]) -> Any:
+def as_hooks(hooks: Any, model: nn.Module, target_layers: Sequence[nn.Module]) -> Any:
     """The hooks themselves, or where they are no hooks of ours (or call the model in a way of their own) adapted."""
     calls_model_itself = isinstance(hooks, ActivationsAndGradients) and (
         type(hooks).__call__ is not ActivationsAndGradients.__call__
     )
-    return ForeignHooks(hooks, target_layers) if calls_model_itself or not hasattr(hooks, "capture") else hooks
+    return ForeignHooks(hooks, model, target_layers) if calls_model_itself or not hasattr(hooks, "capture") else hooks

@@ -3,10 +3,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from nets import convolutional, images
+from nets import Transformer, convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM
+from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM, ShapleyCAM
+from pytorch_grad_cam.attention import twice_differentiable_attention
 
 
 def test_on_its_own_as_in_1_5():
@@ -154,3 +155,37 @@ def test_unknown_layer_name():
         GradCAM(convolutional(), "lst")
     with pytest.raises(TypeError, match="dotted name, not 3"):
         GradCAM(convolutional(), [3])
+
+
+def test_attention_kernels_are_as_before_whichever_thread_leaves_first():
+    from torch.backends import cuda
+
+    enabled = [cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled, cuda.math_sdp_enabled]
+    before = [flag() for flag in enabled]
+    first_in, second_in = threading.Event(), threading.Event()
+
+    def outer():
+        with twice_differentiable_attention():
+            first_in.set()
+            second_in.wait()
+
+    thread = threading.Thread(target=outer)
+    thread.start()
+    first_in.wait()
+    with twice_differentiable_attention():
+        second_in.set()
+        thread.join()
+        assert [flag() for flag in enabled] == [False, False, False, True], "the other thread has left, this one not"
+    assert [flag() for flag in enabled] == before
+
+
+def test_shapley_cam_of_fused_attention():
+    class Attending(Transformer):
+        def forward(self, x):
+            tokens = self.norm(self.patch(x).flatten(2).mT)
+            query = tokens.unflatten(2, (2, 4)).transpose(1, 2)
+            attended = nn.functional.scaled_dot_product_attention(query, query, query)
+            return self.head(attended.transpose(1, 2).flatten(2).mean(1))
+
+    model = Attending().eval()
+    assert ShapleyCAM(model, model.norm, lambda t: t.mT.unflatten(2, (3, 4)))(images(), 3).max() == 1

@@ -141,3 +141,13 @@ def test_other_methods_do_not_watch():
     with pytest.raises(AttributeError):
         _ = full.activations_and_grads.biases_and_gradients
     GradCAM(model, "last")(x, 3)
+
+
+def test_small_gradients_in_half_precision():
+    model, x = normalised(nn.BatchNorm2d, False), images()
+
+    def score(output):
+        return 1e-3 * output[3]
+
+    expected = FullGrad(model)(x, score)
+    assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), score) - expected).mean() < 0.05

@@ -111,3 +111,9 @@ def test_enlarging_agrees_with_opencv():
     maps = scale_cam_image(RANDOM.random((2, 5, 7)))
     expected = np.stack([cv2.resize(m, (21, 13)) for m in maps])
     np.testing.assert_allclose(scale_cam_image(maps, (21, 13)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(10, 14), (10, 14, 4), (1, 10, 14, 3)])
+def test_preprocess_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\)"):
+        preprocess_image(np.zeros(shape, np.float32))

@@ -76,3 +76,8 @@ def test_corrected_sign_makes_the_strongest_value_positive():
     assert get_2d_projection(activations).min() < -3, "more activation is positive"
     corrected = get_2d_projection_with_sign_correction(activations)
     assert corrected.max() == -get_2d_projection(activations).min()
+
+
+@pytest.mark.parametrize("side", range(3, 15))
+def test_dead_layer_is_blank_on_every_grid(side):
+    assert not first_kernel_component(torch.zeros(1, 8, side, side), "sigmoid").any()

@@ -264,3 +264,61 @@ def test_arcc_is_the_harmonic_mean(x):
     expected = 3 / (1 / coherency + 1 / (1 - Complexity()(cams)) + 1 / road)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert (road > 1e-3).any(), "or the mean is zero whatever the rest"
+
+
+@pytest.mark.parametrize("metric", [DropInConfidence(), ROADMostRelevantFirst(50), ROADCombined([50])])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda cams: cams[:1], r"maps have shape \(1, 12, 16\), expected \(2, 12, 16\) for images \(2, 3, 12, 16\)"),
+        (lambda cams: cams[0], r"maps have shape \(12, 16\)"),
+        (lambda cams: cams[:, ::2, ::2], r"maps have shape \(2, 6, 8\)"),
+        (lambda cams: cams * np.nan, "maps are not finite"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(x, cams, metric, change, message):
+    with pytest.raises(ValueError, match=message):
+        metric(x, change(cams), TARGETS, convolutional())
+
+
+def test_maps_with_a_channel_axis_will_do(x, cams):
+    expected = DropInConfidence()(x, cams, TARGETS, convolutional())
+    np.testing.assert_array_equal(DropInConfidence()(x, cams[:, None], TARGETS, convolutional()), expected)
+
+
+@pytest.mark.parametrize("percentile", [-5, 150])
+def test_percentiles_out_of_range_are_refused(percentile):
+    with pytest.raises(ValueError, match=rf"percentile is {percentile}, expected 'auto' or a number in \[0, 100\]"):
+        ROADMostRelevantFirst(percentile)
+
+
+def test_an_average_is_of_the_metrics_own_results(x, cams):
+    class Negative(ROADMostRelevantFirst):
+        def __call__(self, *args, **kwargs):
+            return -super().__call__(*args, **kwargs)
+
+    model = convolutional()
+    plain = AveragerAcrossThresholds(ROADMostRelevantFirst, [20, 80])(x, cams, TARGETS, model)
+    negative = AveragerAcrossThresholds(Negative, [20, 80])(x, cams, TARGETS, model)
+    np.testing.assert_allclose(negative, -plain, atol=1e-6)
+    drop = AveragerAcrossThresholds(lambda percentile: DropInConfidence(), [20, 80])(x, cams, TARGETS, model)
+    np.testing.assert_allclose(drop, DropInConfidence()(x, cams, TARGETS, model), atol=1e-6)
+
+
+def test_coherency_compares_maps_of_one_class(x):
+    class BrightOrDark(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            pooled = self.conv(x).relu().mean((1, 2, 3))
+            return torch.stack([pooled, 0.6 * pooled.detach().max() - pooled], dim=1)
+
+    torch.manual_seed(0)
+    model = BrightOrDark()
+    cam = GradCAM(model, "conv")
+    category = model(x).argmax(1)
+    maps = cam(x)
+    found = Coherency()(x, torch.from_numpy(maps), None, model, cam)
+    np.testing.assert_allclose(found, Coherency()(x, maps, category, model, cam), atol=1e-6)

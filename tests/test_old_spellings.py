@@ -8,14 +8,18 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam import (
+    FEM,
+    SESS,
     AblationCAM,
     ActivationsAndGradients,
     BaseCAM,
     EigenCAM,
+    FinerCAM,
     GradCAM,
     GradCAMPlusPlus,
     LayerCAM,
     MetaCAM,
+    RefineCAM,
     ScoreCAM,
     XGradCAM,
 )
@@ -271,3 +275,105 @@ def test_tta_transforms_and_batch_size_are_attributes():
 
 def test_every_method_is_a_direct_subclass(method):
     assert issubclass(method, MetaCAM) or method in BaseCAM.__subclasses__()
+
+
+class Emptying(ActivationsAndGradients):
+    """Our hooks with the call of 1.5.7's, word for word: the lists are emptied, then the model runs."""
+
+    def __call__(self, x):
+        self.gradients = []
+        self.activations = []
+        return self.model(x)
+
+
+def test_subclass_that_empties_the_lists_itself():
+    model, x = convolutional(), images()
+    cam = LayerCAM(model, [model.first, model.last])
+    cam.activations_and_grads = Emptying(model, [model.first, model.last])
+    np.testing.assert_allclose(cam(x, [3, 1]), LayerCAM(model, ["first", "last"])(x, [3, 1]), atol=1e-6)
+    alone = Emptying(model, [model.last])
+    alone(x)[:, 3].sum().backward()
+    expected = ActivationsAndGradients(model, [model.last])
+    expected(x)[:, 3].sum().backward()
+    torch.testing.assert_close(alone.gradients, expected.gradients)
+    torch.testing.assert_close(alone.activations, expected.activations)
+    with pytest.raises(AttributeError, match="can only be emptied"):
+        alone.activations = [torch.zeros(1)]
+
+
+def test_subclass_that_changes_what_is_saved_is_refused():
+    class Saving(ActivationsAndGradients):
+        def save_activation(self, module, input, output):
+            pass
+
+    with pytest.raises(TypeError, match="Saving overrides save_activation, which is not called here"):
+        Saving(convolutional(), [])
+
+
+def test_replaced_hooks_behind_a_cut_graph():
+    """The backbone runs under no_grad: the gradient comes by the layer's own parameters."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.net[:2](x)
+            return self.net[2:](x)
+
+    model, x = Cut().eval(), images(count=1)
+    cam = GradCAM(model, [model.net.last])
+    expected = cam(x, lambda logits: logits[3] + logits[1])
+    cam.activations_and_grads = OldActivationsAndGradients(model, [model.net.last], None)
+    np.testing.assert_allclose(cam(x, [OldTarget()]), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="OldActivationsAndGradients has 1 activations but 0 gradients"):
+        cam(x, [lambda data: data[0][3].detach()])
+
+
+def test_meta_methods_around_classes_written_for_1_5():
+    class OwnForward(GradCAM):
+        def forward(self, input_tensor, targets, eigen_smooth=False):
+            outputs = self.activations_and_grads(input_tensor)
+            sum(target(output) for target, output in zip(targets, outputs, strict=True)).backward()
+            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+    class OwnCall(GradCAM):
+        def __call__(self, input_tensor, targets=None, aug_smooth=False, eigen_smooth=False):
+            return super().__call__(input_tensor, targets, aug_smooth, eigen_smooth)
+
+    class OwnLayers(GradCAM):
+        def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+            return [np.asarray(cam) for cam in super().compute_cam_per_layer(input_tensor, targets, eigen_smooth)]
+
+    model, x = convolutional(), images()
+    for meta, base, options in [
+        (FinerCAM, OwnForward, {}),
+        (SESS, OwnCall, {"num_scales": 2}),
+        (RefineCAM, OwnLayers, {}),
+    ]:
+        found = meta(model, ["first", "last"], base_method=base, **options)(x, [3, 1])
+        expected = meta(model, ["first", "last"], base_method=GradCAM, **options)(x, [3, 1])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_meta_methods_called_by_position():
+    model, x = convolutional(), images()
+    cam = FinerCAM(model, ["last"])
+    expected = cam(x, eigen_smooth=True, alpha=0.3, comparison_categories=[1, 2], target_idx=3)
+    np.testing.assert_array_equal(cam(x, None, True, 0.3, [1, 2], 3), expected)
+    np.testing.assert_array_equal(cam.forward(x, None, True, 0.3, [1, 2], 3), expected)
+
+
+def test_attributes_of_meta_methods_are_those_of_1_5():
+    model, x = convolutional(), images()
+    cam = SESS(model, ["last"], num_scales=3)
+    assert (cam.scales, cam.num_scales, cam.pool, cam.batch_size) == (None, 3, "mean", 32)
+    cam.pool, cam.num_scales = "max", 2
+    np.testing.assert_array_equal(cam(x, 3), SESS(model, ["last"], num_scales=2, pool="max")(x, 3))
+    finer = FinerCAM(model, ["last"], base_method=FEM)
+    finer.k = 9
+    assert finer.base_cam.k == 9
+    with pytest.raises(AttributeError, match="'FinerCAM' object has no attribute 'nothing'"):
+        _ = finer.nothing

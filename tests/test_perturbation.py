@@ -1,5 +1,6 @@
 """AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
 
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -404,3 +405,30 @@ def test_random_cam_repeats_its_sequence_by_seed():
     assert (weights.min(), weights.max()) == pytest.approx((-1, 1), abs=0.01)
     assert weights.mean().abs() < 0.02
     assert not torch.equal(weights[0], weights[1])
+
+
+def test_threads_share_a_given_ablation_layer():
+    model = convolutional()
+    batches = [images(seed=seed) for seed in range(4)]
+    cam = AblationCAM(model, ["last"], ablation_layer=AblationLayer(), batch_size=2)
+    expected = [cam(x, 3) for x in batches]
+    found = [None] * len(batches)
+
+    def work(index):
+        for _ in range(4):
+            found[index] = cam(batches[index], 3)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for maps, reference in zip(found, expected, strict=True):
+        np.testing.assert_allclose(maps, reference, atol=1e-6)
+
+
+def test_mask_that_old_ablation_layers_choose_by():
+    activations = np.zeros((4, 5, 6), np.float32)
+    activations[:2, 1:3, 1:4] = 1
+    mask = AblationLayer().objectiveness_mask_from_svd(activations, threshold=0.5)
+    np.testing.assert_array_equal(mask, activations[0] > 0)
