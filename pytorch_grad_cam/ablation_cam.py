@@ -8,7 +8,6 @@ from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 
 
@@ -45,14 +44,13 @@ class AblationCAM(BaseCAM):
         super().__init__(model, target_layers, reshape_transform, **options)
         self.ablation_layer, self.batch_size = ablation_layer, batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
-        self._follows: dict[torch.nn.Module, bool] = {}
 
     @torch.no_grad()
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         weights = torch.zeros(activations.shape[:2], device=activations.device)
-        with undisturbed(self.model), PartialForward(self.model, target_layer, input_tensor, self._follows) as tail:
-            targets = resolve_targets(targets, tail.outputs)
-            for image, score in enumerate(target_scores(tail.outputs, targets)):
+        with undisturbed(self.model), self._tail(input_tensor, target_layer) as tail:
+            targets = resolve_targets(targets, tail.scores)
+            for image, score in enumerate(target_scores(tail.scores, targets)):
                 ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, activations[image])
                 channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
                 ablated = ablated_scores(tail, image, targets[image], ablate, channels, self.batch_size)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.trees import copied, detached, floating_tensors
 
 
@@ -25,8 +26,9 @@ class ActivationsAndGradients:
     BaseCAM calls `capture`, `differentiate`, `clear`. On its own, as in grad-cam 1.5, the object is called like the
     model; run backward on a score of the result, then read `activations` and `gradients`, on the host if detached.
 
-    model: run as it is (training mode too). target_layers: modules of it. reshape_transform: makes what a layer
-    returned, and the gradient with respect to it, (N, C, *spatial); without one the first tensor is taken.
+    model: run as it is (training mode too), with inputs as `model_inputs` says. target_layers: modules of it.
+    reshape_transform: makes what a layer returned, and the gradient with respect to it, (N, C, *spatial); without one
+    the first tensor is taken.
     detach: False leaves activations and gradients in the autograd graph.
     """
 
@@ -146,7 +148,7 @@ class ActivationsAndGradients:
         recording.active = True
         try:
             with torch.set_grad_enabled(recording.with_gradients):
-                outputs = self.model(x)
+                outputs = call(self.model, x)
         finally:
             recording.active = False
         for layer in self.target_layers:

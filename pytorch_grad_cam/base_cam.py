@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,22 @@ from torch import nn
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
-from pytorch_grad_cam.foreign_hooks import as_hooks
+from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps
+from pytorch_grad_cam.foreign_hooks import ForeignHooks, as_hooks
+from pytorch_grad_cam.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.locate import locate
+from pytorch_grad_cam.layouts import Layout
+from pytorch_grad_cam.locate import Location, locate
 from pytorch_grad_cam.maps import check_rank, full_precision, min_max, over_positions, resize
+from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
+from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
+from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, target_scores
 from pytorch_grad_cam.trees import detached
+from pytorch_grad_cam.wrappers import unwrapped
 
 if TYPE_CHECKING:
     import ttach
@@ -36,13 +44,16 @@ class BaseCAM:
 
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
-    layer and its layout are found at the first call with an input of a new size (see `locate.locate`).
-    reshape_transform: from what a layer returns to (N, C, *spatial), for tokens
-    (`utils.reshape_transforms`).
+    layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says which.
+    reshape_transform: from what a layer returns to (N, C, *spatial); None finds the layout of tokens and of
+    channels-last maps by the input's size (see `locate.layout_of`).
     compute_input_gradient: the input that the override points get has its `.grad`.
     uses_gradients: None as the class says; False saves the backward pass.
     tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
     detach: False leaves activations, gradients and maps in the autograd graph.
+    output_transform: from the model's output to what the targets read; None is `model_outputs.scores_in`.
+    spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
+    call_index: which run of a layer that runs several times; None is the mean over all.
 
     Use it with `with`, or drop it when done: the hooks go with it.
 
@@ -74,14 +85,18 @@ class BaseCAM:
         uses_gradients: bool | None = None,
         tta_transforms: ttach.Compose | None = None,
         detach: bool = True,
+        *,
+        output_transform: Callable[[Any], Any] | None = None,
+        spatial_from: int | str | None = None,
+        call_index: int | None = None,
     ) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.device = model_device(model)
-        self.target_layers = [] if target_layers is None else resolve_layers(model, target_layers)
-        self._finds_layers = self.uses_layers and target_layers is None
-        self._found_for: torch.Size | None = None
-        self._finding = threading.Lock()
+        self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
         self.reshape_transform = reshape_transform
+        self.output_transform = output_transform or scores_in
+        self.spatial_from = spatial_from
+        self.call_index = call_index
         self.compute_input_gradient = compute_input_gradient
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
@@ -89,7 +104,15 @@ class BaseCAM:
         self.detach = detach
         self._thread = threading.local()
         self.outputs = None
-        self.activations_and_grads = self.hooks_class(model, self.target_layers, reshape_transform, detach)
+        self.location: Location | None = None
+        self._locate = partial(locate, self.model, spatial_from=spatial_from, output_transform=self.output_transform)
+        self._layouts = FoundLayouts(self.model, spatial_from)
+        self._tail_follows: dict[nn.Module, bool] = {}
+        make_hooks = partial(self.hooks_class, self.model, detach=detach)
+        if self.uses_layers and target_layers is None:
+            self.activations_and_grads: Any = FoundLayers(self._locate, make_hooks, reshape_transform, spatial_from)
+        else:
+            self.activations_and_grads = make_hooks(self.target_layers, reshape_transform)
 
     @old_call
     def __call__(
@@ -103,64 +126,80 @@ class BaseCAM:
     ) -> np.ndarray | torch.Tensor:
         """One heat map an image.
 
-        input_tensor: (N, C, *spatial), one to three spatial axes.
+        input_tensor: (N, C, *spatial), one to three spatial axes; with several inputs a tuple of arguments or a mapping
+        of keyword arguments, of which `spatial_from` is the image.
         targets: what to explain, see `target_scores.resolve_targets`; None is each image's highest class.
         aug_smooth: the mean of the maps of augmented images, six by default, each at the cost of one map; the class
         explained is that of the image itself.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         as_tensor: return a tensor on the model's device.
 
-        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1 (the mean of such maps with aug_smooth); a map
-        without positive evidence is zeros.
+        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1 (the mean of such maps with aug_smooth). A map
+        that says nothing is zeros, with a CamWarning that says why.
         `outputs` then holds the model's detached output.
 
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
-        the input's rank; RuntimeError after the end of `with`; for targets see `target_scores.resolve_targets`.
+        the input; RuntimeError after the end of `with`; for targets see `target_scores.resolve_targets`.
 
         Cost: one forward of the model and, with gradients, one backward of the part behind the first target layer.
         """
-        if self._finds_layers:
-            self._find_layers(input_tensor)
-        frozen = self.detach and self._hooks() is self.activations_and_grads  # others may need the parameters' graph
+        hooks = self._hooks(input_tensor)
+        frozen = self.detach and not isinstance(hooks, ForeignHooks)  # which may need the parameters' graph
         with undisturbed(self.model, frozen=frozen):
             if isinstance(targets, TargetRule) and type(self).forward is not BaseCAM.forward:
-                targets = resolve_targets(targets, self._outputs_of(input_tensor))  # which knows lists of callables
+                targets = resolve_targets(targets, self._scores(input_tensor))  # a forward of 1.x knows lists only
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self.forward
             maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
 
-    def forward(self, input_tensor: torch.Tensor, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
+    def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
         """The maps (N, *spatial) of one batch, a tensor on the model's device."""
-        input_tensor = self._on_device(input_tensor)
-        hooks = self._hooks()
+        hooks = self._hooks(input_tensor)
+        inputs = self._thread.inputs = self._on_device(input_tensor)
+        image = image_of(inputs, self.spatial_from)
         try:
-            outputs = hooks.capture(input_tensor, self.uses_gradients)
+            outputs = hooks.capture(inputs, self.uses_gradients)
             self.outputs = detached(outputs)
-            resolved = resolve_targets(targets, outputs) if self.uses_targets else []
+            scores = self.output_transform(outputs)
+            resolved = resolve_targets(targets, scores) if self.uses_targets else []
             if self.uses_gradients:
-                score = target_scores(outputs, resolved).sum()
-                inputs = [input_tensor] if self.compute_input_gradient else []
-                for tensor, gradient in zip(inputs, hooks.differentiate(score, inputs), strict=True):
+                score = target_scores(scores, resolved).sum()
+                wanted = [image] if self.compute_input_gradient else []
+                for tensor, gradient in zip(wanted, hooks.differentiate(score, wanted), strict=True):
                     tensor.grad = gradient
-            cams = self.compute_cam_per_layer(input_tensor, resolved, eigen_smooth)
+            cams = self.compute_cam_per_layer(image, resolved, eigen_smooth)
         finally:
             hooks.clear()
+            del self._thread.inputs
         return self.aggregate_multi_layers(cams)
 
     def compute_cam_per_layer(
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
     ) -> list[torch.Tensor]:
         """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input."""
-        hooks = self._hooks()
-        gradients = hooks.gradients or [None] * len(hooks.captured_layers)
-        calls: dict[nn.Module, list[torch.Tensor]] = {}
-        for layer, activations, grads in zip(hooks.captured_layers, hooks.activations, gradients, strict=True):
-            check_rank(activations, input_tensor)
-            grads = None if grads is None else full_precision(grads)
-            cam = self.get_cam_image(input_tensor, layer, targets, full_precision(activations), grads, eigen_smooth)
-            scaled = resize(min_max(cam.relu())[:, None], input_tensor.shape[2:])
-            calls.setdefault(layer, []).append(scaled)
-        return [torch.stack(maps).mean(0) for maps in calls.values()]
+        inputs = self._inputs(input_tensor)
+        hooks = self._hooks(inputs)
+        layers, activations = hooks.captured_layers, hooks.activations
+        gradients = hooks.gradients or [None] * len(layers)
+        maps: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
+        evidence = []
+        for position, call_index in self._chosen_calls(layers):
+            layer = layers[position]
+            self._thread.call_index = call_index
+            layout = None
+            if hooks.reshape_transform is None:
+                layout = self._layouts.of(layer, activations[position], inputs)
+            found = _as_map(activations[position], layout, input_tensor)
+            grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)
+            cam = self.get_cam_image(input_tensor, layer, targets, found, grads, eigen_smooth)
+            evidence.append(LayerEvidence(found, grads, cam))
+            finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
+            scaled = min_max(torch.where(finite, cam, 0).relu())
+            maps[layer].append(resize(scaled[:, None], input_tensor.shape[2:]))
+        cams = [torch.stack(calls).mean(0) for calls in maps.values()]
+        highest = torch.stack([cam.flatten(1).amax(1) for cam in cams]).amax(0)
+        warn_of_blank_maps(highest, evidence, partial(self._other_layer, inputs))
+        return cams
 
     @accepts_arrays
     def get_cam_image(
@@ -204,20 +243,31 @@ class BaseCAM:
         clean_maps = torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
         outputs = self.outputs
         if self.uses_targets:
-            targets = resolve_targets(targets, outputs)
-        images = _as_images(input_tensor)
+            targets = resolve_targets(targets, self.output_transform(outputs))
+        image = image_of(input_tensor, self.spatial_from)
+        images = _as_images(image)
         smoothed = []
         for augmentation in self.tta_transforms or _flips_and_factors():
             augmented = augmentation.augment_image(images)
             if torch.equal(augmented, images):
                 maps = clean_maps
             else:
-                other_rank = input_tensor.ndim != augmented.ndim
-                restored = augmented.reshape(input_tensor.shape) if other_rank else augmented
-                maps = torch.as_tensor(self.forward(restored, targets, eigen_smooth))
+                restored = augmented.reshape(image.shape) if image.ndim != augmented.ndim else augmented
+                changed = with_image(input_tensor, restored, self.spatial_from)
+                maps = torch.as_tensor(self.forward(changed, targets, eigen_smooth))
             smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
+
+    def scores_of(self, images: torch.Tensor, rows: torch.Tensor) -> Any:
+        """What the targets read of the model's output for images in the place of those of the samples `rows`.
+
+        The other inputs are those of the samples in the current call. Cost: one forward.
+        """
+        inputs = self._inputs(images)
+        batch = len(image_of(inputs, self.spatial_from))
+        changed = images if inputs is images else with_image(rows_of(inputs, rows, batch), images, self.spatial_from)
+        return self.output_transform(call(self.model, changed))
 
     @property
     def outputs(self) -> Any:
@@ -228,34 +278,72 @@ class BaseCAM:
     def outputs(self, outputs: Any) -> None:
         self._thread.outputs = self._last_outputs = outputs
 
-    def _hooks(self) -> Any:
-        return as_hooks(self.activations_and_grads, self.model, self.target_layers)
+    def _inputs(self, image: torch.Tensor) -> Inputs:
+        """All that the model is called with in the current call; the image alone where there is none."""
+        return getattr(self._thread, "inputs", image)
 
-    def _outputs_of(self, input_tensor: torch.Tensor) -> Any:
+    def _hooks(self, inputs: Inputs) -> Any:
+        hooks = self.activations_and_grads
+        if isinstance(hooks, FoundLayers):
+            self.location, found = hooks.hooks_for(inputs)
+            self.target_layers = [self.location.layer]
+            return found
+        return as_hooks(hooks, self.model, self.target_layers)
+
+    def _chosen_calls(self, layers: Sequence[nn.Module]) -> list[tuple[int, int]]:
+        """Of the captured runs of the layers those that the map is made of: their positions, and which run each is."""
+        runs: dict[nn.Module, list[int]] = {}
+        for position, layer in enumerate(layers):
+            runs.setdefault(layer, []).append(position)
+        if self.call_index is None:
+            return [(position, index) for positions in runs.values() for index, position in enumerate(positions)]
+        for layer, positions in runs.items():
+            if not -len(positions) <= self.call_index < len(positions):
+                raise IndexError(
+                    f"call_index is {self.call_index}, but {type(layer).__name__} ran {len(positions)} times"
+                )
+        return [(positions[self.call_index], self.call_index % len(positions)) for positions in runs.values()]
+
+    def _other_layer(self, inputs: Inputs) -> str:
+        try:
+            location = self._locate(inputs)
+        except ValueError:  # there is none: nothing to advise
+            return ""
+        return (
+            "" if location.layer in self.target_layers else f"; try target_layers=[{location.name!r}]: {location.why}"
+        )
+
+    def _tail(self, image: torch.Tensor, layer: nn.Module) -> PartialForward:
+        """The part of the model behind a layer, in the current call."""
+        call_index = getattr(self._thread, "call_index", 0)
+        return PartialForward(
+            self.model, layer, self._inputs(image), len(image), call_index, self.output_transform, self._tail_follows
+        )
+
+    def _scores(self, inputs: Inputs) -> Any:
         with torch.no_grad():
-            return self.model(self._on_device(input_tensor))
+            return self.output_transform(call(self.model, self._on_device(inputs)))
 
-    def _find_layers(self, input_tensor: torch.Tensor) -> None:
-        with self._finding:
-            if input_tensor.shape[2:] == self._found_for:
-                return
-            location = locate(self.model, on_device_of(self.model, input_tensor))
-            self.target_layers, self._found_for = [location.layer], input_tensor.shape[2:]
-            transform = self.reshape_transform or location.layout.__call__
-            self.activations_and_grads.release()
-            self.activations_and_grads = self.hooks_class(self.model, self.target_layers, transform, self.detach)
-
-    def _on_device(self, input_tensor: torch.Tensor) -> torch.Tensor:
-        input_tensor = on_device_of(self.model, input_tensor)
-        if input_tensor.is_inference():
-            input_tensor = input_tensor.clone()
-        return input_tensor.detach().requires_grad_() if self.compute_input_gradient else input_tensor
+    def _on_device(self, inputs: Inputs) -> Inputs:
+        inputs = on_device_of(self.model, inputs)
+        image = image_of(inputs, self.spatial_from)
+        if image.is_inference():
+            image = image.clone()
+        return with_image(
+            inputs, image.detach().requires_grad_() if self.compute_input_gradient else image, self.spatial_from
+        )
 
     def __enter__(self) -> BaseCAM:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.activations_and_grads.release()
+
+
+def _as_map(tensor: torch.Tensor, layout: Layout | None, input_tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor if layout is None else layout(tensor)
+    check_rank(tensor, input_tensor)
+    return full_precision(tensor)
 
 
 def _flips_and_factors() -> ttach.Compose:

@@ -10,6 +10,8 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
+from pytorch_grad_cam.model_inputs import call
+
 
 class BiasGradients:
     """Records the biases of all convolutions and batch normalisations of a forward pass, in the order of execution.
@@ -20,7 +22,7 @@ class BiasGradients:
     Used by BaseCAM in the place of `ActivationsAndGradients`.
     """
 
-    def __init__(self, model: nn.Module, *_: Any) -> None:
+    def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
         self.model = model
         self._thread = threading.local()
 
@@ -28,7 +30,7 @@ class BiasGradients:
         """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
         watch = _BiasWatch()
         with watch, torch.enable_grad():
-            outputs = self.model(x)
+            outputs = call(self.model, x)
         self._thread.added = watch.added
         return outputs
 

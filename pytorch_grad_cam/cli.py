@@ -19,8 +19,9 @@ from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.locate import locate, module_outputs
+from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
 _SMALLEST_PICTURE = 256
@@ -57,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
     model = classifier.model.to(device)
     x = classifier.preprocess(image)[None].to(device)
     if options.preview_model:
+        for rank, location in enumerate(suggest_layers(model, x), start=1):
+            _say(f"{rank}. {location}")
         for name, module, shape in module_outputs(model, x):
             _say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
         return

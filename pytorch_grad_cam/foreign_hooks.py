@@ -20,6 +20,7 @@ class ForeignHooks:
         self.hooks = hooks
         self.model = model
         self.target_layers = target_layers
+        self.reshape_transform = getattr(hooks, "reshape_transform", None)
 
     def capture(self, x: torch.Tensor, gradients: bool) -> Any:
         """What the hooks return for `x`. The graph begins at the input, for hooks that need one."""

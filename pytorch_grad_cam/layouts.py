@@ -31,6 +31,11 @@ class Layout(NamedTuple):
         return f"{self.axes}, grid {' x '.join(map(str, self.grid))}{extra}"
 
 
+def channels_first(shape: Sequence[int]) -> Layout:
+    """The layout of (N, C, *spatial)."""
+    return Layout("NC" + "S" * (len(shape) - 2), tuple(shape[2:]))
+
+
 def layouts_of(
     shape: Sequence[int], batch: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
 ) -> list[Layout]:

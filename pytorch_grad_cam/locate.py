@@ -1,126 +1,188 @@
 """Find the layer whose map explains a model, and how its output holds the map, from one traced forward pass."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from pytorch_grad_cam.graph_cuts import cuts_between
 from pytorch_grad_cam.layouts import Layout, layouts_of
-from pytorch_grad_cam.model_state import undisturbed
+from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.model_outputs import scores_in
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.trace import Call, traced
 
 _ALIVE = 0.5
+_SMALLEST_GRIDS = (3, 2, 1)
 
 
 class Location(NamedTuple):
-    """A layer that gives a map: its dotted name, its output's shape for the traced input, and that output's layout."""
+    """A layer that gives a map: its dotted name, its output's shape for the traced input, its layout, and why this one.
+
+    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
+    >>> print(locate(load_digits_net(), preprocess_scene(example_scene())))
+    layer4 (Sequential), output (1, 128, 8, 8): NCSS, grid 8 x 8; the last map that every path to the score goes through
+    """
 
     name: str
     layer: nn.Module
     shape: tuple[int, ...]
     layout: Layout
+    why: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}"
+        return f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}; {self.why}"
 
 
-class _Call(NamedTuple):
-    """One module's run: its name, the module, the first tensor that it read and one that it returned, alone or not."""
+class _Map(NamedTuple):
+    """A tensor that can be read as a map: what share of its positions a gradient reaches, and whether it is a cut."""
 
-    name: str
-    module: nn.Module
-    read: torch.Tensor | None
-    returned: torch.Tensor
-    alone: bool
+    call: Call
+    layout: Layout
+    alive: float
+    cut: bool
 
 
-def locate(model: nn.Module, x: torch.Tensor) -> Location:
+def locate(
+    model: nn.Module,
+    x: Any,
+    spatial_from: int | str | None = None,
+    output_transform: Callable[[Any], Any] = scores_in,
+) -> Location:
     """The last layer that every path from the input to the highest logit passes and whose map is alive.
 
     Alive: the gradient reaches at least half of the positions, and the grid is at least 3 x 3 (2 x 2, or one cell, only
     where there is nothing larger). Where positions die behind it, as behind the last attention of a class-token ViT,
     the first layer that reads it takes its place: the norm before that attention.
 
-    x: an input (N, C, *spatial); its first image is used. Cost: one forward with its graph and one backward.
-    Raises ValueError when no module returns a map on which the logit depends.
-
-    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
-    >>> print(locate(load_digits_net(), preprocess_scene(example_scene())))
-    layer4 (Sequential), output (1, 128, 8, 8): NCSS, grid 8 x 8
+    x: what the model is called with, see `model_inputs`; its first sample is used. output_transform: from the model's
+    output to its scores, see `model_outputs`. Cost: one forward with its graph and
+    one backward. Raises ValueError when no module returns a map on which the logit depends.
     """
+    return suggest_layers(model, x, spatial_from, output_transform)[0]
+
+
+def suggest_layers(
+    model: nn.Module,
+    x: Any,
+    spatial_from: int | str | None = None,
+    output_transform: Callable[[Any], Any] = scores_in,
+) -> list[Location]:
+    """What `locate` chooses, then for each other size of grid the last map that is alive, backwards.
+
+    Arguments, cost and errors are those of `locate`.
+    """
+    maps, calls = _maps(model, x, spatial_from, output_transform)
+    best, why = _best(maps)
+    if best is None:
+        size = "x".join(map(str, image_of(x, spatial_from).shape[2:]))
+        raise ValueError(
+            f"{type(model).__name__} has no module whose output is a map of the {size} input on which the score "
+            "depends: pass target_layers, and a reshape_transform where the layer gives tokens"
+        )
+    locations = [_location(best, calls, why)]
+    grids = {best.layout.grid}
+    alive = [found for found in maps if found.alive >= _ALIVE]
+    for found in [*reversed([m for m in alive if m.cut]), *reversed(alive)]:
+        if found.layout.grid not in grids:
+            grids.add(found.layout.grid)
+            path = "goes through it" if found.cut else "does not all go through it"
+            locations.append(_location(found, calls, f"the last map of this grid; the score {path}"))
+    return locations
+
+
+def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: int | str | None = None) -> Layout:
+    """How the output of a given layer holds the map. Cost: one forward.
+
+    Raises ValueError when it cannot be read as a map of the image, or in two ways that are equally good.
+    """
+    image = image_of(x, spatial_from)
+    with undisturbed(model), torch.no_grad(), traced(model) as calls:
+        call(model, on_device_of(model, rows_of(x, torch.tensor([0]), len(image))))
+    outputs = [entry.returned for entry in calls if entry.module is layer and entry.returned.is_floating_point()]
+    if not outputs:
+        raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
+    size, shape = image.shape[2:], tuple(outputs[0].shape)
+    readings = layouts_of(shape, 1, size, _grids_of_convolutions(calls, image.ndim))
+    if not readings:
+        raise ValueError(
+            f"the target layer gives {shape}, which is no map of the {'x'.join(map(str, size))} input: pass a "
+            "reshape_transform from it to (N, C, *spatial), see pytorch_grad_cam.utils.reshape_transforms"
+        )
+    return readings[0]
+
+
+def _maps(
+    model: nn.Module, x: Any, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
+) -> tuple[list[_Map], list[Call]]:
+    """The maps among what the modules return, in the order of execution."""
     with undisturbed(model), torch.enable_grad():
-        image = x[:1].detach().clone().requires_grad_()
-        with _traced(model) as calls:
-            outputs = model(image)
-        logits = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
-        score = _score(logits, calls)
-        calls = [call for call in calls if call.returned.requires_grad]
-        gradients = torch.autograd.grad(score, [call.returned for call in calls], allow_unused=True, retain_graph=True)
-        is_cut = _cuts(score, image)
-    size = image.shape[2:]
-    grids = {tuple(c.returned.shape[2:]) for c in calls if c.returned.ndim == image.ndim and _is_convolution(c.module)}
+        batch = len(image_of(x, spatial_from))
+        x = on_device_of(model, rows_of(x, torch.tensor([0]), batch))
+        image = image_of(x, spatial_from).detach().clone().requires_grad_()
+        with traced(model) as calls:
+            outputs = call(model, with_image(x, image, spatial_from))
+        score = _score(output_transform(outputs), calls)
+        calls = [entry for entry in calls if entry.returned.requires_grad]
+        returned = [entry.returned for entry in calls]
+        gradients = torch.autograd.grad(score, returned, allow_unused=True, retain_graph=True)
+        is_cut = cuts_between(score, image)
+    grids = _grids_of_convolutions(calls, image.ndim)
     maps = []
-    for call, gradient in zip(calls, gradients, strict=True):
-        layouts = layouts_of(call.returned.shape, 1, size, grids)
-        if layouts and gradient is not None and call.alone:
-            maps.append((call, layouts[0], _share_alive(layouts[0], gradient)))
-    runs = Counter(call.module for call in calls if call.alone)
-    alive = [(call, layout) for call, layout, share in maps if share >= _ALIVE]
-    alive = [(call, layout) for call, layout in alive if runs[call.module] == 1] or alive
-    for smallest in (3, 2, 1):
-        large = [(call, layout) for call, layout in alive if min(layout.grid) >= smallest]
-        candidates = [(call, layout) for call, layout in large if is_cut(call.returned)] or large
-        if candidates:
+    for entry, gradient in zip(calls, gradients, strict=True):
+        layouts = layouts_of(entry.returned.shape, 1, image.shape[2:], grids)
+        if layouts and gradient is not None and entry.alone:
+            alive = (layouts[0](gradient) != 0).any(1).float().mean().item()
+            maps.append(_Map(entry, layouts[0], alive, is_cut(entry.returned)))
+    return maps, calls
+
+
+def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
+    """The rules, one after the other; each keeps what passes it, or all where nothing does."""
+    runs = Counter(found.call.module for found in maps)
+    alive = _those(maps, lambda found: found.alive >= _ALIVE, or_all=False)
+    once = _those(alive, lambda found: runs[found.call.module] == 1)
+    for smallest in _SMALLEST_GRIDS:
+        large = _those(once, lambda found: min(found.layout.grid) >= smallest, or_all=False)  # noqa: B023
+        if large:
             break
     else:
-        raise ValueError(
-            f"{type(model).__name__} has no module whose output is a map of the {'x'.join(map(str, size))} input on "
-            "which the highest logit depends: pass target_layers, and a reshape_transform where the layer gives tokens"
-        )
-    chosen, layout = _before_pooling(candidates)
-    later = maps[next(i for i, (call, _, _) in enumerate(maps) if call is chosen) + 1 :]
-    if any(other == layout and share < _ALIVE for _, other, share in later):
-        readers = [(call, other) for call, other in alive if call.read is chosen.returned and other == layout]
-        chosen, layout = (readers or [(chosen, layout)])[0]
-    same = [call for call in calls if call.returned is chosen.returned and call.alone]
-    named = min(same, key=lambda call: (runs[call.module] > 1, len(call.name)))
-    return Location(named.name, named.module, tuple(named.returned.shape), layout)
+        return None, ""
+    cuts = _those(large, lambda found: found.cut)
+    last = cuts[-1]
+    same_grid = [found for found in cuts if found.layout == last.layout]
+    best = _those(same_grid, lambda found: not _is_pooling(found.call.module))[-1]
+    behind = maps[maps.index(best) + 1 :]
+    if any(found.layout == best.layout and found.alive < _ALIVE for found in behind):
+        readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
+        if readers:
+            return readers[0], "the last map before positions lose their way to the score (class token)"
+    if best.cut:
+        return best, "the last map that every path to the score goes through"
+    return best, "the last map that the score depends on; none lies on every path to it"
 
 
-def module_outputs(model: nn.Module, x: torch.Tensor) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, module and shape of every tensor that a module returns, in the order of execution. Cost: one forward."""
-    with undisturbed(model), torch.no_grad(), _traced(model) as calls:
-        model(x)
-    return [(call.name, call.module, tuple(call.returned.shape)) for call in calls]
+def _those(maps: Sequence[_Map], keep: Callable[[_Map], bool], or_all: bool = True) -> list[_Map]:
+    kept = [found for found in maps if keep(found)]
+    return kept if kept or not or_all else list(maps)
 
 
-@contextmanager
-def _traced(model: nn.Module) -> Iterator[list[_Call]]:
-    calls: list[_Call] = []
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            read = next((leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)), None)
-            tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-            calls.extend(_Call(name, module, read, tensor, tensor is output) for tensor in tensors)
-
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules() if name]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+def _location(found: _Map, calls: Sequence[Call], why: str) -> Location:
+    """Under the shortest name of the modules that return this tensor, of those that run once."""
+    runs = Counter(entry.module for entry in calls if entry.alone)
+    same = [entry for entry in calls if entry.returned is found.call.returned and entry.alone]
+    named = min(same, key=lambda entry: (runs[entry.module] > 1, len(entry.name)))
+    return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
 
-def _score(logits: torch.Tensor, calls: list[_Call]) -> torch.Tensor:
+def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
     """The highest logit; where the head is initialised with zeros, a random projection of what it reads."""
+    logits = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
     score = logits.flatten().amax()
-    read_by_heads = [call.read for call in calls if call.returned is logits and call.read is not None]
+    read_by_heads = [entry.read for entry in calls if entry.returned is logits and entry.read is not None]
     if not read_by_heads:
         return score
     features = read_by_heads[0]
@@ -131,58 +193,13 @@ def _score(logits: torch.Tensor, calls: list[_Call]) -> torch.Tensor:
     return (features * projection.to(features)).sum()
 
 
-def _before_pooling(candidates: list[tuple[_Call, Layout]]) -> tuple[_Call, Layout]:
-    """The last candidate; if that is a pooling layer, the last of the same grid that is none."""
-    _, layout = candidates[-1]
-    others = [pair for pair in candidates if pair[1] == layout and not _is_pooling(pair[0].module)]
-    return (others or candidates)[-1]
+def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, ...]]:
+    return {
+        tuple(entry.returned.shape[2:])
+        for entry in calls
+        if entry.returned.ndim == rank and isinstance(entry.module, nn.modules.conv._ConvNd)
+    }
 
 
 def _is_pooling(module: nn.Module) -> bool:
     return type(module).__module__ == nn.modules.pooling.__name__
-
-
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd)
-
-
-def _share_alive(layout: Layout, gradient: torch.Tensor) -> float:
-    return (layout(gradient) != 0).any(1).float().mean().item()
-
-
-def _cuts(score: torch.Tensor, image: torch.Tensor) -> Any:
-    """Tells of a tensor whether every path of the autograd graph from the score to the image goes through it."""
-    order = _topological(score.grad_fn)
-    paths_down: Counter[tuple[Any, int]] = Counter({(score.grad_fn, 0): 1})
-    into: Counter[Any] = Counter({score.grad_fn: 1})
-    for node in order:
-        for following, output in node.next_functions:
-            if following is not None:
-                paths_down[following, output] += into[node]
-                into[following] += into[node]
-    paths_up: Counter[Any] = Counter()
-    for node in reversed(order):
-        if getattr(node, "variable", None) is image:
-            paths_up[node] = 1
-        else:
-            paths_up[node] = sum(paths_up[following] for following, _ in node.next_functions if following is not None)
-    total = paths_up[score.grad_fn]
-
-    def is_cut(tensor: torch.Tensor) -> bool:
-        return paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
-
-    return is_cut
-
-
-def _topological(root: Any) -> list[Any]:
-    """The graph's nodes, each before those that it leads to."""
-    order, seen, stack = [], set(), [(root, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((following, False) for following, _ in node.next_functions if following is not None)
-    return order[::-1]

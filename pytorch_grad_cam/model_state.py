@@ -4,9 +4,11 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, "_Flags"] = weakref.WeakKeyDictionary()
@@ -44,9 +46,10 @@ def model_device(model: nn.Module) -> torch.device | None:
     return None
 
 
-def on_device_of(model: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor where the model is; as it is for a model that is nowhere."""
-    return tensor.to(model_device(model) or tensor.device)
+def on_device_of(model: nn.Module, inputs: Any) -> Any:
+    """The tensors of the inputs where the model is; as they are for a model that is nowhere."""
+    device = model_device(model)
+    return tree_map(lambda leaf: leaf.to(device or leaf.device) if isinstance(leaf, torch.Tensor) else leaf, inputs)
 
 
 class _Flags:

@@ -11,19 +11,22 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pytorch_grad_cam.model_inputs import call, image_of
+from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.trees import copied
 
 _TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 class PartialForward:
-    """Re-runs the part of a model behind `layer`, with other outputs of that layer.
+    """Re-runs the part of a model behind `layer` (its run `call_index`), with other outputs of that layer.
 
     One forward records what the outermost modules that finished before `layer` returned. When the model is run again
     they return that, without computing, so only the tail and the glue between modules is computed. All of it happens
     in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
 
-    `outputs` and `layer_output` (a tensor (N, ...), or a tree of them) are those of the recording forward.
+    `outputs`, their `scores` and `layer_output` (a tensor (N, ...), or a tree) are those of the recording forward.
+    batch: the number of samples N in x, what the model is called with. scores_in: what targets read of an output.
     Where a model does something that the replica cannot follow, all of the model is run and the layer's output is
     exchanged by a hook. One comparison of both decides, see `follows`; `known` keeps its result for the next time.
 
@@ -32,9 +35,18 @@ class PartialForward:
     """
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module, x: torch.Tensor, known: dict[nn.Module, bool] | None = None
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        x: Any,
+        batch: int | None = None,
+        call_index: int = 0,
+        scores_in: Callable[[Any], Any] = scores_in,
+        known: dict[nn.Module, bool] | None = None,
     ) -> None:
-        self.model, self.layer, self.x = model, layer, x
+        self.model, self.layer, self.x, self.call_index = model, layer, x, call_index
+        self.scores_in = scores_in
+        self.batch = len(image_of(x)) if batch is None else batch
         self._replicas = _replicate(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
         self.layer_output: Any = None
@@ -49,11 +61,16 @@ class PartialForward:
         self._run: Callable[[int, int, Callable], Any] = self._run_tail if known[layer] else self._run_whole
 
     def __call__(self, sample: int, rows: int, replace: Callable) -> Any:
-        """The model's output for `rows` copies of one sample, its layer returning what `replace(output)` gives.
+        """The model's scores for `rows` copies of one sample, its layer returning what `replace(output)` gives.
 
         replace: from the layer's output, expanded to `rows`, to another of the same shape.
         """
-        return self._run(sample, rows, replace)
+        return self.scores_in(self._run(sample, rows, replace))
+
+    @property
+    def scores(self) -> Any:
+        """What targets read of `outputs`."""
+        return self.scores_in(self.outputs)
 
     def follows(self) -> bool:
         """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
@@ -83,11 +100,11 @@ class PartialForward:
     def _record(self) -> Any:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
         finished: list[tuple[nn.Module, Any]] = []
-        reached = False
+        reached, runs = False, 0
 
         def recorder(module: nn.Module, forward: Callable) -> Callable:
             def recorded(*args: Any, **kwargs: Any) -> Any:
-                nonlocal reached
+                nonlocal reached, runs
                 if reached:
                     return forward(*args, **kwargs)
                 mark = len(finished)
@@ -96,7 +113,8 @@ class PartialForward:
                     return output
                 del finished[mark:]  # what ran inside this module
                 finished.append((module, output))
-                reached = module is self.layer
+                runs += module is self.layer
+                reached = runs == self.call_index + 1
                 # The model goes on with a copy: an operation in place must not change what is kept.
                 return copied(output) if reached else output
 
@@ -105,7 +123,7 @@ class PartialForward:
         forwards = {module: replica.forward for module, replica in self._replicas.items()}
         for module, forward in forwards.items():
             self._replicas[module].__dict__["forward"] = recorder(module, forward)
-        outputs = self._replicas[self.model](self.x)
+        outputs = call(self._replicas[self.model], self.x)
         if not reached:
             return outputs
         self._keep_layer_output(finished.pop()[1])
@@ -121,12 +139,12 @@ class PartialForward:
             return forward
 
         def replayed(*args: Any, **kwargs: Any) -> Any:
-            call = self._calls[module]
+            index = self._calls[module]
             self._calls[module] += 1
-            if module is self.layer and call == 0:
+            if module is self.layer and index == self.call_index:
                 return self._replacement
-            if call < len(recorded):
-                return self._expanded(recorded[call], self._sample, self._rows)
+            if index < len(recorded):
+                return self._expanded(recorded[index], self._sample, self._rows)
             return forward(*args, **kwargs)
 
         return replayed
@@ -139,24 +157,24 @@ class PartialForward:
         self._sample, self._rows = sample, rows
         self._replacement = replace(self._expanded(self.layer_output, sample, rows))
         self._calls: Counter[nn.Module] = Counter()
-        return self._replicas[self.model](self._expanded(self.x, sample, rows))
+        return call(self._replicas[self.model], self._expanded(self.x, sample, rows))
 
     def _run_whole(self, sample: int, rows: int, replace: Callable) -> Any:
         return self._run_exchanged(self._expanded(self.x, sample, rows), replace)
 
-    def _run_exchanged(self, x: torch.Tensor, exchange: Callable) -> Any:
-        caller, pending = threading.get_ident(), True
+    def _run_exchanged(self, x: Any, exchange: Callable) -> Any:
+        caller, runs = threading.get_ident(), 0
 
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            nonlocal pending
-            if not pending or threading.get_ident() != caller:
+            nonlocal runs
+            if threading.get_ident() != caller:
                 return None
-            pending = False
-            return exchange(output)
+            runs += 1
+            return exchange(output) if runs == self.call_index + 1 else None
 
         handle = self.layer.register_forward_hook(hook)
         try:
-            return self.model(x)
+            return call(self.model, x)
         finally:
             handle.remove()
 
@@ -164,7 +182,7 @@ class PartialForward:
         """`rows` views of one sample in each tensor that has the batch as its first axis; others as they are."""
 
         def expand(leaf: Any) -> Any:
-            if not _has_rows(leaf, len(self.x)):
+            if not _has_rows(leaf, self.batch):
                 return leaf
             return leaf[sample : sample + 1].expand(rows, *leaf.shape[1:])
 

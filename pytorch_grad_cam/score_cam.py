@@ -41,10 +41,11 @@ class ScoreCAM(BaseCAM):
             owners = rows // channels
             masks = resize(activations.flatten(0, 1)[rows, None], input_tensor.shape[2:], align_corners=True)
             masked = input_tensor[owners] * min_max(masks[:, 0])[:, None]
-            return target_scores(self.model(masked.to(input_tensor.dtype)), [targets[i] for i in owners.tolist()])
+            scores = self.scores_of(masked.to(input_tensor.dtype), owners)
+            return target_scores(scores, [targets[i] for i in owners.tolist()])
 
         with undisturbed(self.model), torch.no_grad():
-            blank = self.model(torch.zeros_like(input_tensor))
+            blank = self.scores_of(torch.zeros_like(input_tensor), torch.arange(images))
             targets = resolve_targets(targets, blank)
             scores = target_scores(blank, targets).repeat_interleave(channels)
             rows = varies.nonzero()[:, 0]

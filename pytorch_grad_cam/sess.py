@@ -5,6 +5,7 @@ import torch
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.sliding_windows import sliding_window, window_starts
@@ -48,11 +49,10 @@ class SESS(MetaCAM):
         self.window_maps = WindowMaps(self.base_cam, *windows, theta, pool, smooth, use_softmax_scores, batch_size)
 
     def explain(self, input_tensor, targets, as_tensor=False, **smoothing):
-        """One map an image, see `BaseCAM.__call__`; `outputs` are the model's for the whole images."""
         with undisturbed(self.model), torch.no_grad():
-            input_tensor = on_device_of(self.model, input_tensor)
-            outputs = self.model(input_tensor)
-            maps = min_max(self.window_maps(input_tensor, outputs, targets, smoothing))
+            inputs = on_device_of(self.model, input_tensor)
+            outputs = call(self.model, inputs)
+            maps = min_max(self.window_maps(inputs, self.output_transform(outputs), targets, smoothing))
         self.outputs = outputs
         return maps.float() if as_tensor else to_array(maps.float())
 

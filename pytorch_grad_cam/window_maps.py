@@ -1,6 +1,6 @@
 """The base method's maps of the windows on an image, joined to one map."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.chunks import in_chunks
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
 from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
 
@@ -48,22 +49,31 @@ class WindowMaps:
             if size is not None and (size < 1 or size != int(size)):
                 raise ValueError(f"{name} is {size}, expected a whole number, at least 1")
 
-    def __call__(
-        self, images: torch.Tensor, outputs: Any, targets: Targets, smoothing: dict[str, bool]
-    ) -> torch.Tensor:
-        """Maps (N, *spatial) of images (N, C, *spatial), not scaled; all windows of an image explain its one target."""
-        resolved = resolve_targets(targets, outputs)
-        return torch.stack([self._map(*pair, smoothing) for pair in zip(images, resolved, strict=True)])
+    def __call__(self, inputs: Inputs, scores: Any, targets: Targets, smoothing: dict[str, bool]) -> torch.Tensor:
+        """Maps (N, *spatial) of images (N, C, *spatial), not scaled; all windows of an image explain its one target.
 
-    def _map(self, image: torch.Tensor, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
+        inputs: what the model is called with, for windows with another image. scores: what targets read of the images.
+        """
+        resolved = resolve_targets(targets, scores)
+        return torch.stack([self._map(inputs, i, target, smoothing) for i, target in enumerate(resolved)])
+
+    def _map(self, inputs: Inputs, sample: int, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
+        spatial_from = self.base_cam.spatial_from
+        images = image_of(inputs, spatial_from)
+        image = images[sample]
         windows = self._windows(image.shape[1:])
         enlarged = EnlargedImage(image, windows)
+
+        def inputs_of(some: Sequence[Window]) -> Inputs:
+            rows = torch.full((len(some),), sample)
+            return with_image(rows_of(inputs, rows, len(images)), enlarged.cut(some), spatial_from)
+
         if self.pre_filter_ratio:
-            windows = self._best(windows, enlarged, target)
+            windows = self._best(windows, inputs_of, target)
 
         def map_and_score(start: int, stop: int) -> torch.Tensor:
-            parts = enlarged.cut(windows[start:stop])
-            maps = torch.as_tensor(self.base_cam(parts, [target] * len(parts), **smoothing, **self._as_tensor()))
+            parts = inputs_of(windows[start:stop])
+            maps = torch.as_tensor(self.base_cam(parts, [target] * (stop - start), **smoothing, **self._as_tensor()))
             scores = self._scores(self.base_cam.outputs, target)
             return torch.cat([maps.to(scores).flatten(1), scores[:, None]], dim=1)
 
@@ -77,15 +87,16 @@ class WindowMaps:
         scales = [size + growth * index for index in range(self.num_scales)] if self.scales is None else self.scales
         return windows_on(image_size, scales, size, self.step_size or size)
 
-    def _best(self, windows: Sequence[Window], enlarged: EnlargedImage, target: Target) -> list[Window]:
+    def _best(self, windows: Sequence[Window], inputs_of: Callable, target: Target) -> list[Window]:
         def score(start: int, stop: int) -> torch.Tensor:
-            return self._scores(self.base_cam.model(enlarged.cut(windows[start:stop])), target)
+            return self._scores(call(self.base_cam.model, inputs_of(windows[start:stop])), target)
 
         ascending = in_chunks(score, len(windows), self.batch_size, "SESS windows").argsort(stable=True)
         return [windows[index] for index in ascending[int(len(windows) * self.pre_filter_ratio) :].tolist()]
 
-    def _scores(self, outputs: torch.Tensor, target: Target) -> torch.Tensor:
-        scored = outputs.softmax(-1) if self.use_softmax_scores else outputs
+    def _scores(self, outputs: Any, target: Target) -> torch.Tensor:
+        scores = self.base_cam.output_transform(outputs)
+        scored = scores.softmax(-1) if self.use_softmax_scores else scores
         return target_scores(scored, [target] * len(scored)).relu().float()
 
     def _as_tensor(self) -> dict[str, bool]:

@@ -6,7 +6,8 @@ from nets import Transformer, convolutional, images, state_of
 from torch import nn
 
 from pytorch_grad_cam.layouts import Layout, layouts_of
-from pytorch_grad_cam.locate import locate, module_outputs
+from pytorch_grad_cam.locate import locate
+from pytorch_grad_cam.trace import module_outputs
 
 
 def tokens(grid, extra):

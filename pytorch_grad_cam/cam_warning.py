@@ -1,0 +1,54 @@
+"""Why a map is blank."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+_STACK_LEVEL = 5
+
+
+class CamWarning(UserWarning):
+    """A map says nothing; the message says why."""
+
+
+class LayerEvidence(NamedTuple):
+    """What a layer gave: activations and gradients (N, C, *spatial), and the signed map (N, *spatial) made of them."""
+
+    activations: torch.Tensor
+    grads: torch.Tensor | None
+    cam: torch.Tensor
+
+
+def warn_of_blank_maps(
+    highest: torch.Tensor, evidence: Sequence[LayerEvidence], alternative: Callable[[], str]
+) -> None:
+    """A CamWarning for each reason why a map, by its highest value (N,), is blank.
+
+    alternative: what to do about a gradient of zero, asked for only then.
+    """
+    samples: dict[str, list[int]] = {}
+    for sample in (highest == 0).nonzero()[:, 0].tolist():
+        samples.setdefault(_reason(evidence[0], sample), []).append(sample)
+    for reason, blank in samples.items():
+        advice = alternative() if reason == _ZERO_GRADIENT else ""
+        which = f"{len(blank)} of {len(highest)} maps are blank" if len(highest) > 1 else "the map is blank"
+        warnings.warn(f"{which}: {reason}{advice}", CamWarning, stacklevel=_STACK_LEVEL)
+
+
+_ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"
+
+
+def _reason(evidence: LayerEvidence, sample: int) -> str:
+    activations, cam = evidence.activations[sample], evidence.cam[sample]
+    grads = None if evidence.grads is None else evidence.grads[sample]
+    if not all(values.isfinite().all() for values in (activations, cam, grads) if values is not None):
+        return "non-finite values in the layer (an overflow? run the model in float32 or bfloat16)"
+    if grads is not None and not grads.any():
+        return _ZERO_GRADIENT
+    if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
+        return "constant activations, the layer is the same at all positions (or has only one)"
+    if cam.amax() <= 0:
+        return "no positive evidence, all that the layer says speaks against the target"
+    return "constant evidence, no position has more than another"

@@ -1,0 +1,53 @@
+"""One traced forward: what each module read and returned."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from pytorch_grad_cam.model_inputs import call
+from pytorch_grad_cam.model_state import undisturbed
+
+
+class Call(NamedTuple):
+    """One module's run: its name, the module, the first tensor that it read and one that it returned, alone or not."""
+
+    name: str
+    module: nn.Module
+    read: torch.Tensor | None
+    returned: torch.Tensor
+    alone: bool
+
+
+@contextmanager
+def traced(model: nn.Module) -> Iterator[list[Call]]:
+    """Within: the list gets every tensor that a module of the model returns, in the order of execution."""
+    calls: list[Call] = []
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            read = tensors[0] if tensors else None
+            returned = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+            calls.extend(Call(name, module, read, tensor, tensor is output) for tensor in returned)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name), with_kwargs=True) for name, module in model.named_modules() if name
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def module_outputs(model: nn.Module, x: Any) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and shape of every tensor that a module returns, in the order of execution. Cost: one forward."""
+    with undisturbed(model), torch.no_grad(), traced(model) as calls:
+        call(model, x)
+    return [(call.name, call.module, tuple(call.returned.shape)) for call in calls]
