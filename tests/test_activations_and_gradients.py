@@ -142,14 +142,6 @@ def test_forwards_of_the_user_leave_nothing():
     assert vars(cam.activations_and_grads._thread) == {}
 
 
-def test_tokens_without_a_transform():
-    from nets import Transformer
-
-    model = Transformer()
-    with pytest.raises(ValueError, match=r"gives \(2, 13, 8\).*reshape_transform"):
-        GradCAM(model, model.norm)(images())
-
-
 def test_unknown_layer_name():
     with pytest.raises(ValueError, match="has no layer 'lst'; did you mean last"):
         GradCAM(convolutional(), "lst")

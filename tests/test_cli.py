@@ -112,7 +112,7 @@ def broken_files(folder: Path) -> None:
         (["--target-category", "seventeen"], "no single class is called 'seventeen'"),
         (["--target-category", "10"], "classes are 0 to 9"),
         (["--target-layers", "layer5"], "has no layer 'layer5'; did you mean layer"),
-        (["--target-layers", "fc"], "expected (N, C, *spatial)"),
+        (["--target-layers", "fc"], "pass a reshape_transform"),
         (["--weights", "missing.pt"], "there is no weights file missing.pt"),
         (["--weights", "weights.pt"], "weights.pt is no state dict of DigitsNet"),
         (["--weights", "other.pt"], "other.pt is no state dict of DigitsNet"),

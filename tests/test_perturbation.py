@@ -282,8 +282,8 @@ def test_layout_that_no_ablation_layer_knows():
 
 def test_no_progress_bar_for_quick_work(capfd):
     model = convolutional()
-    AblationCAM(model, model.last)(images())
-    ScoreCAM(model, model.last)(images())
+    AblationCAM(model, model.last)(images(), 3)
+    ScoreCAM(model, model.last)(images(), 3)
     assert capfd.readouterr() == ("", "")
 
 
