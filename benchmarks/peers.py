@@ -9,7 +9,7 @@ from pathlib import Path
 ENVIRONMENTS = Path(__file__).parents[1] / ".peers"
 
 
-def environment_of(requirement: str) -> Path:
+def environment_of(requirement: str, *pip_options: str) -> Path:
     """The interpreter of an environment with the required package, made on the first call (needs PyPI)."""
     folder = ENVIRONMENTS / requirement.replace("==", "-")
     python = folder / "bin/python"
@@ -23,5 +23,7 @@ def environment_of(requirement: str) -> Path:
             text=True,
         ).stdout.strip()
         (Path(target) / "shared.pth").write_text(shared + "\n")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *pip_options, requirement], check=True, stdout=sys.stderr
+        )
     return python

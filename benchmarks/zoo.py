@@ -56,7 +56,7 @@ def transformers_configurations() -> Iterator[tuple[str, Build]]:
 
     for kind, classes in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items():
         for class_name in [classes] if isinstance(classes, str) else classes:
-            for size in ((64, 64), (64, 96)):
+            for size in ((128, 128), (128, 192)):
 
                 def build(kind: str = kind, class_name: str = class_name, size: tuple = size) -> Any:
                     return _transformer(kind, class_name, size)
@@ -68,22 +68,42 @@ def _transformer(kind: str, class_name: str, size: tuple[int, int]) -> tuple[nn.
     import transformers
 
     config = transformers.CONFIG_MAPPING[kind]()
-    _scale_down(config, size)
+    for part in (config, getattr(config, "vision_config", None), getattr(config, "text_config", None)):
+        if part is not None:
+            _scale_down(part, size)
     model = getattr(transformers, class_name)(config)
     return model, torch.randn(1, getattr(config, "num_channels", 3), *size)
 
 
 def _scale_down(config: Any, size: tuple[int, int]) -> None:
-    """Fewer and narrower blocks; images of `size` where the configuration says what images it is for."""
-    for part in (config, getattr(config, "vision_config", None), getattr(config, "text_config", None)):
-        if part is None:
-            continue
-        if getattr(part, "num_hidden_layers", None) and isinstance(part.num_hidden_layers, int):
-            part.num_hidden_layers = 3
-        if hasattr(part, "image_size"):
-            part.image_size = size if size[0] != size[1] else size[0]
-        if getattr(part, "patch_size", None) in (14, 16, 32):
-            part.patch_size = 8
+    """Three blocks where one number says how many, images of `size` where the configuration says what they are."""
+    if not hasattr(config, "depths") and isinstance(getattr(config, "num_hidden_layers", None), int):
+        config.num_hidden_layers = 3
+    if hasattr(config, "window_size"):
+        config.window_size = 4
+    if isinstance(getattr(config, "image_size", None), list | tuple):
+        config.image_size = list(size)
+    elif hasattr(config, "image_size"):
+        config.image_size = size[0] if size[0] == size[1] else size
+
+
+def as_trained(model: nn.Module, x: torch.Tensor) -> nn.Module:
+    """The model without two marks of an untrained one, weights of zeros and normalisation by statistics of nothing.
+
+    With them nothing reaches the head, or nothing of the image is left there.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter.normal_(std=0.02)
+        normalisations = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        for module in normalisations:
+            module.reset_running_stats()
+            module.momentum = None  # the mean over the batches that it gets in training mode
+            module.train()
+        if normalisations:
+            model(torch.randn(2, *x.shape[1:]))
+    return model.eval()
 
 
 SOURCES: dict[str, Callable[[], Iterator[tuple[str, Build]]]] = {

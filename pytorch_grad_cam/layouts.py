@@ -43,7 +43,10 @@ def layouts_of(
 
     A map's grid covers the image with one stride in all directions, give or take a row or column. Tokens count as a
     grid that a convolution of the same forward made (`known_grids`), else one of the image's exact proportions with the
-    fewest extra tokens. Among several a known grid is best, then fewer extra tokens, then more channels.
+    fewest extra tokens; one channel is no map of tokens but a token with as many channels.
+
+    Among several a grid that is known or has no extra tokens is best, of these tokens with their channels last, which
+    is how nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
     """
     rank = len(image_size)
     readings = []
@@ -54,15 +57,19 @@ def layouts_of(
                 readings.append(Layout(axes, grid))
     if len(shape) == 3 and rank > 1:
         for axes in ("NTC", "NCT", "TNC"):
-            if shape[axes.index("N")] == batch:
+            if shape[axes.index("N")] == batch and _channels(axes, shape) > 1:
                 readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
-    return sorted(
-        readings, key=lambda layout: (layout.grid not in known_grids, layout.extra, -_channels(layout, shape))
-    )
+
+    def order(layout: Layout) -> tuple:
+        known = layout.grid in known_grids
+        sound = known or layout.extra == 0
+        return (not sound, layout.axes != "NTC", not known, layout.extra, -_channels(layout.axes, shape))
+
+    return sorted(readings, key=order)
 
 
-def _channels(layout: Layout, shape: Sequence[int]) -> int:
-    return shape[layout.axes.index("C")]
+def _channels(axes: str, shape: Sequence[int]) -> int:
+    return shape[axes.index("C")]
 
 
 def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:

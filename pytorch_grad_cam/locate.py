@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -151,10 +152,11 @@ def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
             break
     else:
         return None, ""
-    cuts = _those(large, lambda found: found.cut)
+    unpadded = _those(large, lambda found: not _is_of(nn.modules.padding, found.call.module))
+    cuts = _those(unpadded, lambda found: found.cut)
     last = cuts[-1]
     same_grid = [found for found in cuts if found.layout == last.layout]
-    best = _those(same_grid, lambda found: not _is_pooling(found.call.module))[-1]
+    best = _those(same_grid, lambda found: not _is_of(nn.modules.pooling, found.call.module))[-1]
     behind = maps[maps.index(best) + 1 :]
     if any(found.layout == best.layout and found.alive < _ALIVE for found in behind):
         readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
@@ -186,6 +188,8 @@ def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
     if not read_by_heads:
         return score
     features = read_by_heads[0]
+    if not features.requires_grad:
+        return score
     (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
     if gradient.any():
         return score
@@ -201,5 +205,6 @@ def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, .
     }
 
 
-def _is_pooling(module: nn.Module) -> bool:
-    return type(module).__module__ == nn.modules.pooling.__name__
+def _is_of(kind: ModuleType, module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's pooling or padding layers: what they return is what they read, moved."""
+    return type(module).__module__ == kind.__name__

@@ -44,6 +44,15 @@ def test_a_known_grid_is_preferred_then_the_most_channels():
     assert layouts_of((1, 64, 196), 1, (224, 224), set())[0] == Layout("NTC", (8, 8))
 
 
+def test_tokens_have_their_channels_last_where_both_readings_are_sound():
+    """A Swin's last stage: 4 x 6 tokens of 384 channels, and not 16 x 24 = 384 positions of 24 channels."""
+    assert layouts_of((1, 24, 384), 1, (64, 96), {(16, 24)})[0] == Layout("NTC", (4, 6))
+
+
+def test_a_token_alone_is_no_map_of_its_channels():
+    assert layouts_of((1, 1, 384), 1, (64, 96), {(16, 24)}) == []
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_last_map_before_pooling(rank):
     location = locate(convolutional(rank), images(rank))
@@ -78,6 +87,22 @@ def test_pooling_gives_way_to_an_equal_map():
     net.pool = nn.AdaptiveAvgPool2d((6, 8))
     net.flatten, net.hidden = nn.Flatten(), nn.Linear(8 * 48, 16)
     assert locate(net, images()).name == "last"
+
+
+def test_padding_gives_way_to_the_map_that_it_pads():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = convolutional()[:4]
+            self.pad, self.head = nn.ZeroPad2d((0, 1, 0, 1)), nn.Linear(8, 5)
+
+        def forward(self, x):
+            for layer in self.body:
+                x = layer(x)
+            return self.head(self.pad(x).mean((2, 3)))
+
+    assert locate(Padded(), images()).name == "body.last"
 
 
 def test_module_that_runs_several_times_gives_way():
