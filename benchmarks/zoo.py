@@ -56,7 +56,7 @@ def transformers_configurations() -> Iterator[tuple[str, Build]]:
 
     for kind, classes in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.items():
         for class_name in [classes] if isinstance(classes, str) else classes:
-            for size in ((128, 128), (128, 192)):
+            for size in ((256, 256), (256, 384)):
 
                 def build(kind: str = kind, class_name: str = class_name, size: tuple = size) -> Any:
                     return _transformer(kind, class_name, size)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-_STACK_LEVEL = 5
+_STACK_LEVEL = 6  # the line that called the CAM
 
 
 class CamWarning(UserWarning):

@@ -167,7 +167,7 @@ def _target_layers(names: list[str] | None, model: torch.nn.Module, x: torch.Ten
         return resolve_layers(model, names), None
     location = locate(model, x)
     _say(f"target layer: {location}")
-    return [location.layer], location.layout
+    return [location.layer], location.as_map
 
 
 def _pictures(picture: np.ndarray, cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ class FoundLayers:
         with self._lock:
             if size not in self._found:
                 location = self.search(x)
-                transform = self.reshape_transform or location.layout.__call__
+                transform = self.reshape_transform or location.as_map
                 self._found[size] = location, self.make_hooks([location.layer], transform)
             return self._found[size]
 

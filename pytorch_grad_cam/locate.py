@@ -15,8 +15,11 @@ from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.trace import Call, traced
+from pytorch_grad_cam.trees import floating_tensors
 
 _ALIVE = 0.5
+_FAINT = 1e-2
+_IN_PLACE = 0.5
 _SMALLEST_GRIDS = (3, 2, 1)
 
 
@@ -33,6 +36,10 @@ class Location(NamedTuple):
     shape: tuple[int, ...]
     layout: Layout
     why: str
+
+    def as_map(self, output: Any) -> torch.Tensor:
+        """What the layer returned as a map (N, C, *grid): a reshape_transform."""
+        return self.layout(floating_tensors(output)[0])
 
     def __str__(self) -> str:
         return f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}; {self.why}"
@@ -78,6 +85,9 @@ def suggest_layers(
     """
     maps, calls = _maps(model, x, spatial_from, output_transform)
     best, why = _best(maps)
+    while best is not None and "T" in best.layout.axes and not _answers_in_place(model, x, spatial_from, best, calls):
+        maps = [found for found in maps if found.layout != best.layout]
+        best, why = _best(maps)
     if best is None:
         size = "x".join(map(str, image_of(x, spatial_from).shape[2:]))
         raise ValueError(
@@ -132,13 +142,46 @@ def _maps(
         gradients = torch.autograd.grad(score, returned, allow_unused=True, retain_graph=True)
         is_cut = cuts_between(score, image)
     grids = _grids_of_convolutions(calls, image.ndim)
+    # What is captured of a module is cut off from the other tensors that it returned: none of these may lead to the
+    # score.
+    leading = Counter(entry.run for entry, gradient in zip(calls, gradients, strict=True) if gradient is not None)
     maps = []
     for entry, gradient in zip(calls, gradients, strict=True):
         layouts = layouts_of(entry.returned.shape, 1, image.shape[2:], grids)
-        if layouts and gradient is not None and entry.alone:
+        if layouts and gradient is not None and entry.first and leading[entry.run] == 1:
             alive = (layouts[0](gradient) != 0).any(1).float().mean().item()
             maps.append(_Map(entry, layouts[0], alive, is_cut(entry.returned)))
     return maps, calls
+
+
+def _answers_in_place(
+    model: nn.Module, x: Any, spatial_from: int | str | None, found: _Map, calls: Sequence[Call]
+) -> bool:
+    """Whether tokens are the positions that the layout says, in its order: faint noise on the image, stronger towards
+    one corner, must change them more towards that corner. Latent vectors and tokens sorted by windows do not pass.
+    Cost: one forward.
+    """
+    x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
+    image = image_of(x, spatial_from)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(image.shape[2:]).to(image) * noise
+    with undisturbed(model), torch.no_grad(), traced(model) as again:
+        call(model, with_image(x, noisy, spatial_from))
+    runs = [entry for entry in calls if entry.module is found.call.module and entry.first]
+    index = next(index for index, entry in enumerate(runs) if entry is found.call)
+    repeated = [entry for entry in again if entry.module is found.call.module and entry.first][index]
+    change = (found.layout(repeated.returned) - found.layout(found.call.returned.detach())).float().abs().sum(1)[0]
+    both = torch.stack([change.flatten().clamp(min=1e-20).log(), _ramp(found.layout.grid).to(change).flatten().log()])
+    return bool(both.corrcoef()[0, 1] > _IN_PLACE)
+
+
+def _ramp(size: Sequence[int]) -> torch.Tensor:
+    """From 1 at one corner to a fiftieth at the opposite one, along each axis by another slope."""
+    ramp = torch.ones(())
+    for axis, length in enumerate(size):
+        along = torch.linspace(0, -4 * (axis + 1) / sum(range(len(size) + 1)), length)
+        ramp = ramp * along.exp().reshape(-1, *[1] * (len(size) - axis - 1))
+    return ramp
 
 
 def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
@@ -173,10 +216,10 @@ def _those(maps: Sequence[_Map], keep: Callable[[_Map], bool], or_all: bool = Tr
 
 
 def _location(found: _Map, calls: Sequence[Call], why: str) -> Location:
-    """Under the shortest name of the modules that return this tensor, of those that run once."""
-    runs = Counter(entry.module for entry in calls if entry.alone)
-    same = [entry for entry in calls if entry.returned is found.call.returned and entry.alone]
-    named = min(same, key=lambda entry: (runs[entry.module] > 1, len(entry.name)))
+    """Under the shortest name of the modules that return this tensor, of those that run once and return it alone."""
+    runs = Counter(entry.module for entry in calls if entry.first)
+    same = [e for e in calls if e.returned is found.call.returned and (e.alone or e is found.call)]
+    named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
     return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
 

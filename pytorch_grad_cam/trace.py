@@ -1,5 +1,6 @@
 """One traced forward: what each module read and returned."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,29 +11,42 @@ from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_state import undisturbed
+from pytorch_grad_cam.trees import floating_tensors
 
 
 class Call(NamedTuple):
-    """One module's run: its name, the module, the first tensor that it read and one that it returned, alone or not."""
+    """One module's run, by its number: its name, the module, the first tensor that it read, one that it returned, and
+    whether that is the first one in its output, or all of it.
+    """
+
+    run: int
 
     name: str
     module: nn.Module
     read: torch.Tensor | None
     returned: torch.Tensor
+    first: bool
     alone: bool
 
 
 @contextmanager
 def traced(model: nn.Module) -> Iterator[list[Call]]:
-    """Within: the list gets every tensor that a module of the model returns, in the order of execution."""
+    """Within: the list gets every tensor that a module of the model returns in this thread, in order of execution."""
     calls: list[Call] = []
+    thread = threading.get_ident()
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if threading.get_ident() != thread:
+                return
             tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
             read = tensors[0] if tensors else None
             returned = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-            calls.extend(Call(name, module, read, tensor, tensor is output) for tensor in returned)
+            first = next(iter(floating_tensors(output)), None)
+            run = calls[-1].run + 1 if calls else 0
+            calls.extend(
+                Call(run, name, module, read, tensor, tensor is first, tensor is output) for tensor in returned
+            )
 
         return hook
 

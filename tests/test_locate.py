@@ -5,6 +5,7 @@ import torch
 from nets import Transformer, convolutional, images, state_of
 from torch import nn
 
+from pytorch_grad_cam import EigenCAM
 from pytorch_grad_cam.layouts import Layout, layouts_of
 from pytorch_grad_cam.locate import locate
 from pytorch_grad_cam.trace import module_outputs
@@ -157,3 +158,48 @@ def test_model_is_left_as_it_was():
     locate(model, images())
     module_outputs(model, images())
     assert state_of(model) == before
+
+
+def test_tokens_out_of_order_are_no_map():
+    """Sorted by windows, or latent vectors that are as many as a grid has cells."""
+
+    class Sorted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.sorted = convolutional()[:4], nn.LayerNorm(8)
+            self.order, self.head = torch.randperm(48), nn.Linear(8, 5)
+
+        def forward(self, x):
+            tokens = self.body(x).flatten(2).mT
+            return self.head(self.sorted(tokens[:, self.order]).square().mean(1))
+
+    model = Sorted().eval()
+    assert locate(model, images()).name == "body"
+    model.order = torch.arange(48)
+    assert locate(model, images()).name == "sorted"
+
+
+def test_first_tensor_of_a_tuple_unless_another_leads_to_the_score_too():
+    class Pair(nn.Module):
+        def __init__(self, pooled):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.pooled = nn.Conv2d(3, 4, 3, padding=1), pooled
+
+        def forward(self, x):
+            x = self.conv(x).relu()
+            return x, x.mean((2, 3)) if self.pooled else x.shape
+
+    class Model(nn.Module):
+        def __init__(self, pooled):
+            super().__init__()
+            self.pair, self.head = Pair(pooled), nn.Linear(4, 5)
+
+        def forward(self, x):
+            map_, other = self.pair(x)
+            return self.head(other if self.pair.pooled else map_.mean((2, 3)))
+
+    assert locate(Model(pooled=False), images()).name == "pair"
+    assert EigenCAM(Model(pooled=False))(images()).max() == 1
+    assert locate(Model(pooled=True), images()).name == "pair.conv"
