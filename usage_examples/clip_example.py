@@ -10,7 +10,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
-from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 
 METHODS = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
 
@@ -59,7 +58,7 @@ input_tensor = preprocess_image(image, mean=mean, std=std)
 
 # The last layer whose patch tokens still reach the class token: the norm before the last attention.
 target_layers = [model.clip.vision_model.encoder.layers[-1].layer_norm1]
-with METHODS[options.method](model, target_layers, reshape_transform=vit_reshape_transform) as cam:
+with METHODS[options.method](model, target_layers) as cam:
     maps = cam(
         input_tensor.expand(len(options.texts), -1, -1, -1),
         list(range(len(options.texts))),

@@ -25,32 +25,20 @@ parser.add_argument("--eigen-smooth", action="store_true")
 parser.add_argument("--output-dir", type=Path, default=Path("output"))
 options = parser.parse_args()
 
-
-class Scores(torch.nn.Module):
-    """The segmentation model with its scores alone: (N, 3, H, W) to (N, classes, H, W)."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)["out"]
-
-
 weights = {"weights": "DEFAULT"} if options.weights == "default" else {"weights": None, "weights_backbone": None}
-model = Scores(deeplabv3_resnet50(**weights)).to(options.device).eval()
+model = deeplabv3_resnet50(**weights).to(options.device).eval()
 image = np.asarray(Image.open(options.image_path).convert("RGB").resize((224, 224)))
 input_tensor = preprocess_image(image, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]).to(options.device)
 
 with torch.no_grad():
-    predicted = model(input_tensor)[0].argmax(0)
+    predicted = model(input_tensor)["out"][0].argmax(0)
 category = options.target_category
 if category is None:
     things = predicted[predicted > 0]
     category = int(things.mode().values) if len(things) else 0
 target = SemanticSegmentationTarget(category, predicted == category)
 
-with METHODS[options.method](model, [model.model.backbone.layer4]) as cam:
+with METHODS[options.method](model, ["backbone.layer4"]) as cam:
     grayscale_cam = cam(input_tensor, [target], aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)[0]
 
 options.output_dir.mkdir(parents=True, exist_ok=True)

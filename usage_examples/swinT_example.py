@@ -9,7 +9,6 @@ from PIL import Image
 
 from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
-from pytorch_grad_cam.utils.reshape_transforms import swinT_reshape_transform
 
 METHODS = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
 
@@ -28,12 +27,13 @@ model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=options.wei
 image = np.asarray(Image.open(options.image_path).convert("RGB").resize((224, 224)))
 input_tensor = preprocess_image(image, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
-# A Swin has no class token: its head averages the patches, so the last norm before the head still knows them all.
-target_layers = [model.norm]
-with METHODS[options.method](model, target_layers, reshape_transform=swinT_reshape_transform) as cam:
+# The layer is found: a Swin has no class token, its head averages the patches, so the last norm still knows them all.
+# By hand: target_layers=[model.norm], reshape_transform=swinT_reshape_transform
+with METHODS[options.method](model) as cam:
     grayscale_cam = cam(
         input_tensor, options.target_category, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth
     )[0]
+    print(f"target layer: {cam.location}")
 
 options.output_dir.mkdir(parents=True, exist_ok=True)
 file = options.output_dir / f"swin_{options.method}_cam.jpg"

@@ -9,7 +9,6 @@ from PIL import Image
 
 from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
-from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 
 METHODS = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
 
@@ -28,12 +27,13 @@ model = timm.create_model("vit_small_patch16_224", pretrained=options.weights ==
 image = np.asarray(Image.open(options.image_path).convert("RGB").resize((224, 224)))
 input_tensor = preprocess_image(image, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
 
-# The last layer whose patch tokens still reach the class token: the norm before the last attention.
-target_layers = [model.blocks[-1].norm1]
-with METHODS[options.method](model, target_layers, reshape_transform=vit_reshape_transform) as cam:
+# The layer is found: the last one whose patch tokens still reach the class token, the norm before the last attention.
+# By hand: target_layers=[model.blocks[-1].norm1], reshape_transform=vit_reshape_transform
+with METHODS[options.method](model) as cam:
     grayscale_cam = cam(
         input_tensor, options.target_category, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth
     )[0]
+    print(f"target layer: {cam.location}")
 
 options.output_dir.mkdir(parents=True, exist_ok=True)
 file = options.output_dir / f"vit_{options.method}_cam.jpg"
