@@ -1,5 +1,8 @@
 """Small seeded networks of every spatial rank, and pieces that real models are made of."""
 
+import threading
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -65,6 +68,15 @@ class Transformer(nn.Module):
         normed = self.norm(tokens)
         tokens = self.after(tokens + self.attention(normed, normed, normed, need_weights=False)[0])
         return self.head(tokens[:, 0])
+
+
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Run work(0) ... work(count - 1), each in a thread of its own, at the same time."""
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def state_of(model: nn.Module) -> list:

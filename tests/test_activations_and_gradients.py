@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from nets import Transformer, convolutional, images
+from nets import Transformer, convolutional, images, in_threads
 from torch import nn
 
 from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM, ShapleyCAM
@@ -125,11 +125,7 @@ def test_threads_share_one_cam_and_one_model(method):
         done.append(index)
         wrong.extend(index for found in maps if not np.allclose(found, expected[index], atol=1e-5))
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, len(batches))
     assert len(done) == len(batches)
     assert wrong == []
     assert all(module.training for module in model.modules())

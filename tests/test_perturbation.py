@@ -1,12 +1,11 @@
 """AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
 
-import threading
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
-from nets import Transformer, convolutional, images
+from nets import Transformer, convolutional, images, in_threads
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -418,11 +417,7 @@ def test_threads_share_a_given_ablation_layer():
         for _ in range(4):
             found[index] = cam(batches[index], 3)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, len(batches))
     for maps, reference in zip(found, expected, strict=True):
         np.testing.assert_allclose(maps, reference, atol=1e-6)
 

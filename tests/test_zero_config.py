@@ -1,6 +1,5 @@
 """`GradCAM(model)(x)`: inputs, outputs, layouts and wrappers of every kind, and why a map is blank."""
 
-import threading
 import warnings
 from collections import namedtuple
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from nets import SIZES, Transformer, convolutional, images
+from nets import SIZES, Transformer, convolutional, images, in_threads
 from torch import nn
 
 from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, LayerCAM, ScoreCAM
@@ -57,11 +56,7 @@ def test_threads_share_a_search():
             for _ in range(5):
                 found[index] = cam(batches[index], 3)
 
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, len(batches))
     for maps, reference in zip(found, expected, strict=True):
         np.testing.assert_allclose(maps, reference, atol=1e-6)
 
