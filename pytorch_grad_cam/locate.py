@@ -18,6 +18,7 @@ from pytorch_grad_cam.trace import Call, traced
 from pytorch_grad_cam.trees import floating_tensors
 
 _ALIVE = 0.5
+_LATE = 8
 _FAINT = 1e-2
 _IN_PLACE = 0.5
 _SMALLEST_GRIDS = (3, 2, 1)
@@ -46,12 +47,15 @@ class Location(NamedTuple):
 
 
 class _Map(NamedTuple):
-    """A tensor that can be read as a map: what share of its positions a gradient reaches, and whether it is a cut."""
+    """A tensor that can be read as a map: what share of its positions a gradient reaches, whether it is a cut,
+    and whether its module ran once.
+    """
 
     call: Call
     layout: Layout
     alive: float
     cut: bool
+    once: bool
 
 
 def locate(
@@ -67,10 +71,15 @@ def locate(
     the first layer that reads it takes its place: the norm before that attention.
 
     x: what the model is called with, see `model_inputs`; its first sample is used. output_transform: from the model's
-    output to its scores, see `model_outputs`. Cost: one forward with its graph and
-    one backward. Raises ValueError when no module returns a map on which the logit depends.
+    output to its scores, see `model_outputs`. Cost: one forward with its graph, one backward of its last part (of all
+    where nothing is found there), for tokens one more forward. Raises ValueError when no module returns a map on which
+    the logit depends.
     """
-    return suggest_layers(model, x, spatial_from, output_transform)[0]
+    forward = _Examined(model, x, spatial_from, output_transform)
+    best, why = forward.best(forward.maps(late=True))
+    if best is None or min(best.layout.grid) < _SMALLEST_GRIDS[0]:
+        best, why = forward.best(forward.maps())
+    return forward.location(best, why)
 
 
 def suggest_layers(
@@ -81,34 +90,24 @@ def suggest_layers(
 ) -> list[Location]:
     """What `locate` chooses, then for each other size of grid the last map that is alive, backwards.
 
-    Arguments, cost and errors are those of `locate`.
+    Arguments and errors are those of `locate`, whose cost it has twice.
     """
-    maps, calls = _maps(model, x, spatial_from, output_transform)
-    best, why = _best(maps)
-    while best is not None and "T" in best.layout.axes and not _answers_in_place(model, x, spatial_from, best, calls):
-        maps = [found for found in maps if found.layout != best.layout]
-        best, why = _best(maps)
-    if best is None:
-        size = "x".join(map(str, image_of(x, spatial_from).shape[2:]))
-        raise ValueError(
-            f"{type(model).__name__} has no module whose output is a map of the {size} input on which the score "
-            "depends: pass target_layers, and a reshape_transform where the layer gives tokens"
-        )
-    locations = [_location(best, calls, why)]
-    grids = {best.layout.grid}
-    alive = [found for found in maps if found.alive >= _ALIVE]
+    locations = [locate(model, x, spatial_from, output_transform)]
+    forward = _Examined(model, x, spatial_from, output_transform)
+    grids = {locations[0].layout.grid}
+    alive = [found for found in forward.maps() if found.alive >= _ALIVE]
     for found in [*reversed([m for m in alive if m.cut]), *reversed(alive)]:
         if found.layout.grid not in grids:
             grids.add(found.layout.grid)
             path = "goes through it" if found.cut else "does not all go through it"
-            locations.append(_location(found, calls, f"the last map of this grid; the score {path}"))
+            locations.append(forward.location(found, f"the last map of this grid; the score {path}"))
     return locations
 
 
 def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: int | str | None = None) -> Layout:
     """How the output of a given layer holds the map. Cost: one forward.
 
-    Raises ValueError when it cannot be read as a map of the image, or in two ways that are equally good.
+    Raises ValueError when it cannot be read as a map of the image.
     """
     image = image_of(x, spatial_from)
     with undisturbed(model), torch.no_grad(), traced(model) as calls:
@@ -126,53 +125,95 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: int | st
     return readings[0]
 
 
-def _maps(
-    model: nn.Module, x: Any, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
-) -> tuple[list[_Map], list[Call]]:
-    """The maps among what the modules return, in the order of execution."""
-    with undisturbed(model), torch.enable_grad():
-        batch = len(image_of(x, spatial_from))
-        x = on_device_of(model, rows_of(x, torch.tensor([0]), batch))
-        image = image_of(x, spatial_from).detach().clone().requires_grad_()
-        with traced(model) as calls:
-            outputs = call(model, with_image(x, image, spatial_from))
-        score = _score(output_transform(outputs), calls)
-        calls = [entry for entry in calls if entry.returned.requires_grad]
-        returned = [entry.returned for entry in calls]
-        gradients = torch.autograd.grad(score, returned, allow_unused=True, retain_graph=True)
-        is_cut = cuts_between(score, image)
-    grids = _grids_of_convolutions(calls, image.ndim)
-    # What is captured of a module is cut off from the other tensors that it returned: none of these may lead to the
-    # score.
-    leading = Counter(entry.run for entry, gradient in zip(calls, gradients, strict=True) if gradient is not None)
-    maps = []
-    for entry, gradient in zip(calls, gradients, strict=True):
-        layouts = layouts_of(entry.returned.shape, 1, image.shape[2:], grids)
-        if layouts and gradient is not None and entry.first and leading[entry.run] == 1:
-            alive = (layouts[0](gradient) != 0).any(1).float().mean().item()
-            maps.append(_Map(entry, layouts[0], alive, is_cut(entry.returned)))
-    return maps, calls
+class _Examined:
+    """One traced forward of the first sample, and what can be asked of it. Cost of the constructor: one forward."""
 
+    def __init__(
+        self, model: nn.Module, x: Any, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
+    ) -> None:
+        self.model, self.spatial_from = model, spatial_from
+        self.x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
+        with undisturbed(model), torch.enable_grad():
+            image = image_of(self.x, spatial_from).detach().clone().requires_grad_()
+            with traced(model) as calls:
+                outputs = call(model, with_image(self.x, image, spatial_from))
+            self.score = _score(output_transform(outputs), calls)
+        self.size = image.shape[2:]
+        self.calls = [entry for entry in calls if entry.returned.requires_grad]
+        is_cut = cuts_between(self.score, image)
+        grids = _grids_of_convolutions(self.calls, image.ndim)
+        self._candidates: list[tuple[int, Layout, bool]] = []
+        for position, entry in enumerate(self.calls):
+            layouts = layouts_of(entry.returned.shape, 1, self.size, grids) if entry.first else []
+            if layouts:
+                self._candidates.append((position, layouts[0], is_cut(entry.returned)))
+        self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
 
-def _answers_in_place(
-    model: nn.Module, x: Any, spatial_from: int | str | None, found: _Map, calls: Sequence[Call]
-) -> bool:
-    """Whether tokens are the positions that the layout says, in its order: faint noise on the image, stronger towards
-    one corner, must change them more towards that corner. Latent vectors and tokens sorted by windows do not pass.
-    Cost: one forward.
-    """
-    x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
-    image = image_of(x, spatial_from)
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(image.shape[2:]).to(image) * noise
-    with undisturbed(model), torch.no_grad(), traced(model) as again:
-        call(model, with_image(x, noisy, spatial_from))
-    runs = [entry for entry in calls if entry.module is found.call.module and entry.first]
-    index = next(index for index, entry in enumerate(runs) if entry is found.call)
-    repeated = [entry for entry in again if entry.module is found.call.module and entry.first][index]
-    change = (found.layout(repeated.returned) - found.layout(found.call.returned.detach())).float().abs().sum(1)[0]
-    both = torch.stack([change.flatten().clamp(min=1e-20).log(), _ramp(found.layout.grid).to(change).flatten().log()])
-    return bool(both.corrcoef()[0, 1] > _IN_PLACE)
+    def maps(self, late: bool = False) -> list[_Map]:
+        """The maps among what the modules return, in the order of execution; late: those of the last few cuts only.
+
+        Cost: one backward, as far as the first of them.
+        """
+        cuts = [position for position, _, cut in self._candidates if cut]
+        start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0
+        calls = self.calls[start:]
+        gradients = torch.autograd.grad(
+            self.score, [entry.returned for entry in calls], allow_unused=True, retain_graph=True
+        )
+        # What is captured of a module is cut off from the other tensors that it returned: none of these may lead to
+        # the score.
+        leading = Counter(entry.run for entry, gradient in zip(calls, gradients, strict=True) if gradient is not None)
+        maps = []
+        for position, layout, cut in self._candidates:
+            if position >= start and leading[self.calls[position].run] == 1:
+                entry, gradient = self.calls[position], gradients[position - start]
+                if gradient is not None:
+                    alive = (layout(gradient) != 0).any(1).float().mean().item()
+                    maps.append(_Map(entry, layout, alive, cut, self._runs[entry.module] == 1))
+        return maps
+
+    def best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
+        """The best map by the rules, of those whose tokens are positions. Cost: for tokens one forward."""
+        best, why = _best(maps)
+        while best is not None and "T" in best.layout.axes and not self._answers_in_place(best):
+            maps = [found for found in maps if found.layout != best.layout]
+            best, why = _best(maps)
+        return best, why
+
+    def location(self, found: _Map | None, why: str) -> Location:
+        """Under the shortest name of the modules that return this tensor, of those that run once and return it alone.
+
+        Raises ValueError where nothing was found.
+        """
+        if found is None:
+            size = "x".join(map(str, self.size))
+            raise ValueError(
+                f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
+                "score depends: pass target_layers, and a reshape_transform where the layer gives tokens"
+            )
+        runs = Counter(entry.module for entry in self.calls if entry.first)
+        same = [e for e in self.calls if e.returned is found.call.returned and (e.alone or e is found.call)]
+        named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
+        return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
+
+    def _answers_in_place(self, found: _Map) -> bool:
+        """Whether tokens are the positions that the layout says, in its order: faint noise on the image, stronger
+        towards one corner, must change them more towards that corner. Latent vectors and tokens sorted by windows do
+        not pass.
+        """
+        image = image_of(self.x, self.spatial_from)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+        noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(self.size).to(image) * noise
+        with undisturbed(self.model), torch.no_grad(), traced(self.model) as again:
+            call(self.model, with_image(self.x, noisy, self.spatial_from))
+        runs = [entry for entry in self.calls if entry.module is found.call.module and entry.first]
+        index = next(index for index, entry in enumerate(runs) if entry is found.call)
+        repeated = [entry for entry in again if entry.module is found.call.module and entry.first][index]
+        change = (found.layout(repeated.returned) - found.layout(found.call.returned.detach())).float().abs().sum(1)[0]
+        both = torch.stack(
+            [change.flatten().clamp(min=1e-20).log(), _ramp(found.layout.grid).to(change).flatten().log()]
+        )
+        return bool(both.corrcoef()[0, 1] > _IN_PLACE)
 
 
 def _ramp(size: Sequence[int]) -> torch.Tensor:
@@ -186,9 +227,8 @@ def _ramp(size: Sequence[int]) -> torch.Tensor:
 
 def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
     """The rules, one after the other; each keeps what passes it, or all where nothing does."""
-    runs = Counter(found.call.module for found in maps)
     alive = _those(maps, lambda found: found.alive >= _ALIVE, or_all=False)
-    once = _those(alive, lambda found: runs[found.call.module] == 1)
+    once = _those(alive, lambda found: found.once)
     for smallest in _SMALLEST_GRIDS:
         large = _those(once, lambda found: min(found.layout.grid) >= smallest, or_all=False)  # noqa: B023
         if large:
@@ -213,14 +253,6 @@ def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
 def _those(maps: Sequence[_Map], keep: Callable[[_Map], bool], or_all: bool = True) -> list[_Map]:
     kept = [found for found in maps if keep(found)]
     return kept if kept or not or_all else list(maps)
-
-
-def _location(found: _Map, calls: Sequence[Call], why: str) -> Location:
-    """Under the shortest name of the modules that return this tensor, of those that run once and return it alone."""
-    runs = Counter(entry.module for entry in calls if entry.first)
-    same = [e for e in calls if e.returned is found.call.returned and (e.alone or e is found.call)]
-    named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
-    return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
 
 def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
