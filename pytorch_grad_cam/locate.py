@@ -18,7 +18,7 @@ from pytorch_grad_cam.trace import Call, traced
 from pytorch_grad_cam.trees import floating_tensors
 
 _ALIVE = 0.5
-_LATE = 8
+_LATE = 5
 _FAINT = 1e-2
 _IN_PLACE = 0.5
 _SMALLEST_GRIDS = (3, 2, 1)
