@@ -75,11 +75,7 @@ def locate(
     where nothing is found there), for tokens one more forward. Raises ValueError when no module returns a map on which
     the logit depends.
     """
-    forward = _Examined(model, x, spatial_from, output_transform)
-    best, why = forward.best(forward.maps(late=True))
-    if best is None or min(best.layout.grid) < _SMALLEST_GRIDS[0]:
-        best, why = forward.best(forward.maps())
-    return forward.location(best, why)
+    return _Examined(model, x, spatial_from, output_transform).choice()
 
 
 def suggest_layers(
@@ -90,10 +86,10 @@ def suggest_layers(
 ) -> list[Location]:
     """What `locate` chooses, then for each other size of grid the last map that is alive, backwards.
 
-    Arguments and errors are those of `locate`, whose cost it has twice.
+    Arguments and errors are those of `locate`. Cost: that of `locate` and one whole backward.
     """
-    locations = [locate(model, x, spatial_from, output_transform)]
     forward = _Examined(model, x, spatial_from, output_transform)
+    locations = [forward.choice()]
     grids = {locations[0].layout.grid}
     alive = [found for found in forward.maps() if found.alive >= _ALIVE]
     for found in [*reversed([m for m in alive if m.cut]), *reversed(alive)]:
@@ -148,6 +144,13 @@ class _Examined:
             if layouts:
                 self._candidates.append((position, layouts[0], is_cut(entry.returned)))
         self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
+
+    def choice(self) -> Location:
+        """The best map of the last few cuts; of all, where that is none or too coarse."""
+        best, why = self.best(self.maps(late=True))
+        if best is None or min(best.layout.grid) < _SMALLEST_GRIDS[0]:
+            best, why = self.best(self.maps())
+        return self.location(best, why)
 
     def maps(self, late: bool = False) -> list[_Map]:
         """The maps among what the modules return, in the order of execution; late: those of the last few cuts only.
