@@ -1,5 +1,6 @@
 """Find the layer whose map explains a model, and how its output holds the map, from one traced forward pass."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.graph_cuts import cuts_between
 from pytorch_grad_cam.layouts import Layout, layouts_of
 from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
@@ -21,6 +23,7 @@ _ALIVE = 0.5
 _LATE = 5
 _FAINT = 1e-2
 _IN_PLACE = 0.5
+_TOO_CLOSE = 0.05
 _SMALLEST_GRIDS = (3, 2, 1)
 
 
@@ -47,12 +50,13 @@ class Location(NamedTuple):
 
 
 class _Map(NamedTuple):
-    """A tensor that can be read as a map: what share of its positions a gradient reaches, whether it is a cut,
-    and whether its module ran once.
+    """A tensor that can be read as a map: its best reading and the others, what share of its positions a gradient
+    reaches, whether it is a cut, and whether its module ran once.
     """
 
     call: Call
     layout: Layout
+    others: tuple[Layout, ...]
     alive: float
     cut: bool
     once: bool
@@ -138,11 +142,14 @@ class _Examined:
         self.calls = [entry for entry in calls if entry.returned.requires_grad]
         is_cut = cuts_between(self.score, image)
         grids = _grids_of_convolutions(self.calls, image.ndim)
-        self._candidates: list[tuple[int, Layout, bool]] = []
+        self._candidates: list[tuple[int, list[Layout], bool]] = []
+        readings: dict[tuple[int, ...], list[Layout]] = {}
         for position, entry in enumerate(self.calls):
-            layouts = layouts_of(entry.returned.shape, 1, self.size, grids) if entry.first else []
-            if layouts:
-                self._candidates.append((position, layouts[0], is_cut(entry.returned)))
+            shape = tuple(entry.returned.shape)
+            if shape not in readings:
+                readings[shape] = layouts_of(shape, 1, self.size, grids)
+            if entry.first and readings[shape]:
+                self._candidates.append((position, readings[shape], is_cut(entry.returned)))
         self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
 
     def choice(self) -> Location:
@@ -167,18 +174,23 @@ class _Examined:
         # the score.
         leading = Counter(entry.run for entry, gradient in zip(calls, gradients, strict=True) if gradient is not None)
         maps = []
-        for position, layout, cut in self._candidates:
+        for position, (layout, *others), cut in self._candidates:
             if position >= start and leading[self.calls[position].run] == 1:
                 entry, gradient = self.calls[position], gradients[position - start]
                 if gradient is not None:
                     alive = (layout(gradient) != 0).any(1).float().mean().item()
-                    maps.append(_Map(entry, layout, alive, cut, self._runs[entry.module] == 1))
+                    maps.append(_Map(entry, layout, tuple(others), alive, cut, self._runs[entry.module] == 1))
         return maps
 
     def best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
-        """The best map by the rules, of those whose tokens are positions. Cost: for tokens one forward."""
+        """The best map by the rules, of those whose tokens are positions. Cost: for tokens, and where a tensor can be
+        read in several ways, one forward.
+        """
         best, why = _best(maps)
-        while best is not None and "T" in best.layout.axes and not self._answers_in_place(best):
+        while best is not None and ("T" in best.layout.axes or best.others):
+            layout, answer = self._in_place(best)
+            if "T" not in best.layout.axes or answer > _IN_PLACE:
+                return best._replace(layout=layout), why
             maps = [found for found in maps if found.layout != best.layout]
             best, why = _best(maps)
         return best, why
@@ -199,24 +211,36 @@ class _Examined:
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
-    def _answers_in_place(self, found: _Map) -> bool:
-        """Whether tokens are the positions that the layout says, in its order: faint noise on the image, stronger
-        towards one corner, must change them more towards that corner. Latent vectors and tokens sorted by windows do
-        not pass.
+    def _in_place(self, found: _Map) -> tuple[Layout, float]:
+        """The reading whose positions are those of the image, and how well they are, 1 at best: faint noise on the
+        image, stronger towards one corner, changes a map more towards that corner. Latent vectors and tokens sorted by
+        windows do not answer like that. Warns where two readings answer alike.
         """
         image = image_of(self.x, self.spatial_from)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
         noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(self.size).to(image) * noise
-        with undisturbed(self.model), torch.no_grad(), traced(self.model) as again:
+        with undisturbed(self.model), torch.no_grad(), traced(self.model, found.call.module) as again:
             call(self.model, with_image(self.x, noisy, self.spatial_from))
         runs = [entry for entry in self.calls if entry.module is found.call.module and entry.first]
         index = next(index for index, entry in enumerate(runs) if entry is found.call)
-        repeated = [entry for entry in again if entry.module is found.call.module and entry.first][index]
-        change = (found.layout(repeated.returned) - found.layout(found.call.returned.detach())).float().abs().sum(1)[0]
-        both = torch.stack(
-            [change.flatten().clamp(min=1e-20).log(), _ramp(found.layout.grid).to(change).flatten().log()]
-        )
-        return bool(both.corrcoef()[0, 1] > _IN_PLACE)
+        repeated = [entry for entry in again if entry.first][index]
+        change = (repeated.returned - found.call.returned.detach()).float().abs()
+        answers = {}
+        for layout in (found.layout, *found.others):
+            of_positions = layout(change).sum(1)[0]
+            logarithms = [of_positions.clamp(min=1e-20).log(), _ramp(layout.grid).to(change).log()]
+            answers[layout] = torch.stack([each.flatten() for each in logarithms]).corrcoef()[0, 1].item()
+        best, *others = sorted(answers, key=lambda layout: -answers[layout])
+        if others and answers[best] - answers[others[0]] < _TOO_CLOSE:
+            best, other = (found.layout, next(layout for layout in (best, others[0]) if layout != found.layout))
+            warnings.warn(
+                f"{found.call.name} gives {tuple(found.call.returned.shape)}, which can be read as {best} and as "
+                f"{other}, and it answers alike to noise on the image in both: it is read as {best}. Pass a "
+                "reshape_transform if that is wrong",
+                CamWarning,
+                stacklevel=2,
+            )
+        return best, answers[best]
 
 
 def _ramp(size: Sequence[int]) -> torch.Tensor:

@@ -30,8 +30,10 @@ class Call(NamedTuple):
 
 
 @contextmanager
-def traced(model: nn.Module) -> Iterator[list[Call]]:
-    """Within: the list gets every tensor that a module of the model returns in this thread, in order of execution."""
+def traced(model: nn.Module, only: nn.Module | None = None) -> Iterator[list[Call]]:
+    """Within: the list gets every tensor that a module of the model, or `only` this one, returns in this thread, in
+    order of execution.
+    """
     calls: list[Call] = []
     thread = threading.get_ident()
 
@@ -51,7 +53,9 @@ def traced(model: nn.Module) -> Iterator[list[Call]]:
         return hook
 
     handles = [
-        module.register_forward_hook(keep(name), with_kwargs=True) for name, module in model.named_modules() if name
+        module.register_forward_hook(keep(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if name and only in (None, module)
     ]
     try:
         yield calls

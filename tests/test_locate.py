@@ -6,6 +6,7 @@ from nets import Transformer, convolutional, images, state_of
 from torch import nn
 
 from pytorch_grad_cam import EigenCAM
+from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.layouts import Layout, layouts_of
 from pytorch_grad_cam.locate import locate
 from pytorch_grad_cam.trace import module_outputs
@@ -178,6 +179,43 @@ def test_tokens_out_of_order_are_no_map():
     assert locate(model, images()).name == "body"
     model.order = torch.arange(48)
     assert locate(model, images()).name == "sorted"
+
+
+class AsManyChannelsAsRows(nn.Module):
+    """A map with as many channels as rows: (N, 12, 12, 12) or, `last`, with its channels last."""
+
+    def __init__(self, last, blind=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.map, self.blind = nn.Conv2d(3, 12, 3, padding=1), nn.Identity(), blind
+        self.head, self.last = nn.Linear(12, 5), last
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.blind:
+            x = x + 1e4 * self.conv(x.mean((2, 3), keepdim=True)[:, :3].expand(-1, -1, 12, 12)).mean((2, 3), True)
+        if self.last:
+            return self.head(self.map(x.movedim(1, -1)).square().mean((1, 2)))
+        return self.head(self.map(x).square().mean((2, 3)))
+
+
+def test_of_two_readings_the_one_that_answers_in_its_place():
+    assert locate(AsManyChannelsAsRows(last=False), images()[..., :12]).layout == Layout("NCSS", (12, 12))
+    assert locate(AsManyChannelsAsRows(last=True), images()[..., :12]).layout == Layout("NSSC", (12, 12))
+
+
+def test_two_readings_that_answer_alike_are_told():
+    with pytest.warns(CamWarning, match="can be read as NCSS, grid 12 x 12 and as NSSC, grid 12 x 12"):
+        location = locate(AsManyChannelsAsRows(last=False, blind=True), images()[..., :12])
+    assert location.layout == Layout("NCSS", (12, 12))
+
+
+@pytest.mark.parametrize(("model", "forwards"), [(convolutional(), 1), (Transformer(), 2)])
+def test_forwards_of_the_search(model, forwards):
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    locate(model, images())
+    assert len(runs) == forwards
 
 
 def test_first_tensor_of_a_tuple_unless_another_leads_to_the_score_too():
