@@ -26,6 +26,7 @@ from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, target_scores
 from pytorch_grad_cam.trees import detached
 from pytorch_grad_cam.wrappers import unwrapped
@@ -54,6 +55,8 @@ class BaseCAM:
     output_transform: from the model's output to what the targets read; None is `model_outputs.scores_in`.
     spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
     call_index: which run of a layer that runs several times; None is the mean over all.
+    align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
+    or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
     Use it with `with`, or drop it when done: the hooks go with it.
 
@@ -89,6 +92,7 @@ class BaseCAM:
         output_transform: Callable[[Any], Any] | None = None,
         spatial_from: int | str | None = None,
         call_index: int | None = None,
+        align: Alignment = "cell",
     ) -> None:
         self.model = unwrapped(model)
         self.device = model_device(model)
@@ -97,6 +101,8 @@ class BaseCAM:
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from
         self.call_index = call_index
+        self.align = checked_alignment(align)
+        self.registrations: dict[nn.Module, Registration] = {}
         self.compute_input_gradient = compute_input_gradient
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
@@ -190,12 +196,14 @@ class BaseCAM:
             if hooks.reshape_transform is None:
                 layout = self._layouts.of(layer, activations[position], inputs)
             found = _as_map(activations[position], layout, input_tensor)
+            as_map = hooks.reshape_transform if layout is None else layout.of_output
+            self._thread.registration = self._registration(layer, as_map, found)
             grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)
             cam = self.get_cam_image(input_tensor, layer, targets, found, grads, eigen_smooth)
             evidence.append(LayerEvidence(found, grads, cam))
             finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
             scaled = min_max(torch.where(finite, cam, 0).relu())
-            maps[layer].append(resize(scaled[:, None], input_tensor.shape[2:]))
+            maps[layer].append(self.enlarged(scaled[:, None], input_tensor.shape[2:]))
         cams = [torch.stack(calls).mean(0) for calls in maps.values()]
         highest = torch.stack([cam.flatten(1).amax(1) for cam in cams]).amax(0)
         warn_of_blank_maps(highest, evidence, partial(self._other_layer, inputs))
@@ -277,6 +285,27 @@ class BaseCAM:
     @outputs.setter
     def outputs(self, outputs: Any) -> None:
         self._thread.outputs = self._last_outputs = outputs
+
+    def enlarged(self, maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:
+        """Maps (N, C, *grid) of the layer of the current call, at the input's size, as `align` says.
+
+        align_corners: with `align="cell"`, the outermost centres lie on the outermost pixels.
+        """
+        registration = getattr(self._thread, "registration", None)
+        return resize(maps, size, align_corners) if registration is None else registration.enlarge(maps)
+
+    def _registration(
+        self, layer: nn.Module, as_map: Callable | None, activations: torch.Tensor
+    ) -> Registration | None:
+        if self.align == "cell":
+            return None
+        if isinstance(self.align, Registration):
+            found = self.align
+        else:
+            inputs, grid = self._thread.inputs, activations.shape[2:]
+            found = registration_of(self.model, layer, inputs, as_map, self.spatial_from, compare=False, grid=grid)
+        self.registrations[layer] = found
+        return found
 
     def _inputs(self, image: torch.Tensor) -> Inputs:
         """All that the model is called with in the current call; the image alone where there is none."""

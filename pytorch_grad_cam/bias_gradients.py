@@ -10,7 +10,10 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from pytorch_grad_cam.model_inputs import call
+from pytorch_grad_cam.centre_rules import CentresWatch
+from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.model_state import undisturbed
+from pytorch_grad_cam.registration import Registration, registered
 
 
 class BiasGradients:
@@ -25,13 +28,20 @@ class BiasGradients:
     def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
         self.model = model
         self._thread = threading.local()
+        self._registrations: dict[tuple[int, ...], list[Registration]] = {}
 
     def capture(self, x: Any, gradients: bool) -> Any:
         """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
-        watch = _BiasWatch()
-        with watch, torch.enable_grad():
+        added: list[tuple[GradientEdge, torch.Tensor]] = []
+
+        def keep(result: torch.Tensor, bias: torch.Tensor) -> None:
+            if result.requires_grad:
+                # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
+                added.append((get_gradient_edge(result), bias.detach()))
+
+        with _BiasWatch(keep), torch.enable_grad():
             outputs = call(self.model, x)
-        self._thread.added = watch.added
+        self._thread.added = added
         return outputs
 
     def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
@@ -44,11 +54,8 @@ class BiasGradients:
         if found[0] is None:
             raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
         of_biases = found[len(inputs) :]
-        self.biases_and_gradients = [
-            (bias, gradient)
-            for (_, bias), gradient in zip(self._thread.added, of_biases, strict=True)
-            if gradient is not None
-        ]
+        self._thread.leading = [index for index, gradient in enumerate(of_biases) if gradient is not None]
+        self.biases_and_gradients = [(self._thread.added[index][1], of_biases[index]) for index in self._thread.leading]
         return list(found[: len(inputs)])
 
     @property
@@ -60,6 +67,25 @@ class BiasGradients:
     def biases_and_gradients(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         self._thread.biases_and_gradients = pairs
 
+    def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration]:
+        """Where the results that `biases_and_gradients` were added to look, by geometry; even tiles where that does not
+        tell. Cost: one forward for inputs of a new size.
+        """
+        size = tuple(image_of(x, spatial_from).shape[2:])
+        if size not in self._registrations:
+            self._registrations[size] = self._follow(x, spatial_from)
+        return [self._registrations[size][index] for index in self._thread.leading]
+
+    def _follow(self, x: Any, spatial_from: int | str | None) -> list[Registration]:
+        results: list[torch.Tensor] = []
+        x = rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from)))
+        with undisturbed(self.model), torch.inference_mode():
+            image = image_of(x, spatial_from).detach().clone()
+            with CentresWatch(image) as watch, _BiasWatch(lambda result, bias: results.append(result)):
+                call(self.model, with_image(x, image, spatial_from))
+            size = tuple(image.shape[2:])
+            return [registered(watch, result, size) for result in results if watch.depends(result)]
+
     def clear(self) -> None:
         """Forget what was captured in this thread."""
         self._thread.__dict__.clear()
@@ -69,11 +95,11 @@ class BiasGradients:
 
 
 class _BiasWatch(TorchFunctionMode):
-    """Keeps, for each operation that adds a bias, where in the graph its result is and the bias."""
+    """Hands on the result of each operation that adds a bias, and the bias."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
         super().__init__()
-        self.added: list[tuple[GradientEdge, torch.Tensor]] = []
+        self.keep = keep
 
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -81,9 +107,8 @@ class _BiasWatch(TorchFunctionMode):
             result = function(*args, **kwargs)
         bias_of = _BIAS_OF.get(function)
         bias = None if bias_of is None else bias_of(*args, **kwargs)
-        if bias is not None and result.requires_grad:
-            # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
-            self.added.append((get_gradient_edge(result), bias.detach()))
+        if bias is not None:
+            self.keep(result, bias)
         return result
 
 

@@ -21,11 +21,13 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.registration import registration_of
 from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
 _SMALLEST_PICTURE = 256
 _TOP_CLASSES = 5
+_ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
 
 
 def available_methods() -> dict[str, Any]:
@@ -73,11 +75,14 @@ def run(options: argparse.Namespace) -> None:
 
     method = available_methods()[options.method]
     layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
-    with method(model, layers, transform) as cam:
+    with method(model, layers, transform, align=options.align) as cam:
         if options.batch_size:
             cam.batch_size = options.batch_size
         batch = x.expand(len(categories), *x.shape[1:])
         maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
+    for layer, registration in cam.registrations.items():
+        found = registration_of(model, layer, x, transform, grid=registration.grid)
+        _say(f"registered, --align cell undoes it: {found}")
     guided = GuidedBackpropReLUModel(model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for category, cam_map in zip(categories, maps, strict=True):
@@ -110,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preview-model", action="store_true", help="list the layers with their output shapes, and stop")
     add("--aug-smooth", action="store_true", help="mean over six augmented images")
     add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
+    add("--align", choices=("receptive_field", "cell"), default="receptive_field", help=_ALIGN_HELP)
     add("--device", help="cpu, cuda, cuda:0, mps (default: cpu)")
     add("--use-cuda", action="store_true", help="the same as --device cuda")
     add("--batch-size", type=_positive, help="masked inputs or ablated channels at a time (scorecam, ablationcam)")

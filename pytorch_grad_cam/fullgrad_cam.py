@@ -43,5 +43,12 @@ class FullGrad(BaseCAM):
         for bias, gradient in self.activations_and_grads.biases_and_gradients:
             factors.append((bias.reshape(-1, *[1] * (gradient.ndim - 2)), gradient))
         contributions = [full_precision(factor) * full_precision(gradient) for factor, gradient in factors]
-        maps = torch.cat([resize(rescaled(c), input_tensor.shape[2:]) for c in contributions], dim=1)
+        size = input_tensor.shape[2:]
+        if self.align == "cell":
+            enlarged = [resize(rescaled(each), size) for each in contributions]
+        else:
+            places = self.activations_and_grads.registrations(self._inputs(input_tensor), self.spatial_from)
+            enlarged = [place.enlarge(rescaled(each)) for place, each in zip(places, contributions[1:], strict=True)]
+            enlarged.insert(0, rescaled(contributions[0]))
+        maps = torch.cat(enlarged, dim=1)
         return [(first_principal_component(maps) if eigen_smooth else maps.sum(1))[:, None]]

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+
+from pytorch_grad_cam.trees import floating_tensors
 
 _MOST_EXTRA_TOKENS = 16
 
@@ -25,6 +27,10 @@ class Layout(NamedTuple):
         if "T" not in self.axes:
             return batch_and_channels_first
         return batch_and_channels_first[:, :, self.extra :].unflatten(2, self.grid)
+
+    def of_output(self, output: Any) -> torch.Tensor:
+        """Of what a module returned, as a reshape_transform."""
+        return self(floating_tensors(output)[0])
 
     def __str__(self) -> str:
         extra = f" behind {self.extra} extra tokens" if self.extra else ""

@@ -17,7 +17,6 @@ from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.trace import Call, traced
-from pytorch_grad_cam.trees import floating_tensors
 
 _ALIVE = 0.5
 _LATE = 5
@@ -43,7 +42,7 @@ class Location(NamedTuple):
 
     def as_map(self, output: Any) -> torch.Tensor:
         """What the layer returned as a map (N, C, *grid): a reshape_transform."""
-        return self.layout(floating_tensors(output)[0])
+        return self.layout.of_output(output)
 
     def __str__(self) -> str:
         return f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}; {self.why}"

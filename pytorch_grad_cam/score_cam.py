@@ -4,7 +4,7 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.chunks import in_chunks
-from pytorch_grad_cam.maps import min_max, resize
+from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 
@@ -21,7 +21,8 @@ class ScoreCAM(BaseCAM):
     """Channels weighted by the score of the input seen through them; no gradients.
 
     Each channel, enlarged to the input and scaled to [0, 1] (eq. 4), is multiplied with the input, and the model
-    scores the product. The paper leaves open how to enlarge: here linearly with aligned corners, as in grad-cam 1.x.
+    scores the product. The paper leaves open how to enlarge: here linearly with aligned corners, as in grad-cam 1.x,
+    unless `align` says otherwise.
     `batch_size` is the number of masked inputs that the model gets at a time; channels of several
     images share a batch, masks are made for one batch at a time, channels that do not vary are scored once.
 
@@ -39,7 +40,7 @@ class ScoreCAM(BaseCAM):
 
         def masked_scores(rows: torch.Tensor) -> torch.Tensor:
             owners = rows // channels
-            masks = resize(activations.flatten(0, 1)[rows, None], input_tensor.shape[2:], align_corners=True)
+            masks = self.enlarged(activations.flatten(0, 1)[rows, None], input_tensor.shape[2:], align_corners=True)
             masked = input_tensor[owners] * min_max(masks[:, 0])[:, None]
             scores = self.scores_of(masked.to(input_tensor.dtype), owners)
             return target_scores(scores, [targets[i] for i in owners.tolist()])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,10 @@ from torch import nn
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.layers import resolve_layers
+from pytorch_grad_cam.layouts import channels_first
 from pytorch_grad_cam.maps import check_rank, full_precision
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class DeepFeatureFactorization:
 
     target_layer: a module of the model or its dotted name. reshape_transform: as that of a CAM.
     computation_on_concepts: called with the concepts (n_components, C), for instance the model's classifier.
+    align: as that of a CAM.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class DeepFeatureFactorization:
         target_layer: nn.Module | str,
         reshape_transform: Callable | None = None,
         computation_on_concepts: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        align: Alignment = "cell",
     ) -> None:
         self.model = model
+        self.align = checked_alignment(align)
         self.computation_on_concepts = computation_on_concepts
         layers = resolve_layers(model, target_layer)
         self.activations_and_grads = ActivationsAndGradients(model, layers, reshape_transform)
@@ -74,11 +80,20 @@ class DeepFeatureFactorization:
             check_rank(activations, input_tensor)
             concepts, explanations = dff(to_array(full_precision(activations)), n_components)
             size = tuple(input_tensor.shape[2:])[::-1]
-            maps = [scale_cam_image(image, size) for image in explanations]
+            align = self._registration(input_tensor, explanations.shape[2:])
+            maps = [scale_cam_image(image, size, align) for image in explanations]
             if self.computation_on_concepts is None:
                 return concepts, maps
             outputs = self.computation_on_concepts(torch.from_numpy(concepts.T).to(activations))
         return concepts, maps, to_array(outputs)
+
+    def _registration(self, input_tensor: torch.Tensor, grid: Sequence[int]) -> Literal["cell"] | Registration:
+        if self.align != "receptive_field":
+            return self.align
+        hooks = self.activations_and_grads
+        as_map = hooks.reshape_transform or channels_first((1, 1, *grid)).of_output
+        (layer,) = hooks.target_layers
+        return registration_of(self.model, layer, input_tensor, as_map, compare=False, grid=grid)
 
     def __enter__(self) -> DeepFeatureFactorization:
         return self

@@ -1,11 +1,13 @@
 """Images in and out: network input, heat maps over pictures."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 
 from pytorch_grad_cam.maps import min_max, resize
+from pytorch_grad_cam.registration import Registration
 
 _JET = 2
 # Interpolation and averaging in float32 overshoot by less; more than this is a map that was never scaled.
@@ -36,10 +38,14 @@ def deprocess_image(img: np.ndarray) -> np.ndarray:
     return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
-def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -> np.ndarray:
+def scale_cam_image(
+    cam: np.ndarray, target_size: Sequence[int] | None = None, align: Literal["cell"] | Registration = "cell"
+) -> np.ndarray:
     """Maps (N, *spatial) scaled to [0, 1] one by one, then enlarged; float32.
 
     target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
+    align: 'cell' enlarges as even tiles; a `registration.registration_of` draws each cell where it looks. Raises
+    ValueError where that is of another size.
 
     >>> scale_cam_image(np.array([[[2.0, 4.0], [6.0, 10.0]]]))
     array([[[0.  , 0.25],
@@ -47,13 +53,25 @@ def scale_cam_image(cam: np.ndarray, target_size: Sequence[int] | None = None) -
     """
     maps = min_max(torch.as_tensor(np.ascontiguousarray(cam, dtype=np.float32)))
     if target_size is not None:
-        maps = resize(maps[:, None], tuple(target_size)[::-1])[:, 0]
+        maps = _enlarged(maps[:, None], tuple(target_size)[::-1], align)[:, 0]
     return maps.numpy()
 
 
-def scale_accross_batch_and_channels(tensor: np.ndarray, target_size: Sequence[int]) -> np.ndarray:
+def _enlarged(maps: torch.Tensor, size: tuple[int, ...], align: Literal["cell"] | Registration) -> torch.Tensor:
+    if not isinstance(align, Registration):
+        if align != "cell":
+            raise ValueError(f"align is {align!r}: pass what registration_of(model, layer, x) returns, or 'cell'")
+        return resize(maps, size)
+    if size != align.image_size:
+        raise ValueError(f"the registration is of images of {align.image_size}, not of the target size {size}")
+    return align.enlarge(maps)
+
+
+def scale_accross_batch_and_channels(
+    tensor: np.ndarray, target_size: Sequence[int], align: Literal["cell"] | Registration = "cell"
+) -> np.ndarray:
     """Maps (N, C, *spatial), each channel scaled to [0, 1] on its own and enlarged, as in `scale_cam_image`."""
-    maps = scale_cam_image(np.reshape(tensor, (-1, *tensor.shape[2:])), target_size)
+    maps = scale_cam_image(np.reshape(tensor, (-1, *tensor.shape[2:])), target_size, align)
     return maps.reshape(*tensor.shape[:2], *maps.shape[1:])
 
 

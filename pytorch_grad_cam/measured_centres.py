@@ -1,0 +1,103 @@
+"""Where in the image the cells of a layer look, measured: the centroid of the gradient from cells to the input."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.run_outputs import outputs_of
+
+_STEPS = 50
+
+
+class MeasuredCentres(NamedTuple):
+    """The pixel that the first cell of a grid is centred on, the pixels from cell to cell, and by how many pixels the
+    measured rows of cells differ about it, for each axis.
+    """
+
+    grid: tuple[int, ...]
+    first: tuple[float, ...]
+    step: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def first_with(self, step: Sequence[float]) -> tuple[float, ...]:
+        """The first centre for other steps that leave the middle of the grid where it is."""
+        axes = zip(self.grid, self.first, self.step, step, strict=True)
+        return tuple(first + (own - other) * (cells - 1) / 2 for cells, first, own, other in axes)
+
+
+def measured_centres(
+    model: nn.Module,
+    layer: nn.Module,
+    x: Any,
+    as_map: Callable[[Any], torch.Tensor],
+    spatial_from: int | str | None = None,
+    images: int = 3,
+    seed: int = 0,
+) -> MeasuredCentres | None:
+    r"""Where the cells of a layer look; None where no run of it depends on the image.
+
+    For each of `images` images of noise a row of cells in the middle of the grid (then a column, ...): the profile
+    $\sum_{c, x} (\partial \sum_{k, j} \epsilon_{kj} A_{kij} / \partial I_{cyx})^2$ of row i along the image, $\epsilon$
+    random. Its centroid is taken above what half of the positions get (of layers that mix globally), in the largest
+    window around it that the image holds on both sides: rows near the border, whose view is cut off, are not used.
+
+    Cost: as many forwards and, for each axis, backwards as there are images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    image = image_of(x, spatial_from)
+    noise = torch.randn(images, *image.shape[1:], generator=generator)
+    inputs = with_image(rows_of(x, torch.zeros(images, dtype=torch.long), len(image)), noise.to(image), spatial_from)
+    with undisturbed(model), torch.enable_grad(), outputs_of(layer) as outputs:
+        inputs = on_device_of(model, inputs)
+        noise = image_of(inputs, spatial_from).detach().requires_grad_()
+        call(model, with_image(inputs, noise, spatial_from))
+        for maps in map(as_map, outputs):
+            signed = maps * torch.randn(maps.shape, generator=generator).to(maps)
+            lines = [_line(signed, noise, axis) for axis in range(maps.ndim - 2)]
+            if None not in lines:
+                first, step, spread = zip(*lines, strict=True)
+                return MeasuredCentres(tuple(maps.shape[2:]), first, step, spread)
+    return None
+
+
+def _line(signed: torch.Tensor, noise: torch.Tensor, axis: int) -> tuple[float, float, float] | None:
+    """First centre, step and spread along an axis of the image."""
+    cells, pixels, images = signed.shape[axis + 2], noise.shape[axis + 2], len(noise)
+    rows = (cells // 2 - images // 2 + torch.arange(images)).clamp(0, cells - 1)
+    score = torch.stack([signed[sample].select(axis + 1, row).sum() for sample, row in enumerate(rows.tolist())]).sum()
+    gradient = None
+    if score.requires_grad:
+        (gradient,) = torch.autograd.grad(score, noise, retain_graph=True, allow_unused=True)
+    if gradient is None or not gradient.any():
+        return None
+    energy = gradient.double().square().sum(1)
+    profiles = energy.movedim(axis + 1, 1).reshape(images, pixels, -1).sum(2).cpu()
+    centroids = _centroids(profiles, (rows + 0.5) * pixels / cells - 0.5)
+    step = _step(rows, centroids, cells, pixels)
+    firsts = centroids - step * rows
+    return firsts.mean().item(), step, (firsts.amax() - firsts.amin()).item()
+
+
+def _centroids(profiles: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Of the part of each profile (rows, pixels) above its median, in the largest window symmetric about the result."""
+    positions = torch.arange(profiles.shape[1]).to(profiles)
+    above = (profiles - profiles.median(1, keepdim=True).values).clamp(min=0)
+    centres = start.to(profiles)
+    for _ in range(_STEPS):
+        half = torch.minimum(centres, positions[-1] - centres)[:, None]
+        weights = above * (half + 0.5 - (positions - centres[:, None]).abs()).clamp(0, 1)
+        centres = (weights @ positions) / weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)
+    return centres
+
+
+def _step(rows: torch.Tensor, centroids: torch.Tensor, cells: int, pixels: int) -> float:
+    """The stride nearest to what was measured: the image's size in cells, or a whole number that fits it as well."""
+    if cells == 1:
+        return float(pixels)
+    fitting = range(-(-pixels // (cells + 1)), pixels // (cells - 1) + 1)
+    slope = (centroids[-1] - centroids[0]).item() / max((rows[-1] - rows[0]).item(), 1)
+    return min([pixels / cells, *map(float, fitting)], key=lambda step: abs(step - slope))
