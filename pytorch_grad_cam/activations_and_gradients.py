@@ -66,9 +66,12 @@ class ActivationsAndGradients:
         """
         return self._record(x, _Recording(gradients))
 
-    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
+    def differentiate(
+        self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = (), keep_graph: bool = False
+    ) -> list[torch.Tensor | None]:
         """Compute `gradients` of the scalar `score` of the captured output. Cost: one backward of the model's tail.
 
+        keep_graph: another score of the same output will be differentiated.
         No `.grad` of the model is written. Returns the gradients with respect to `inputs`.
         Raises ValueError when no gradient leads from the score to one of the target layers.
         """
@@ -78,7 +81,8 @@ class ActivationsAndGradients:
         found: Sequence[torch.Tensor | None] = [None] * len(wanted)
         if score.requires_grad:
             create_graph = self.second_order or not self.detach
-            found = torch.autograd.grad(score, wanted, allow_unused=True, create_graph=create_graph)
+            keep = keep_graph or create_graph
+            found = torch.autograd.grad(score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph)
         gradient_of = {
             source: None if gradient is None else self.contribution(source, gradient)
             for source, gradient in zip(sources, found, strict=False)

@@ -27,7 +27,7 @@ from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
-from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, several_an_image, target_scores
 from pytorch_grad_cam.trees import detached
 from pytorch_grad_cam.wrappers import unwrapped
 
@@ -134,7 +134,8 @@ class BaseCAM:
 
         input_tensor: (N, C, *spatial), one to three spatial axes; with several inputs a tuple of arguments or a mapping
         of keyword arguments, of which `spatial_from` is the image.
-        targets: what to explain, see `target_scores.resolve_targets`; None is each image's highest class.
+        targets: what to explain, see `target_scores.resolve_targets`; None is each image's highest class. Several for
+        each image, (N, K), give maps (N, K, *spatial) from one forward.
         aug_smooth: the mean of the maps of augmented images, six by default, each at the cost of one map; the class
         explained is that of the image itself.
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
@@ -147,7 +148,8 @@ class BaseCAM:
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
         the input; RuntimeError after the end of `with`; for targets see `target_scores.resolve_targets`.
 
-        Cost: one forward of the model and, with gradients, one backward of the part behind the first target layer.
+        Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
+        the first target layer.
         """
         hooks = self._hooks(input_tensor)
         frozen = self.detach and not isinstance(hooks, ForeignHooks)  # which may need the parameters' graph
@@ -159,7 +161,7 @@ class BaseCAM:
         return maps if as_tensor else to_array(maps)
 
     def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
-        """The maps (N, *spatial) of one batch, a tensor on the model's device."""
+        """The maps (N, *spatial) of one batch, for K targets an image (N, K, *spatial); on the model's device."""
         hooks = self._hooks(input_tensor)
         inputs = self._thread.inputs = self._on_device(input_tensor)
         image = image_of(inputs, self.spatial_from)
@@ -167,17 +169,34 @@ class BaseCAM:
             outputs = hooks.capture(inputs, self.uses_gradients)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
-            resolved = resolve_targets(targets, scores) if self.uses_targets else []
-            if self.uses_gradients:
-                score = target_scores(scores, resolved).sum()
-                wanted = [image] if self.compute_input_gradient else []
-                for tensor, gradient in zip(wanted, hooks.differentiate(score, wanted), strict=True):
-                    tensor.grad = gradient
-            cams = self.compute_cam_per_layer(image, resolved, eigen_smooth)
+            columns = several_an_image(targets) if self.uses_targets else None
+            if columns is None:
+                return self._explained(hooks, image, scores, targets, eigen_smooth)
+            *early, last = columns
+            maps = [self._explained(hooks, image, scores, column, eigen_smooth, keep_graph=True) for column in early]
+            maps.append(self._explained(hooks, image, scores, last, eigen_smooth))
+            return torch.stack([torch.as_tensor(each) for each in maps], dim=1)
         finally:
             hooks.clear()
             del self._thread.inputs
-        return self.aggregate_multi_layers(cams)
+
+    def _explained(
+        self,
+        hooks: Any,
+        image: torch.Tensor,
+        scores: Any,
+        targets: Targets,
+        eigen_smooth: bool,
+        keep_graph: bool = False,
+    ) -> torch.Tensor:
+        """The maps (N, *spatial) of one target an image."""
+        resolved = resolve_targets(targets, scores) if self.uses_targets else []
+        if self.uses_gradients:
+            score = target_scores(scores, resolved).sum()
+            wanted = [image] if self.compute_input_gradient else []
+            for tensor, gradient in zip(wanted, hooks.differentiate(score, wanted, keep_graph), strict=True):
+                tensor.grad = gradient
+        return self.aggregate_multi_layers(self.compute_cam_per_layer(image, resolved, eigen_smooth))
 
     def compute_cam_per_layer(
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
@@ -250,7 +269,7 @@ class BaseCAM:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         clean_maps = torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
         outputs = self.outputs
-        if self.uses_targets:
+        if self.uses_targets and several_an_image(targets) is None:
             targets = resolve_targets(targets, self.output_transform(outputs))
         image = image_of(input_tensor, self.spatial_from)
         images = _as_images(image)

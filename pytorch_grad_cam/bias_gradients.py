@@ -44,13 +44,17 @@ class BiasGradients:
         self._thread.added = added
         return outputs
 
-    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+    def differentiate(
+        self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = (), keep_graph: bool = False
+    ) -> list[torch.Tensor]:
         """Compute `biases_and_gradients`; returns the gradients with respect to `inputs`. Cost: one whole backward.
 
         Raises ValueError when no gradient leads from the score to the inputs.
         """
         edges = [edge for edge, _ in self._thread.added]
-        found = torch.autograd.grad(score, [*inputs, *edges], allow_unused=True) if score.requires_grad else [None]
+        found: Sequence[Any] = [None]
+        if score.requires_grad:
+            found = torch.autograd.grad(score, [*inputs, *edges], allow_unused=True, retain_graph=keep_graph)
         if found[0] is None:
             raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
         of_biases = found[len(inputs) :]

@@ -28,11 +28,15 @@ class ForeignHooks:
         with torch.set_grad_enabled(gradients):
             return self.hooks(self.x)
 
-    def differentiate(self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = ()) -> list[torch.Tensor | None]:
+    def differentiate(
+        self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = (), keep_graph: bool = False
+    ) -> list[torch.Tensor | None]:
         """A whole backward, which runs the tensor hooks on its way; no `.grad` is written.
 
         Raises ValueError when it does not reach all layers that were captured.
         """
+        if keep_graph:
+            raise ValueError(f"{type(self.hooks).__name__} takes one target an image: call the CAM once for each")
         sources = [self.x, *(parameter for parameter in self.model.parameters() if parameter.requires_grad)]
         gradients = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else [None]
         if len(self.hooks.gradients) < len(self.hooks.activations):

@@ -22,7 +22,22 @@ class TargetRule:
     choose: Callable[[Any], Sequence[Target]]
 
 
-Targets = int | Target | Sequence[int | Target] | torch.Tensor | np.ndarray | TargetRule | None
+Targets = int | Target | Sequence[int | Target | Sequence[int | Target]] | torch.Tensor | np.ndarray | TargetRule | None
+
+
+def several_an_image(targets: Targets) -> list[list[Any]] | None:
+    """Targets that are as many for each image, (N, K) as lists, a tensor or an array, the other way round: K of (N,).
+
+    None for targets that are one an image. Raises ValueError where images have different numbers of them.
+    """
+    if isinstance(targets, torch.Tensor | np.ndarray):
+        targets = targets.tolist()
+    if not isinstance(targets, list | tuple) or not any(isinstance(row, list | tuple) for row in targets):
+        return None
+    counts = {len(row) if isinstance(row, list | tuple) else None for row in targets}
+    if len(counts) > 1 or counts == {0}:
+        raise ValueError(f"targets of several classes an image are as many for each, not {targets!r}")
+    return [list(column) for column in zip(*targets, strict=True)]
 
 
 def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:

@@ -1,0 +1,68 @@
+"""Several targets an image: (N, K, *spatial) from one forward, equal to K calls."""
+
+import pytest
+import torch
+from conftest import METHODS
+from nets import Transformer, convolutional, images
+
+from pytorch_grad_cam import BaseCAM, FinerCAM, GradCAM, RefineCAM
+
+OF_CLASSES = [m for m in METHODS if (issubclass(m, BaseCAM) and m.uses_targets) or m is RefineCAM]
+COLUMNS = ([1, 3], [4, 0], [2, 2])
+ROWS = [list(row) for row in zip(*COLUMNS, strict=True)]
+
+
+def layers_of(kind):
+    return [] if kind.__name__ == "FullGrad" else ["first", "last"]
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("aug_smooth", [False, True])
+def test_as_many_calls(kind, aug_smooth):
+    net, x = convolutional(), images()
+    with kind(net, layers_of(kind)) as cam:
+        together = cam(x, ROWS, aug_smooth=aug_smooth, as_tensor=True)
+        singly = [cam(x, column, aug_smooth=aug_smooth, as_tensor=True) for column in COLUMNS]
+    assert together.shape == (2, 3, *x.shape[2:])
+    torch.testing.assert_close(together, torch.stack(singly, dim=1))
+
+
+@pytest.mark.parametrize("kind", OF_CLASSES, ids=lambda kind: kind.__name__)
+def test_tokens(kind):
+    net, x = Transformer(), images()
+    with kind(net, [] if kind.__name__ == "FullGrad" else ["norm"]) as cam:
+        together = cam(x, ROWS, as_tensor=True)
+        singly = [cam(x, column, as_tensor=True) for column in COLUMNS]
+    torch.testing.assert_close(together, torch.stack(singly, dim=1))
+
+
+def test_one_forward():
+    net, runs = convolutional(), []
+    net.register_forward_hook(lambda *_: runs.append(1))
+    GradCAM(net, "last")(images(), ROWS)
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("form", [tuple, torch.tensor, lambda rows: torch.tensor(rows).numpy()])
+def test_forms(form):
+    cam = GradCAM(convolutional(), "last")
+    torch.testing.assert_close(cam(images(), form(ROWS)), cam(images(), ROWS))
+
+
+def test_callables_in_rows():
+    cam = GradCAM(convolutional(), "last")
+    rows = [[1, lambda output: output[1] - output[2]], [1, lambda output: output[1] - output[2]]]
+    maps = cam(images(), rows)
+    assert (maps[:, 0] == cam(images(), 1)).all()
+    assert (maps[:, 1] == cam(images(), lambda output: output[1] - output[2])).all()
+
+
+@pytest.mark.parametrize("targets", [[[1, 2], [3]], [[1, 2], 3], [[], []]])
+def test_different_numbers(targets):
+    with pytest.raises(ValueError, match="as many for each"):
+        GradCAM(convolutional(), "last")(images(), targets)
+
+
+def test_a_method_that_compares_classes_takes_one_an_image():
+    with pytest.raises(TypeError, match="a target is a class index or a callable"):
+        FinerCAM(convolutional(), ["last"])(images(), ROWS)
