@@ -23,7 +23,7 @@ def registration(build: zoo.Build) -> Registration:
     model, x = build()
     zoo.as_trained(model, x)
     location = locate(model, x)
-    return registration_of(model, location.layer, x, location.as_map, compare=False)
+    return registration_of(model, location.layer, x, location.as_map, measure=False)
 
 
 def main() -> None:

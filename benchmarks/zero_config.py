@@ -27,7 +27,7 @@ from benchmarks import zoo
 from benchmarks.peers import environment_of
 from benchmarks.report import write_report
 
-IMAGES = 4
+IMAGES = (4, 32)
 REPETITIONS = 3
 CORNERS = [(rows, columns) for rows in (0, 1) for columns in (0, 1)]
 
@@ -62,7 +62,10 @@ def trouble_with(find: Callable, model: nn.Module, x: torch.Tensor) -> tuple[str
         maps, layer, as_map, chosen = find(model, x)
         kept: list[torch.Tensor] = []
         handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(as_map(output)))
-        right = corners_right(model, x, kept)
+        for images in IMAGES:
+            right = corners_right(model, x, kept, images)
+            if right == len(CORNERS):
+                break
         handle.remove()
     except Exception as error:  # noqa: BLE001
         return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}", ""
@@ -75,14 +78,15 @@ def trouble_with(find: Callable, model: nn.Module, x: torch.Tensor) -> tuple[str
     return ", ".join(trouble for trouble, there in checks.items() if there), chosen
 
 
-def corners_right(model: nn.Module, like: torch.Tensor, kept: list[torch.Tensor]) -> int:
+def corners_right(model: nn.Module, like: torch.Tensor, kept: list[torch.Tensor], count: int) -> int:
     """For how many corners noise there changes the activations most in the same quadrant of the map.
 
     Random weights answer everything more strongly at some places than at others: each quadrant's answers are counted
-    relative to their mean.
+    relative to their mean. Their chance is what more images are for.
     """
+    kept.clear()
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(IMAGES, *like.shape[1:], generator=generator)
+    images = torch.randn(count, *like.shape[1:], generator=generator)
     answers = []
     with torch.no_grad():
         model(images)

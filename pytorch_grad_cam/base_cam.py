@@ -322,7 +322,7 @@ class BaseCAM:
             found = self.align
         else:
             inputs, grid = self._thread.inputs, activations.shape[2:]
-            found = registration_of(self.model, layer, inputs, as_map, self.spatial_from, compare=False, grid=grid)
+            found = registration_of(self.model, layer, inputs, as_map, self.spatial_from, grid=grid)
         self.registrations[layer] = found
         return found
 

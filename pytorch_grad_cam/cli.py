@@ -21,7 +21,6 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.registration import registration_of
 from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
@@ -80,9 +79,8 @@ def run(options: argparse.Namespace) -> None:
             cam.batch_size = options.batch_size
         batch = x.expand(len(categories), *x.shape[1:])
         maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
-    for layer, registration in cam.registrations.items():
-        found = registration_of(model, layer, x, transform, grid=registration.grid)
-        _say(f"registered, --align cell undoes it: {found}")
+    for registration in cam.registrations.values():
+        _say(f"registered, --align cell undoes it: {registration}")
     guided = GuidedBackpropReLUModel(model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for category, cam_map in zip(categories, maps, strict=True):

@@ -149,6 +149,7 @@ class _Examined:
                 readings[shape] = layouts_of(shape, 1, self.size, grids)
             if entry.first and readings[shape]:
                 self._candidates.append((position, readings[shape], is_cut(entry.returned)))
+        self._noisy: list[Call] = []
         self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
 
     def choice(self) -> Location:
@@ -183,14 +184,17 @@ class _Examined:
 
     def best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
         """The best map by the rules, of those whose tokens are positions. Cost: for tokens, and where a tensor can be
-        read in several ways, one forward.
+        read in several ways, one forward; where the first choice does not answer in its place, one more.
         """
         best, why = _best(maps)
         while best is not None and ("T" in best.layout.axes or best.others):
-            layout, answer = self._in_place(best)
-            if "T" not in best.layout.axes or answer > _IN_PLACE:
+            answers = self._answers(best, self._noisy or self._noisy_calls(best.call.module))
+            layout = _clearest(best, answers)
+            if "T" not in best.layout.axes or answers[layout] > _IN_PLACE:
                 return best._replace(layout=layout), why
-            maps = [found for found in maps if found.layout != best.layout]
+            self._noisy = self._noisy or self._noisy_calls()
+            noisy, layout = self._noisy, best.layout
+            maps = [m for m in maps if m.layout != layout or self._answers(m, noisy)[layout] > _IN_PLACE]
             best, why = _best(maps)
         return best, why
 
@@ -210,36 +214,45 @@ class _Examined:
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
-    def _in_place(self, found: _Map) -> tuple[Layout, float]:
-        """The reading whose positions are those of the image, and how well they are, 1 at best: faint noise on the
-        image, stronger towards one corner, changes a map more towards that corner. Latent vectors and tokens sorted by
-        windows do not answer like that. Warns where two readings answer alike.
-        """
+    def _noisy_calls(self, module: nn.Module | None = None) -> list[Call]:
+        """What the modules, or one of them, return for the image with faint noise, stronger towards one corner."""
         image = image_of(self.x, self.spatial_from)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
         noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(self.size).to(image) * noise
-        with undisturbed(self.model), torch.no_grad(), traced(self.model, found.call.module) as again:
+        with undisturbed(self.model), torch.no_grad(), traced(self.model, module) as calls:
             call(self.model, with_image(self.x, noisy, self.spatial_from))
+        return calls
+
+    def _answers(self, found: _Map, noisy: Sequence[Call]) -> dict[Layout, float]:
+        """For each reading of a map whether its positions are those of the image, 1 at best: whether it changes more
+        towards the corner where the noise is stronger. Latent vectors and tokens sorted by windows do not.
+        """
         runs = [entry for entry in self.calls if entry.module is found.call.module and entry.first]
         index = next(index for index, entry in enumerate(runs) if entry is found.call)
-        repeated = [entry for entry in again if entry.first][index]
+        repeated = [entry for entry in noisy if entry.module is found.call.module and entry.first][index]
         change = (repeated.returned - found.call.returned.detach()).float().abs()
         answers = {}
         for layout in (found.layout, *found.others):
             of_positions = layout(change).sum(1)[0]
             logarithms = [of_positions.clamp(min=1e-20).log(), _ramp(layout.grid).to(change).log()]
             answers[layout] = torch.stack([each.flatten() for each in logarithms]).corrcoef()[0, 1].item()
-        best, *others = sorted(answers, key=lambda layout: -answers[layout])
-        if others and answers[best] - answers[others[0]] < _TOO_CLOSE:
-            best, other = (found.layout, next(layout for layout in (best, others[0]) if layout != found.layout))
-            warnings.warn(
-                f"{found.call.name} gives {tuple(found.call.returned.shape)}, which can be read as {best} and as "
-                f"{other}, and it answers alike to noise on the image in both: it is read as {best}. Pass a "
-                "reshape_transform if that is wrong",
-                CamWarning,
-                stacklevel=2,
-            )
-        return best, answers[best]
+        return answers
+
+
+def _clearest(found: _Map, answers: dict[Layout, float]) -> Layout:
+    """The reading that answers best. Warns where another answers alike: then the first one."""
+    best, *others = sorted(answers, key=lambda layout: -answers[layout])
+    if not others or answers[best] - answers[others[0]] >= _TOO_CLOSE:
+        return best
+    other = next(layout for layout in (best, others[0]) if layout != found.layout)
+    warnings.warn(
+        f"{found.call.name} gives {tuple(found.call.returned.shape)}, which can be read as {found.layout} and as "
+        f"{other}, and it answers alike to noise on the image in both: it is read as {found.layout}. Pass a "
+        "reshape_transform if that is wrong",
+        CamWarning,
+        stacklevel=2,
+    )
+    return found.layout
 
 
 def _ramp(size: Sequence[int]) -> torch.Tensor:

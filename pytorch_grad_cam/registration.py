@@ -1,5 +1,7 @@
 """Which pixel of the image each cell of a layer's map looks at, and maps drawn there."""
 
+from __future__ import annotations
+
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,16 +19,20 @@ from pytorch_grad_cam.run_outputs import outputs_of
 from pytorch_grad_cam.wrappers import unwrapped
 
 _FAR = 0.25
-_UNCLEAR = 0.5
+_UNCLEAR = 0.25
+_TRAINED = 0.2
 
 
 class Registration(NamedTuple):
     """The affine map from the cells of a layer to the pixels of an image: cell i is centred on first + step * i.
 
-    image_size, grid, first, step: one number an axis; pixels are counted from the centre of the first one. source:
-    'geometry' (kernels, strides, padding along the path; exact), 'measurement' (see `measured_centres`), or 'tiles'
-    where neither told: even tiles, as maps are usually drawn. measured: the first centre as measured, where geometry
-    was used and both were asked for; spread: by how much the measured rows of cells differ about it.
+    image_size, grid, first, step: one number an axis; pixels are counted from the centre of the first one.
+    geometry: the first centre by kernels, strides, padding along the path, the middle of what a cell can see; None where
+    the path is not plain. measured: by the gradient, the middle of what it responds to (see `measured_centres`), with
+    its standard error; None where it was not asked for or nothing was found.
+    source: what `first` was made of, 'geometry', 'measurement', or both: the mean of the two, with weights by the
+    error and by how far training moves centres, a fifth of a cell; 'tiles' where neither told: even tiles, as maps are
+    usually drawn.
     """
 
     image_size: tuple[int, ...]
@@ -34,8 +40,15 @@ class Registration(NamedTuple):
     first: tuple[float, ...]
     step: tuple[float, ...]
     source: str
+    geometry: tuple[float, ...] | None = None
     measured: tuple[float, ...] | None = None
-    spread: tuple[float, ...] | None = None
+    error: tuple[float, ...] | None = None
+
+    def by_geometry(self) -> Registration:
+        """The same without what was measured."""
+        if self.geometry is None:
+            return self
+        return self._replace(first=self.geometry, source="geometry", measured=None, error=None)
 
     @property
     def shift(self) -> tuple[float, ...]:
@@ -48,17 +61,17 @@ class Registration(NamedTuple):
     @property
     def difference(self) -> tuple[float, ...] | None:
         """Measured minus geometric centres in pixels; None unless both are known."""
-        if self.measured is None:
+        if self.measured is None or self.geometry is None:
             return None
-        return tuple(measured - first for measured, first in zip(self.measured, self.first, strict=True))
+        return tuple(measured - first for measured, first in zip(self.measured, self.geometry, strict=True))
 
     @property
     def looks_elsewhere(self) -> bool:
-        """Whether the measured centres differ from geometry by more than a quarter of a cell, and more than the
-        measured rows do: by training, the layer responds to one side of what it could see.
+        """Whether the measured centres differ from geometry by more than a quarter of a cell, and two standard errors:
+        by training, the layer responds to one side of what it could see.
         """
-        axes = zip(self.difference or (), self.spread or (), self.step, strict=False)
-        return any(abs(difference) > max(_FAR * step, spread) for difference, spread, step in axes)
+        axes = zip(self.difference or (), self.error or (), self.step, strict=False)
+        return any(abs(difference) > max(_FAR * step, 2 * error) for difference, error, step in axes)
 
     def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, *grid), each cell drawn where it looks: (N, C, *image_size).
@@ -84,7 +97,7 @@ class Registration(NamedTuple):
             f"{_numbers(self.shift, '+')} px from where even tiles would be (by {self.source}"
         )
         if self.difference is not None:
-            text += f"; measured {_numbers(self.difference, '+')} px from there, +-{_numbers(self.spread or ())}"
+            text += f", measured {_numbers(self.difference, '+')} px beside geometry, +-{_numbers(self.error or ())}"
         text += ")"
         if self.looks_elsewhere:
             text += "; the trained weights look more than a quarter of a cell beside what the geometry says"
@@ -101,20 +114,20 @@ def registration_of(
     x: Any,
     reshape_transform: Callable[[Any], torch.Tensor] | None = None,
     spatial_from: int | str | None = None,
-    compare: bool = True,
+    measure: bool = True,
     grid: Sequence[int] | None = None,
 ) -> Registration:
     """Where in inputs like x the cells of a layer look.
 
-    By geometry where the path from the image is plain (see `centre_rules`), else by measurement. The answer is kept for
-    the model, the layer and the size.
+    By geometry where the path from the image is plain (see `centre_rules`), corrected by measurement; else by
+    measurement alone. The answer is kept for the model, the layer and the size; make a new model's after training.
 
     layer: a module of the model or its dotted name. x, spatial_from: as a CAM is called. reshape_transform: from what
-    the layer returns to (N, C, *spatial); None finds the layout. compare: measure where geometry is known, too, for
-    `difference`. grid: cells of the map, where they are known; an answer kept for others is not used.
+    the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it tells.
+    grid: cells of the map, where they are known; an answer kept for others is not used.
 
     Cost: one forward; measured, three more and for each axis three backwards. Raises ValueError where the layer gives
-    no map, or does not depend on the image.
+    no map.
     """
     model = unwrapped(model)
     (module,) = resolve_layers(model, layer)
@@ -124,14 +137,14 @@ def registration_of(
     known: Registration | None = kept.get(size)
     if known is not None and grid is not None and known.grid != tuple(grid):
         known = None
-    if known is None or (compare and known.source == "geometry" and known.measured is None):
+    if known is None or (measure and known.source == "geometry"):
         x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image)))
         as_map = reshape_transform or layout_of(model, x, module, spatial_from).of_output
         known = known or _by_geometry(model, module, x, as_map, spatial_from)
-        if compare or known.source != "geometry":
+        if measure or known.source != "geometry":
             known = _with_measured(known, measured_centres(model, module, x, as_map, spatial_from))
         kept[size] = known
-    return known
+    return known if measure or known.geometry is None else known.by_geometry()
 
 
 Alignment = Literal["cell", "receptive_field"] | Registration
@@ -176,15 +189,20 @@ def registered(watch: CentresWatch, maps: torch.Tensor, image_size: tuple[int, .
     if any(found != axis for axis, found in enumerate(followed) if grid[axis] > 1):
         return even
     steps = tuple(stretch.step if stretch else tile for stretch, tile in zip(stretches, tiles, strict=True))
-    return Registration(image_size, grid, centres.first, steps, "geometry")
+    return Registration(image_size, grid, centres.first, steps, "geometry", geometry=centres.first)
 
 
 def _with_measured(known: Registration, measured: MeasuredCentres | None) -> Registration:
-    """Beside geometry, for comparison; instead of tiles, where the measured rows agree within half a cell."""
+    """Geometry corrected by measurement; instead of tiles measurement alone, where its error is below a quarter of a cell."""
     if measured is None:
         return known
-    if known.source == "geometry":
-        return known._replace(measured=measured.first_with(known.step), spread=measured.spread)
-    if any(spread > _UNCLEAR * step for spread, step in zip(measured.spread, measured.step, strict=True)):
+    if known.geometry is not None:
+        first = measured.first_with(known.step)
+        axes = zip(known.geometry, first, measured.error, known.step, strict=True)
+        mean = tuple(g + (m - g) / (1 + (error / (_TRAINED * step)) ** 2) for g, m, error, step in axes)
+        source = "geometry and measurement"
+        return known._replace(first=mean, source=source, measured=first, error=measured.error)
+    if any(error > _UNCLEAR * step for error, step in zip(measured.error, measured.step, strict=True)):
         return known
-    return known._replace(first=measured.first, step=measured.step, source="measurement", spread=measured.spread)
+    found = known._replace(first=measured.first, step=measured.step, source="measurement")
+    return found._replace(measured=measured.first, error=measured.error)

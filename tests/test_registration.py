@@ -107,7 +107,7 @@ def net_of(parts):
 @pytest.mark.parametrize(("parts", "first", "step"), GEOMETRIES.values(), ids=GEOMETRIES)
 def test_geometry(parts, first, step):
     net, layer = net_of(parts)
-    found = registration_of(net, layer, torch.randn(1, 3, 24, 32), identity, compare=False)
+    found = registration_of(net, layer, torch.randn(1, 3, 24, 32), identity, measure=False)
     assert found.source == "geometry"
     assert found.first == pytest.approx(first)
     assert found.step == pytest.approx(step)
@@ -244,7 +244,7 @@ def test_measurement_agrees_with_geometry(name, images):
     net = models.get_model(name, weights=None).eval()
     layer = net.layer4 if name == "resnet50" else net.features
     x = torch.randn(1, 3, 448, 448)
-    geometry = registration_of(net, layer, x, identity, compare=False)
+    geometry = registration_of(net, layer, x, identity, measure=False)
     measured = measured_centres(net, layer, x, identity, images=images)
     assert geometry.source == "geometry"
     assert measured.first_with(geometry.step) == pytest.approx(geometry.first, abs=1)
@@ -348,7 +348,7 @@ def test_masks_of_score_cam_are_registered_too():
 
 def test_functions_that_enlarge_maps():
     net, x = load_digits_net(), preprocess_scene(example_scene())
-    place = registration_of(net, "layer4", x, compare=False)
+    place = registration_of(net, "layer4", x, measure=False)
     maps = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
     scaled = scale_cam_image(maps, (64, 64), place)
     np.testing.assert_allclose(scaled[:, ::8, ::8], scale_cam_image(maps), atol=1e-6)

@@ -93,7 +93,7 @@ class DeepFeatureFactorization:
         hooks = self.activations_and_grads
         as_map = hooks.reshape_transform or channels_first((1, 1, *grid)).of_output
         (layer,) = hooks.target_layers
-        return registration_of(self.model, layer, input_tensor, as_map, compare=False, grid=grid)
+        return registration_of(self.model, layer, input_tensor, as_map, grid=grid)
 
     def __enter__(self) -> DeepFeatureFactorization:
         return self
