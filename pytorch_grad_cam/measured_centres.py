@@ -16,8 +16,8 @@ _FEWEST, _MOST, _PIXELS = 3, 16, 2**16
 
 
 class MeasuredCentres(NamedTuple):
-    """The pixel that the first cell of a grid is centred on, the pixels from cell to cell, and the standard error of the
-    first in pixels, for each axis.
+    """The pixel that the first cell of a grid is centred on, the pixels from cell to cell, and the standard error of
+    the first in pixels, for each axis.
     """
 
     grid: tuple[int, ...]

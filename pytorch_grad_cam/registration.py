@@ -27,9 +27,9 @@ class Registration(NamedTuple):
     """The affine map from the cells of a layer to the pixels of an image: cell i is centred on first + step * i.
 
     image_size, grid, first, step: one number an axis; pixels are counted from the centre of the first one.
-    geometry: the first centre by kernels, strides, padding along the path, the middle of what a cell can see; None where
-    the path is not plain. measured: by the gradient, the middle of what it responds to (see `measured_centres`), with
-    its standard error; None where it was not asked for or nothing was found.
+    geometry: the first centre by kernels, strides, padding along the path, the middle of what a cell can see; None
+    where the path is not plain. measured: by the gradient, the middle of what it responds to (see `measured_centres`),
+    with its standard error; None where it was not asked for or nothing was found.
     source: what `first` was made of, 'geometry', 'measurement', or both: the mean of the two, with weights by the
     error and by how far training moves centres, a fifth of a cell; 'tiles' where neither told: even tiles, as maps are
     usually drawn.
@@ -193,7 +193,7 @@ def registered(watch: CentresWatch, maps: torch.Tensor, image_size: tuple[int, .
 
 
 def _with_measured(known: Registration, measured: MeasuredCentres | None) -> Registration:
-    """Geometry corrected by measurement; instead of tiles measurement alone, where its error is below a quarter of a cell."""
+    """Geometry corrected by measurement; instead of tiles measurement, where its error is below a quarter of a cell."""
     if measured is None:
         return known
     if known.geometry is not None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 import pytorch_grad_cam
+from benchmarks.digits import evaluate, scenes_got_right
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization
@@ -143,15 +144,16 @@ def test_any_number_of_axes(rank):
     """Two convolutions of 3, one of stride 2 with padding 1: cells at 0, 2, ..."""
     net = convolutional(rank)
     found = registration_of(net, "last", images(rank), identity)
-    assert found.source == "geometry"
-    assert len(found.first) == len(found.step) == len(found.measured) == rank
+    assert found.geometry == pytest.approx([0] * rank)
+    assert found.step == pytest.approx([2] * rank)
+    assert len(found.first) == len(found.measured) == rank
     enlarged = found.enlarge(torch.rand(2, 1, *found.grid))
     assert enlarged.shape == (2, 1, *images(rank).shape[2:])
 
 
 def test_tokens():
     found = registration_of(Transformer(), "norm", images())
-    assert (found.source, found.grid, found.first, found.step) == ("geometry", (3, 4), (1.5, 1.5), (4, 4))
+    assert (found.grid, found.geometry, found.step) == ((3, 4), (1.5, 1.5), (4, 4))
 
 
 def test_layers_that_mix_all_places_leave_the_plain_path():
@@ -169,8 +171,9 @@ def test_layers_that_mix_all_places_leave_the_plain_path():
             return self.head(x.mean(1))
 
     found = registration_of(Mixed().eval(), "norm", torch.randn(1, 3, 32, 32))
-    assert (found.source, found.first, found.step) == ("geometry", (1.5, 1.5), (4, 4))
+    assert (found.source, found.geometry, found.step) == ("geometry and measurement", (1.5, 1.5), (4, 4))
     assert max(map(abs, found.difference)) < 1
+    assert found.by_geometry().first == (1.5, 1.5)
 
 
 class Sorted(nn.Module):
@@ -194,6 +197,7 @@ def test_measurement_where_geometry_does_not_tell():
     assert found.grid == (16, 25)
     assert found.step == (4, 4)
     assert found.first == pytest.approx((0, 0), abs=0.5)
+    assert found.geometry is None
     assert found.difference is None
 
 
@@ -226,13 +230,38 @@ def test_a_trained_net_that_looks_elsewhere_is_told():
     weight[:, :, 6, 6] = 1  # of all that a cell could see, only the lower right corner counts
     net[0].weight.data = weight
     found = registration_of(net.eval(), net[0], torch.randn(1, 3, 64, 64), identity)
-    assert found.first == (0, 0)
+    assert found.geometry == (0, 0)
     assert found.difference == pytest.approx((3, 3), abs=0.01)
+    assert found.first == pytest.approx((3, 3), abs=0.01)
     assert found.looks_elsewhere
     assert "more than a quarter of a cell beside" in str(found)
-    plain = registration_of(convolutional(), "last", images(), identity)
+    plain = registration_of(load_digits_net(), "layer3", torch.randn(1, 3, 64, 64), identity)
     assert not plain.looks_elsewhere
-    assert "beside" not in str(plain)
+    assert "more than a quarter of a cell beside" not in str(plain)
+
+
+def test_geometry_and_measurement_are_weighted_by_the_error():
+    """A fifth of a cell, which training moves centres by, against the standard error."""
+    found = registration_of(load_digits_net(), "layer4", torch.randn(1, 3, 64, 64), identity)
+    for axis in (0, 1):
+        share = (0.2 * 8) ** 2 / ((0.2 * 8) ** 2 + found.error[axis] ** 2)
+        assert found.first[axis] == pytest.approx(found.geometry[axis] + share * found.difference[axis])
+    assert min(found.error) > 0
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "AblationCAM"])
+def test_registered_maps_point_better(name):
+    """The pointing game on the digits, whose boxes are known."""
+    net = load_digits_net()
+    scenes = scenes_got_right(net, 120, seed=2)
+    figures = {
+        align: evaluate(getattr(pytorch_grad_cam, name)(net, "layer4", align=align), scenes)
+        for align in ("cell", "receptive_field")
+    }
+    registered, plain = figures["receptive_field"], figures["cell"]
+    assert registered["hit"] > max(plain["hit"], 0.95)
+    assert registered["energy"] >= plain["energy"]
+    assert registered["IoU"] >= plain["IoU"]
 
 
 @pytest.mark.parametrize(
@@ -343,12 +372,13 @@ def test_masks_of_score_cam_are_registered_too():
     net, x = load_digits_net(), preprocess_scene(example_scene())
     Watched(net, "layer4", align="receptive_field")(x, 5)
     assert len(seen) > 1
-    assert all(torch.equal(masks[..., 56:], masks[..., 56:57].expand(-1, -1, -1, 8)) for masks in seen)
+    assert all(torch.equal(masks[..., 60:], masks[..., 60:61].expand(-1, -1, -1, 4)) for masks in seen)
 
 
 def test_functions_that_enlarge_maps():
     net, x = load_digits_net(), preprocess_scene(example_scene())
     place = registration_of(net, "layer4", x, measure=False)
+    assert place.first == (0, 0)
     maps = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
     scaled = scale_cam_image(maps, (64, 64), place)
     np.testing.assert_allclose(scaled[:, ::8, ::8], scale_cam_image(maps), atol=1e-6)
@@ -365,7 +395,7 @@ def test_factorisation():
     for align in ("cell", "receptive_field"):
         with DeepFeatureFactorization(net, "layer4", align=align) as factorisation:
             shown[align] = factorisation(x, 2)[1][0]
-    assert np.array_equal(shown["receptive_field"][:, 56:, 0], np.repeat(shown["receptive_field"][:, 56:57, 0], 8, 1))
+    assert np.array_equal(shown["receptive_field"][:, 60:, 0], np.repeat(shown["receptive_field"][:, 60:61, 0], 4, 1))
     assert not np.allclose(shown["cell"], shown["receptive_field"])
 
 
@@ -403,6 +433,6 @@ def test_cost_of_a_registered_map():
     net.register_forward_hook(lambda *_: runs.append(1))
     cam = GradCAM(net, "last", align="receptive_field")
     cam(images(), 1)
-    assert len(runs) == 2
+    assert len(runs) == 3  # the map, geometry, measurement
     cam(images(), 1)
-    assert len(runs) == 3
+    assert len(runs) == 4
