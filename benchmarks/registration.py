@@ -5,6 +5,7 @@ how many pixels its cells look further down and right (positive) than the even t
 stride. By geometry, or where that does not tell, marked by a star, by measurement. Takes about 20 minutes on 2 cores.
 """
 
+import argparse
 import logging
 import sys
 import warnings
@@ -27,6 +28,7 @@ def registration(build: zoo.Build) -> Registration:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     groups: dict[tuple[float, float], list[str]] = {}

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENTS = [Path(__file__).parents[1] / "README.md", *(Path(__file__).parents[1] / "tutorials").glob("*.md")]
 
 
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
-    """Write the rows to `results/<name>.json` with date, machine and versions, print them, and update the README."""
+    """Write the rows to `results/<name>.json` with date, machine and versions, print them, and show them in the documents."""
     report = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": _machine(),
@@ -27,9 +27,10 @@ def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
     shown = f"{table(rows)}\n\n{report['date']}, {report['machine']}, torch {report['torch']}; {notes}\n"
     sys.stdout.write(shown)
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, found, rest = README.read_text().partition(start)
-    if found:
-        README.write_text(f"{before}{start}{shown}{end}{rest.partition(end)[2]}")
+    for document in DOCUMENTS:
+        before, found, rest = document.read_text().partition(start)
+        if found:
+            document.write_text(f"{before}{start}{shown}{end}{rest.partition(end)[2]}")
 
 
 def table(rows: dict[str, dict]) -> str:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -149,7 +149,6 @@ class _Examined:
                 readings[shape] = layouts_of(shape, 1, self.size, grids)
             if entry.first and readings[shape]:
                 self._candidates.append((position, readings[shape], is_cut(entry.returned)))
-        self._noisy: list[Call] = []
         self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
 
     def choice(self) -> Location:
@@ -188,12 +187,13 @@ class _Examined:
         """
         best, why = _best(maps)
         while best is not None and ("T" in best.layout.axes or best.others):
-            answers = self._answers(best, self._noisy or self._noisy_calls(best.call.module))
+            answers = self._answers(best, self._noisy_calls({best.call.module}))
             layout = _clearest(best, answers)
             if "T" not in best.layout.axes or answers[layout] > _IN_PLACE:
                 return best._replace(layout=layout), why
-            self._noisy = self._noisy or self._noisy_calls()
-            noisy, layout = self._noisy, best.layout
+            layout = best.layout
+            alike = {found.call.module for found in maps if found.layout == layout}
+            noisy = self._noisy_calls(alike)
             maps = [m for m in maps if m.layout != layout or self._answers(m, noisy)[layout] > _IN_PLACE]
             best, why = _best(maps)
         return best, why
@@ -214,12 +214,12 @@ class _Examined:
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         return Location(named.name, named.module, tuple(named.returned.shape), found.layout, why)
 
-    def _noisy_calls(self, module: nn.Module | None = None) -> list[Call]:
-        """What the modules, or one of them, return for the image with faint noise, stronger towards one corner."""
+    def _noisy_calls(self, modules: Collection[nn.Module]) -> list[Call]:
+        """What modules return for the image with faint noise, stronger towards one corner."""
         image = image_of(self.x, self.spatial_from)
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
         noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(self.size).to(image) * noise
-        with undisturbed(self.model), torch.no_grad(), traced(self.model, module) as calls:
+        with undisturbed(self.model), torch.no_grad(), traced(self.model, modules) as calls:
             call(self.model, with_image(self.x, noisy, self.spatial_from))
         return calls
 

@@ -1,7 +1,7 @@
 """One traced forward: what each module read and returned."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -30,8 +30,8 @@ class Call(NamedTuple):
 
 
 @contextmanager
-def traced(model: nn.Module, only: nn.Module | None = None) -> Iterator[list[Call]]:
-    """Within: the list gets every tensor that a module of the model, or `only` this one, returns in this thread, in
+def traced(model: nn.Module, only: Collection[nn.Module] | None = None) -> Iterator[list[Call]]:
+    """Within: the list gets every tensor that a module of the model, or `only` these, returns in this thread, in
     order of execution.
     """
     calls: list[Call] = []
@@ -55,7 +55,7 @@ def traced(model: nn.Module, only: nn.Module | None = None) -> Iterator[list[Cal
     handles = [
         module.register_forward_hook(keep(name), with_kwargs=True)
         for name, module in model.named_modules()
-        if name and only in (None, module)
+        if name and (only is None or module in only)
     ]
     try:
         yield calls

@@ -69,22 +69,30 @@ def test_long_commands_start(command):
 
 @pytest.mark.parametrize("script", sorted((ROOT / "usage_examples").glob("*.py")), ids=lambda path: path.stem)
 def test_usage_examples(script, tmp_path):
-    arguments = [sys.executable, str(script), "--weights", "none", "--aug-smooth", "--output-dir", str(tmp_path)]
+    of_models = [] if script.stem == "registration_example" else ["--weights", "none", "--aug-smooth"]
+    arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     (picture,) = tmp_path.iterdir()
     assert f"wrote {picture}" in finished.stdout
     assert min(Image.open(picture).size) >= 224
+    if picture.name == "registration.png":
+        made, shown = (np.asarray(Image.open(file), dtype=float) for file in (picture, EXAMPLES / picture.name))
+        assert np.abs(made - shown).mean() < 1
 
 
-@pytest.mark.parametrize("name", ["digits", "speed", "parity", "parity_pieces", "incumbent_tests"])
+TABLES = ["digits", "speed", "parity", "parity_pieces", "incumbent_tests", "zero_config", "registration"]
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_results(name):
     from benchmarks.report import table
 
     (file,) = (ROOT / "benchmarks/results").glob(f"{name}.json")
     report = json.loads(file.read_text())
-    shown = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)[1]
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    shown = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)[1]
     assert table(report["rows"]) in shown
     assert report["date"] in shown
     assert report["machine"] in shown
