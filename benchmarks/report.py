@@ -13,7 +13,7 @@ DOCUMENTS = [Path(__file__).parents[1] / "README.md", *(Path(__file__).parents[1
 
 
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
-    """Write the rows to `results/<name>.json` with date, machine and versions, print them, and show them in the documents."""
+    """Write the rows to `results/<name>.json` with date, machine and versions, print and document them."""
     report = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": _machine(),
