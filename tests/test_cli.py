@@ -68,6 +68,16 @@ def test_models_by_name(model, tmp_path):
     assert (tmp_path / "gradcam_cam.jpg").exists()
 
 
+def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
+    heat = {}
+    for align, options in (("receptive_field", []), ("cell", ["--align", "cell"])):
+        assert main(["--output-dir", str(tmp_path / align), *options]) == 0
+        said = capsys.readouterr().out
+        assert ("registered, --align cell undoes it: cells every 8, 8 px" in said) == (align == "receptive_field")
+        heat[align] = np.asarray(Image.open(tmp_path / align / "gradcam_cam.jpg"), dtype=float)
+    assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
+
+
 def test_preview(capsys):
     assert main(["--preview-model"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -368,3 +368,13 @@ def test_blank_for_non_finite_values():
     )
     assert maps[0].max() == 1
     assert not maps[1].any()
+
+
+def test_distributed_data_parallel():
+    net, x = convolutional(), images()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(net)
+        np.testing.assert_array_equal(GradCAM(wrapped)(x, 1), GradCAM(net)(x, 1))
+    finally:
+        torch.distributed.destroy_process_group()
