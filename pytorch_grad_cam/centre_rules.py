@@ -82,8 +82,7 @@ def _convolution(
     if centres is None or watch.depends(weight) or output.ndim != x.ndim:
         return None
     joined = centres.joined(1, along_nothing(output.shape[1]))
-    windows = _enlarging_windows if transposed else _windows
-    return windows(joined, output, weight.shape[2:], stride, padding, dilation)
+    return _windows(joined, output, weight.shape[2:], stride, padding, dilation, transposed)
 
 
 def _pooling(
@@ -113,28 +112,17 @@ def _windows(
     stride: Sequence[float],
     padding: Sequence[int],
     dilation: Sequence[int],
+    transposed: bool = False,
 ) -> Centres | None:
-    """Windows moved over the axes behind batch and channels: entry i reads from stride * i - padding on."""
+    """Windows moved over the axes behind batch and channels: entry i reads from stride * i - padding on, or transposed
+    is written there.
+    """
     for axis in range(output.ndim - 2):
         k, s, p, d = (values[axis % len(values)] for values in (kernel, stride, padding, dilation))
-        if centres is not None and (k, s, p) != (1, 1, 0):
-            centres = _spaced(centres, axis + 2, output.shape[axis + 2], d * (k - 1) / 2 - p, s)
-    return centres
-
-
-def _enlarging_windows(
-    centres: Centres | None,
-    output: torch.Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> Centres | None:
-    """Transposed: entry i is written from stride * i - padding on."""
-    for axis in range(output.ndim - 2):
-        k, s, p, d = (values[axis % len(values)] for values in (kernel, stride, padding, dilation))
-        if centres is not None:
-            centres = _spaced(centres, axis + 2, output.shape[axis + 2], (p - d * (k - 1) / 2) / s, 1 / s)
+        if centres is not None and (transposed or (k, s, p) != (1, 1, 0)):
+            start = d * (k - 1) / 2 - p
+            start, step = (-start / s, 1 / s) if transposed else (start, s)
+            centres = _spaced(centres, axis + 2, output.shape[axis + 2], start, step)
     return centres
 
 
