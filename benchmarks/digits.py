@@ -1,30 +1,37 @@
-"""Do the maps point at the digit that was asked about? `python -m benchmarks.digits` (needs scikit-learn).
+"""Do the maps point at the digit that was asked about? `python -m benchmarks.digits`, every method of every library.
 
-Held-out scenes of the demo network that it gets right, both digits as targets. For each method: how often the map's
-maximum lies in the target's box (hit) or in the other digit's box (wrong), the share of the map's sum inside the box
-(energy), and the overlap of the map's upper half with the box (IoU). Last, the same for registered maps.
+Held-out scenes of the demo network that it gets right, both digits as targets. How often the map's maximum lies in the
+target's box (hit) or in the other digit's (wrong), the share of the map's sum inside the box (energy), the overlap of
+the map's upper half with the box (IoU). Of fewer targets: the target's probability, averaged while the pixels are taken
+away (deletion, lower is better) or put back (insertion, higher is better) in the order of the map; ROAD over four
+percentiles (higher is better); the correlation with the map of the same network with a random head, and with random
+parameters throughout: a map that does not change tells nothing about them.
 """
 
 import argparse
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-import pytorch_grad_cam
-from benchmarks.report import write_report
+from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
+from benchmarks.maps import finished
+from benchmarks.report import table, write_report
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
+from pytorch_grad_cam.metrics.road import ROADCombined
 
-METHODS = (
-    "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "FullGrad",
-    "EigenGradCAM", "SegEigenCAM", "AblationCAM", "ScoreCAM", "FinerCAM", "RefineCAM", "SESS", "EigenCAM", "KPCA_CAM",
-    "FEM", "RandomCAM",
-)  # fmt: skip
-MINUTES_LONG = ("ScoreCAM", "SESS")
+MINUTES_LONG = ("ScoreCAM", "SESS", "AblationCAM", "SSCAM", "ISCAM", "GuidedGradCAM", "FullGrad")
+FEW_SCENES = 48
 GRID = 8
+STEPS = 16
+PERCENTILES = (20, 40, 60, 80)
+REGISTERED = f"{HERE}, registered"
 
 
 def scenes_got_right(model: torch.nn.Module, count: int, seed: int) -> list[Scene]:
@@ -53,14 +60,6 @@ def localisation(maps: np.ndarray, boxes: np.ndarray, others: np.ndarray) -> dic
     return {name: float(figure) for name, figure in figures.items()}
 
 
-def evaluate(maps_for: Callable[[torch.Tensor, np.ndarray], np.ndarray], scenes: list[Scene]) -> dict[str, float]:
-    """The localisation of maps_for(images (N, 3, H, W), labels (N,)) over the scenes, for each of the two digits."""
-    images = preprocess_scene(np.stack([scene.image for scene in scenes]))
-    labels, boxes = np.stack([s.labels for s in scenes]), np.stack([s.boxes for s in scenes])
-    maps = np.concatenate([maps_for(images, labels[:, digit]) for digit in (0, 1)])
-    return localisation(maps, np.concatenate([boxes[:, 0], boxes[:, 1]]), np.concatenate([boxes[:, 1], boxes[:, 0]]))
-
-
 def _filled(boxes: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[0:SIZE, 0:SIZE]
     x0, y0, x1, y1 = (boxes[:, i, None, None] for i in range(4))
@@ -74,28 +73,141 @@ def _on_grid(boxes: np.ndarray) -> np.ndarray:
     return enlarged / enlarged.max((1, 2), keepdims=True)
 
 
+class Targets:
+    """Scenes and their digits, one row for each digit of each scene: as many first digits, then the second ones."""
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        images = preprocess_scene(np.stack([scene.image for scene in scenes]))
+        labels, boxes = np.stack([s.labels for s in scenes]), np.stack([s.boxes for s in scenes])
+        self.images = torch.cat([images, images])
+        self.labels = np.concatenate([labels[:, 0], labels[:, 1]])
+        self.boxes = np.concatenate([boxes[:, 0], boxes[:, 1]])
+        self.others = np.concatenate([boxes[:, 1], boxes[:, 0]])
+
+    def save(self, file: Path) -> None:
+        np.savez(file, images=self.images.numpy(), categories=self.labels)
+
+    def probabilities(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(images).sigmoid()[torch.arange(len(images)), torch.from_numpy(self.labels)]
+
+
+def evaluate(maps_for: Callable[[torch.Tensor, np.ndarray], np.ndarray], scenes: list[Scene]) -> dict[str, float]:
+    """The localisation of maps_for(images (N, 3, H, W), labels (N,)) over the scenes, for each of the two digits."""
+    targets = Targets(scenes)
+    return localisation(maps_for(targets.images, targets.labels), targets.boxes, targets.others)
+
+
+def faithfulness(model: torch.nn.Module, targets: Targets, maps: np.ndarray) -> dict[str, float]:
+    """Deletion, insertion and ROAD, means over the targets."""
+    order = torch.from_numpy(maps).flatten(1).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(1).reshape(maps.shape)[:, None]
+    blurred = F.avg_pool2d(F.pad(targets.images, [8] * 4, mode="reflect"), 17, stride=1)
+    deleted, inserted = [], []
+    for step in range(STEPS + 1):
+        first = rank < step * maps[0].size / STEPS
+        deleted.append(targets.probabilities(model, torch.where(first, 0, targets.images)))
+        inserted.append(targets.probabilities(model, torch.where(first, targets.images, blurred)))
+    road = ROADCombined(PERCENTILES)(targets.images, maps, targets.labels.tolist(), model)
+    return {
+        "deletion": float(torch.stack(deleted).mean()),
+        "insertion": float(torch.stack(inserted).mean()),
+        "ROAD": float(road.mean()),
+    }
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's, mean over the maps; of two constant maps 1, of a constant one and another 0."""
+    rows = [maps.reshape(len(maps), -1) for maps in (first, second)]
+    centred = [row - row.mean(1, keepdims=True) for row in rows]
+    norms = [np.linalg.norm(row, axis=1) for row in centred]
+    product = (centred[0] * centred[1]).sum(1)
+    alike = np.where((norms[0] == 0) & (norms[1] == 0), 1.0, 0.0)
+    return float(np.where(norms[0] * norms[1] > 0, product / np.maximum(norms[0] * norms[1], 1e-12), alike).mean())
+
+
+class Judge:
+    """Asks the libraries for maps of the targets, and what they are worth."""
+
+    def __init__(self, model: torch.nn.Module, scenes: list[Scene], folder: Path) -> None:
+        self.model = model
+        self.all, self.few = Targets(scenes), Targets(scenes[:FEW_SCENES])
+        self.file = folder / "maps.npy"
+        self.files = {targets: folder / f"{len(targets.labels)}.npz" for targets in (self.all, self.few)}
+        for targets, file in self.files.items():
+            targets.save(file)
+
+    def figures(self, each: Contestant, method: str, **options: str) -> dict[str, float]:
+        """All columns of one row. Raises Failure where the library does."""
+        few = self._maps(each, method, self.few, **options)
+        chosen = self.few if method in MINUTES_LONG else self.all
+        maps = few if chosen is self.few else self._maps(each, method, chosen, **options)
+        found = {"targets": len(maps), **localisation(maps, chosen.boxes, chosen.others)}
+        found |= faithfulness(self.model, self.few, few)
+        for label, modules in (("random head", ["fc"]), ("random network", [""])):
+            each.prepare_images("digits", str(self.files[self.few]))
+            each.randomise(modules)
+            each.maps(method, str(self.file), **options)
+            found[f"like with a {label}"] = correlation(few, finished(np.load(self.file), (SIZE, SIZE)))
+        return found
+
+    def _maps(self, each: Contestant, method: str, targets: Targets, **options: str) -> np.ndarray:
+        each.prepare_images("digits", str(self.files[targets]))
+        each.maps(method, str(self.file), **options)
+        return finished(np.load(self.file), (SIZE, SIZE))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="25 scenes, three methods; nothing is written")
     arguments = parser.parse_args()
+    only = ("GradCAM", "LayerCAM", "EigenCAM") if arguments.quick else ()
     model = load_digits_net()
     mean_precision, both_right = held_out_accuracy(model)
-    scenes = scenes_got_right(model, arguments.scenes, arguments.seed)
-    rows: dict[str, dict[str, float]] = {"ceiling": _ceiling(scenes)}
-    for name in METHODS:
-        layers = {"FullGrad": [], "RefineCAM": [model.layer3[-1], model.layer4[-1]]}.get(name, [model.layer4[-1]])
-        chosen = scenes[:48] if name in MINUTES_LONG else scenes
-        rows[name] = {"targets": 2 * len(chosen)}
-        for align, label in (("cell", ""), ("receptive_field", ", registered")):
-            cam = getattr(pytorch_grad_cam, name)(model, layers, align=align)
-            cam.batch_size = 128
-            figures = evaluate(cam, chosen)
-            rows[name].update({f"{figure}{label}": value for figure, value in figures.items()})
-    rng = np.random.default_rng(0)
-    rows["noise"] = evaluate(lambda images, _: rng.random((len(images), SIZE, SIZE)), scenes)
+    scenes = scenes_got_right(model, 25 if arguments.quick else arguments.scenes, arguments.seed)
+    cells: dict[str, dict[str, dict]] = {}
+    with contestants() as racing, tempfile.TemporaryDirectory() as folder:
+        judge = Judge(model, scenes, Path(folder))
+        for each in racing:
+            for method in each.methods():
+                if "," in method or (only and method not in only):
+                    continue
+                variants = (
+                    {each.name: {}, REGISTERED: {"align": "receptive_field"}} if each.name == HERE else {each.name: {}}
+                )
+                for label, options in variants.items():
+                    try:
+                        found = judge.figures(each, method, **options)
+                    except Failure as failure:
+                        sys.stderr.write(f"{label} {method}: {failure}\n")
+                        continue
+                    cells.setdefault(method, {})[label] = found
+                    sys.stderr.write(f"{label} {method} {found}\n")
+        rng = np.random.default_rng(0)
+        noise = rng.random((len(judge.all.labels), SIZE, SIZE)).astype(np.float32)
+        cells["noise"] = {
+            HERE: {
+                **localisation(noise, judge.all.boxes, judge.all.others),
+                **faithfulness(model, judge.few, noise[: len(judge.few.labels)]),
+            }
+        }
+    cells["ceiling"] = {HERE: _ceiling(scenes)}
+    every = {f"{method}, {library}": found for method, row in cells.items() for library, found in row.items()}
+    if arguments.quick:
+        sys.stdout.write(table(every) + "\n")
+        return
     notes = f"held-out mAP {mean_precision:.3f}, both digits right in {both_right:.1%} of 2,000 scenes"
-    write_report("digits", rows, notes)
+    write_report("digits_all", every, notes)
+    write_report("digits", {method: _summary(row) for method, row in cells.items()}, notes)
+
+
+def _summary(row: dict[str, dict]) -> dict[str, float | None]:
+    """Hits of every library; the rest of ours."""
+    hits = {f"hit, {library}": row.get(library, {}).get("hit") for library in (REGISTERED, *LIBRARIES)}
+    best = row.get(REGISTERED, row.get(HERE, {}))
+    return {**hits, **{column: best.get(column) for column in ("wrong", "energy", "IoU", "targets")}}
 
 
 def _ceiling(scenes: list[Scene]) -> dict[str, float]:

@@ -1,19 +1,21 @@
-"""Results of a benchmark: a table on standard output and a JSON file in `benchmarks/results`."""
+"""Results of a benchmark: a JSON file in `benchmarks/results`, and a table in the document that quotes it."""
 
 import json
 import platform
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = [Path(__file__).parents[1] / "README.md", *(Path(__file__).parents[1] / "tutorials").glob("*.md")]
+DOCUMENTS = [ROOT / "README.md", Path(__file__).parent / "README.md", *(ROOT / "tutorials").glob("*.md")]
 
 
-def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
-    """Write the rows to `results/<name>.json` with date, machine and versions, print and document them."""
+def save(name: str, rows: dict[str, Any], notes: str = "") -> dict[str, Any]:
+    """Write the rows to `results/<name>.json` with date, machine and versions; returns all of it."""
     report = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": _machine(),
@@ -24,13 +26,24 @@ def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    shown = f"{table(rows)}\n\n{report['date']}, {report['machine']}, torch {report['torch']}; {notes}\n"
+    return report
+
+
+def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
+    """Save the rows; print them as a table and put it between the marks `<!-- name -->` of a document."""
+    shown = quoted(save(name, rows, notes))
     sys.stdout.write(shown)
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     for document in DOCUMENTS:
         before, found, rest = document.read_text().partition(start)
         if found:
             document.write_text(f"{before}{start}{shown}{end}{rest.partition(end)[2]}")
+
+
+def quoted(report: dict[str, Any]) -> str:
+    """A table with the date, the machine and the notes below."""
+    origin = f"{report['date']}, {report['machine']}, torch {report['torch']}; {report['notes']}"
+    return f"{table(report['rows'])}\n\n{origin}\n"
 
 
 def table(rows: dict[str, dict]) -> str:

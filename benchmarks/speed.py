@@ -1,192 +1,204 @@
-"""What a map costs, in forwards of the same model: `python -m benchmarks.speed`.
+"""What maps cost in time and memory, here and by the peers: `python -m benchmarks.speed`.
 
-Every number is a ratio to a bare `inference_mode` forward of the same batch, the two timed in turn in one process; the
-median of the pairs and, in brackets, the middle half of them. AblationCAM: all channels of one image, in forwards of
-one image. ScoreCAM: all channels of one image, the share of the model's own throughput in batches of the same size.
-Memory: the peak of a process that makes one map, and its growth in the call, against those of a process that runs one
-bare forward.
+Every library runs in its own process on the same seeded work; they take turns, and each number is a ratio to bare
+`inference_mode` forwards of the same batch in the same process right before and after it: the median of the rounds and,
+in brackets, the lowest and the highest. Memory: by how much the memory in use grows in a call, over what it grows in a
+bare forward. The first call of each method is for warming up, for memory and for checking the map. What would take
+longer than four minutes a call is not begun, whosever it is, and is in the table with the time that it would take.
 """
 
+from __future__ import annotations
+
 import argparse
-import os
+import itertools
+import json
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import timm
-import torch
-import torchvision
-from torch import nn
+import numpy as np
 
-import pytorch_grad_cam
-from benchmarks.report import write_report
-from pytorch_grad_cam.metrics.road import ROADCombined
-from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
+from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
+from benchmarks.contestants.networks import RACED
+from benchmarks.maps import finished
+from benchmarks.report import RESULTS, save, table, write_report
 
-METHODS = (
-    "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "EigenCAM", "EigenGradCAM", "KPCA_CAM",
-    "FullGrad",
-)  # fmt: skip
-CASES: dict[str, tuple[Callable[[], nn.Module], str, Callable | None]] = {
-    "ResNet-50": (torchvision.models.resnet50, "layer4", None),
-    "ViT-S": (partial(timm.create_model, "vit_small_patch16_224"), "blocks.11.norm1", vit_reshape_transform),
-}
-MEMORY_BATCH = 32
+ROUNDS = 5
+# Beyond this many seconds a call is measured once; no call is started that should take longer than PATIENCE.
+LONG, PATIENCE = 10.0, 240.0
+FORWARDS_A_CHANNEL = {"ScoreCAM": 1, "AblationCAM": 1, "AblationCAM, layer3": 1, "SSCAM": 35, "ISCAM": 10}
+TAIL_ONLY = (HERE, "AblationCAM"), (HERE, "AblationCAM, layer3")
+TASKS_ON, TASKS_BATCH = "ResNet-50", 1
+BOTH_WAYS = "forward and backward"
+QUICK = ("GradCAM", "LayerCAM", "EigenCAM", "FullGrad", "GradCAM, 5 classes", "GradCAM, aug_smooth")
 
 
-def cam_of(case: str, method: str, model: nn.Module) -> pytorch_grad_cam.BaseCAM:
-    _, layer, transform = CASES[case]
-    cam_class = getattr(pytorch_grad_cam, method)
-    return cam_class(model, [layer] if cam_class.uses_layers else [], transform)
+class Cell:
+    """One library's method on one network and batch."""
+
+    def __init__(self, network: str, batch: int, method: str, library: str) -> None:
+        self.network, self.batch, self.method, self.library = network, batch, method, library
+        self.ratios: list[float] = []
+        self.seconds: list[float] = []
+        self.memory: float | None = None
+        self.beside: float | None = None
+        self.why_not = ""
+
+    def record(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value not in ("", None, [])}
 
 
-def seeded(case: str, batch: int, device: str = "cpu") -> tuple[nn.Module, torch.Tensor]:
-    torch.manual_seed(0)
-    return CASES[case][0]().eval().to(device), torch.randn(batch, 3, 224, 224, device=device)
+def measured(
+    networks: Iterable[str], batches: Iterable[int], rounds: int, only: Iterable[str], device: str
+) -> list[Cell]:
+    """The cells of all libraries, each with its ratios, or with the reason why there are none."""
+    cells: list[Cell] = []
+    with contestants(device) as racing, tempfile.TemporaryDirectory() as folder:
+        methods = {each.name: [m for m in each.methods() if not only or m in only] for each in racing}
+        for network, batch in itertools.product(networks, batches):
+            if RACED[network].size != (224, 224) and batch > 1:
+                continue
+            here = [Cell(network, batch, BOTH_WAYS, HERE)]
+            here += [
+                Cell(network, batch, method, each.name)
+                for each in racing
+                for method in methods[each.name]
+                if "," not in method or (network, batch) == (TASKS_ON, TASKS_BATCH)
+            ]
+            _race(racing, here, cells, rounds, Path(folder))
+            cells += here
+            for cell in here:
+                sys.stderr.write(f"{cell.record()}\n")
+    return cells
 
 
-def interleaved(first: Callable, second: Callable, pairs: int, warm_up: int = 2) -> list[tuple[float, float]]:
-    """Seconds of both, call by call in turn."""
-    times = []
-    for pair in range(warm_up + pairs):
-        both = (_seconds(first), _seconds(second))
-        if pair >= warm_up:
-            times.append(both)
-    return times
+def _race(racing: list[Contestant], cells: list[Cell], before: list[Cell], rounds: int, folder: Path) -> None:
+    network, batch = cells[0].network, cells[0].batch
+    for each in racing:
+        bare = each.prepare(network, batch)
+        own = [cell for cell in cells if cell.library == each.name and cell.method != BOTH_WAYS]
+        for cell in own:
+            cell.why_not = _too_long(cell, before, bare)
+            if not cell.why_not:
+                _check(each, cell, bare, folder)
+    for _ in range(rounds):
+        seconds, bare = racing[0].forward_and_backward()
+        cells[0].ratios.append(seconds / bare)
+        for each in racing:
+            again = [
+                c for c in cells if c.library == each.name and c.seconds and not c.why_not and c.seconds[0] <= LONG
+            ]
+            for method, (seconds, bare) in each.time([cell.method for cell in again]).items():
+                (cell,) = [cell for cell in again if cell.method == method]
+                cell.ratios.append(seconds / bare)
+                cell.seconds.append(seconds)
 
 
-def _seconds(call: Callable) -> float:
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def _check(each: Contestant, cell: Cell, bare: float, folder: Path) -> None:
+    """The first call; its map must be one, and is compared with ours."""
+    file = folder / f"{cell.library}-{cell.method}.npy".replace("/", "-")
+    try:
+        first = each.check(cell.method, str(file))
+    except Failure as failure:
+        cell.why_not = str(failure)
+        return
+    cell.seconds.append(first["seconds"])
+    cell.memory = first["bytes"] / max(first["bare bytes"], 1)
+    if first["seconds"] > LONG:
+        cell.ratios.append(first["seconds"] / bare)
+    size = RACED[cell.network].size
+    if len(first["shape"]) != 1 + len(size) and "," not in cell.method and cell.method != "GuidedGradCAM":
+        cell.why_not = f"no map: {first['shape']}"
+        cell.ratios.clear()
+        return
+    ours = folder / f"{HERE}-{cell.method}.npy"
+    if cell.library != HERE and ours.exists() and len(first["shape"]) == 1 + len(size):
+        maps = [finished(np.load(path), size) for path in (ours, file)]
+        cell.beside = float(np.abs(maps[0] - maps[1]).max())
 
 
-def _ratio(times: list[tuple[float, float]], scale: float = 1.0) -> str:
-    ratios = [scale * second / first for first, second in times]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return f"{statistics.median(ratios):.2f} ({low:.2f}-{high:.2f})"
+def _too_long(cell: Cell, before: list[Cell], bare: float) -> str:
+    """Why the call is not begun: by a smaller batch, or by the number of forwards that it needs."""
+    channels = RACED[cell.network].channels
+    expected = FORWARDS_A_CHANNEL.get(cell.method, 0) * channels * bare
+    if (cell.library, cell.method) in TAIL_ONLY:
+        expected = 0.0
+    for smaller in before:
+        same = (smaller.network, smaller.method, smaller.library) == (cell.network, cell.method, cell.library)
+        if same and smaller.seconds:
+            expected = smaller.seconds[-1] * cell.batch / smaller.batch
+        if same and smaller.why_not:
+            return smaller.why_not
+    return f"about {expected:,.0f} s" if expected > PATIENCE else ""
 
 
-def bare(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(x)
+def shown(cell: dict | None) -> str | None:
+    if cell is None:
+        return None
+    if "ratios" not in cell:
+        return cell["why_not"].partition(":")[0]
+    middle, digits = statistics.median(cell["ratios"]), 2 if statistics.median(cell["ratios"]) < 10 else 0
+    if len(cell["ratios"]) == 1:
+        return f"{middle:,.{digits}f} (once)"
+    return f"{middle:,.{digits}f} ({min(cell['ratios']):,.{digits}f}-{max(cell['ratios']):,.{digits}f})"
 
 
-def gradient_rows(case: str, batches: list[int], pairs: int, device: str) -> dict[str, dict]:
+def summary(cells: Iterable[dict], network: str, batch: int) -> dict[str, dict]:
+    """Method to library to ratio on one network; methods that nobody was asked for with the batch: with one image."""
     rows: dict[str, dict] = {}
-    for batch in batches:
-        model, x = seeded(case, batch, device)
-        for method in METHODS:
-            with cam_of(case, method, model) as cam:
-                times = interleaved(partial(bare, model, x), partial(cam, x, 1, as_tensor=True), pairs)
-            rows.setdefault(f"{case} {method}", {})[f"batch {batch}"] = _ratio(times)
+    chosen = {(c["method"], c["library"], c["batch"]): c for c in cells if c["network"] == network}
+    for method in dict.fromkeys(method for method, _, _ in chosen):
+        at = batch if "ratios" in chosen.get((method, HERE, batch), {}) else 1
+        row = {library: shown(chosen.get((method, library, at))) for library in LIBRARIES}
+        if any(row.values()):
+            rows[method if at == batch else f"{method}, one image"] = row
     return rows
 
 
-def ablation_row(case: str, pairs: int, device: str) -> dict:
-    model, x = seeded(case, 1, device)
-    with cam_of(case, "AblationCAM", model) as cam:
-        times = interleaved(partial(bare, model, x), partial(cam, x, 1), pairs, warm_up=1)
-    return {"batch 1": _ratio(times)}
-
-
-def road_row(case: str, pairs: int, device: str) -> dict:
-    model, x = seeded(case, 1, device)
-    metric = ROADCombined(percentiles=[20, 40, 60, 80])
-    with cam_of(case, "GradCAM", model) as cam:
-        maps = cam(x, 1)
-    times = interleaved(partial(bare, model, x), partial(metric, x, maps, [1], model), pairs, warm_up=1)
-    return {"batch 1": _ratio(times)}
-
-
-def score_row(case: str, device: str) -> dict:
-    """The model's own seconds for images in the same batches, each batch timed right before ScoreCAM's own."""
-    model, x = seeded(case, 1, device)
-    seconds, timing = {"bare": 0.0, "images": 0}, []
-
-    def time_the_same_batch(module: nn.Module, inputs: tuple) -> None:
-        if len(inputs[0]) > 1 and not timing:
-            timing.append(True)
-            seconds["bare"] += _seconds(partial(bare, model, torch.randn_like(inputs[0])))
-            seconds["images"] += len(inputs[0])
-            timing.clear()
-
-    with cam_of(case, "ScoreCAM", model) as cam:
-        handle = model.register_forward_pre_hook(time_the_same_batch)
-        total = _seconds(partial(cam, x, 1))
-        handle.remove()
-    share = seconds["bare"] / (total - seconds["bare"])
-    return {"share of the model's throughput": f"{share:.2f}", "images scored": seconds["images"]}
-
-
-def memory_of_a_call(case: str, method: str) -> tuple[int, int]:
-    """KiB of the process before one call and at its peak; run in a process of its own."""
-    model, x = seeded(case, MEMORY_BATCH)
-    bare(model, x[:1])  # buffers of the libraries themselves
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is used now (Linux)
-    before = _peak()
-    if method == "bare":
-        bare(model, x)
-    else:
-        with cam_of(case, method, model) as cam:
-            cam(x, 1)
-    return before, _peak()
-
-
-def _peak() -> int:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1])
-
-
-def memory_rows(case: str) -> dict[str, dict]:
-    def measured(method: str) -> tuple[int, int]:
-        command = [sys.executable, "-m", "benchmarks.speed", "--memory-of-a-call", case, method]
-        # One arena, returned at once: the peak is then what was needed, not what malloc kept.
-        environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-        finished = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        before, peak = map(int, finished.stdout.split())
-        return peak, peak - before
-
-    peak, growth = measured("bare")
-    rows = {}
-    for method in METHODS:
-        method_peak, method_growth = measured(method)
-        rows[f"{case} {method}"] = {
-            f"process peak, batch {MEMORY_BATCH}": f"{method_peak / peak:.2f}",
-            "its growth in the call": f"{method_growth / growth:.2f}",
-        }
+def everything(cells: Iterable[dict], column: Callable[[dict], str | None]) -> dict[str, dict]:
+    rows: dict[str, dict] = {}
+    for cell in cells:
+        value = column(cell)
+        if value is not None:
+            row = rows.setdefault(f"{cell['network']}, {cell['batch']}, {cell['method']}", dict.fromkeys(LIBRARIES))
+            row[cell["library"]] = value
     return rows
+
+
+def grown(cell: dict) -> str | None:
+    return f"{cell['memory']:.2f}" if "memory" in cell else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--memory-of-a-call", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
+    parser.add_argument("--networks", nargs="+", choices=RACED, default=list(RACED))
+    parser.add_argument("--batches", type=int, nargs="+")
+    parser.add_argument("--methods", nargs="+", default=[])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--add", action="store_true", help="to the cells of earlier runs")
+    parser.add_argument("--quick", action="store_true", help="two networks, one image, six methods; nothing is written")
     options = parser.parse_args()
-    if options.memory_of_a_call:
-        sys.stdout.write("{} {}\n".format(*memory_of_a_call(*options.memory_of_a_call)))
+    if options.quick:
+        options.networks, options.batches, options.rounds, options.methods = ["ResNet-50", "ViT-S"], [1], 3, QUICK
+    batches = options.batches or ([1, 8, 32] if options.device == "cpu" else [1, 64, 256])
+    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    known = json.loads((RESULTS / f"speed_cells{suffix}.json").read_text())["rows"] if options.add else {}
+    cells = measured(options.networks, batches, options.rounds, options.methods, options.device)
+    known |= {f"{c.network}, {c.batch}, {c.method}, {c.library}": c.record() for c in cells}
+    if options.quick:
+        sys.stdout.write(table(everything(known.values(), shown)) + "\n")
         return
-    rows: dict[str, dict] = {}
-    for case in CASES:
-        parts = gradient_rows(case, options.batches, options.pairs, options.device)
-        if options.device == "cpu":
-            for label, row in memory_rows(case).items():
-                parts[label].update(row)
-        parts[f"{case} AblationCAM, all channels"] = ablation_row(case, 7, options.device)
-        parts[f"{case} ScoreCAM, all channels"] = score_row(case, options.device)
-        parts[f"{case} ROADCombined, 4 percentiles"] = road_row(case, 7, options.device)
-        rows.update(parts)
-        sys.stderr.write(f"{parts}\n")
-    name = "speed" if options.device == "cpu" else f"speed-{options.device}"
-    write_report(name, rows, "in bare inference_mode forwards of the same batch")
+    save(f"speed_cells{suffix}", known)
+    size = 8 if options.device == "cpu" else 64
+    notes = "in bare inference_mode forwards of the same batch; median (lowest-highest)"
+    for network, name in (("ResNet-50", "speed"), ("ViT-S", "speed_vit")):
+        write_report(f"{name}{suffix}", summary(known.values(), network, size), f"{network}, batch {size}; {notes}")
+    write_report(f"speed_all{suffix}", everything(known.values(), shown), notes)
+    write_report(f"memory{suffix}", everything(known.values(), grown), "growth in a call, over that in a bare forward")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import torch
 
-from pytorch_grad_cam.ablated_scores import ablated_scores
+from pytorch_grad_cam.ablated_scores import score_falls
 from pytorch_grad_cam.ablation_layer import ablation_layer_for
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.base_cam import BaseCAM
@@ -11,12 +11,12 @@ from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 
 
-def ablation_cam_weights(score: torch.Tensor, ablated_scores: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for the score y and the scores without channel k (C,).
+def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
+    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for the score y and its falls $y - y_k$ without channel k (C,).
 
     The paper divides by y itself; its absolute value keeps the sign right for a negative score. Undivided for y = 0.
     """
-    return (score - ablated_scores) / (score.abs() if score != 0 else 1)
+    return falls / (score.abs() if score != 0 else 1)
 
 
 class AblationCAM(BaseCAM):
@@ -25,7 +25,8 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost: two forwards (three for the first call on a layer) and, for each channel, the model's tail behind it.
+    Cost: two forwards (three for the first call on a layer) and, for each channel, the model's tail behind it; where
+    that is affine (global pooling and a linear classifier) one gradient of it gives the same for all channels.
     """
 
     uses_gradients = False
@@ -53,6 +54,6 @@ class AblationCAM(BaseCAM):
             for image, score in enumerate(target_scores(tail.scores, targets)):
                 ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, activations[image])
                 channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
-                ablated = ablated_scores(tail, image, targets[image], ablate, channels, self.batch_size)
-                weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, ablated).to(weights)
+                falls = score_falls(tail, image, targets[image], score, ablate, channels, self.batch_size)
+                weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, falls).to(weights)
         return weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.trees import copied, detached, floating_tensors
+from pytorch_grad_cam.zero_rows import SkipZeroRows
 
 
 class ActivationsAndGradients:
@@ -82,7 +84,10 @@ class ActivationsAndGradients:
         if score.requires_grad:
             create_graph = self.second_order or not self.detach
             keep = keep_graph or create_graph
-            found = torch.autograd.grad(score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph)
+            with nullcontext() if create_graph else SkipZeroRows():
+                found = torch.autograd.grad(
+                    score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
+                )
         gradient_of = {
             source: None if gradient is None else self.contribution(source, gradient)
             for source, gradient in zip(sources, found, strict=False)

@@ -4,6 +4,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -41,9 +42,8 @@ def undisturbed(model: nn.Module, frozen: bool = True) -> Iterator[None]:
 
 def model_device(model: nn.Module) -> torch.device | None:
     """Where the model's first parameter or buffer lives; None for a model that has neither."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return None
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return None if tensor is None else tensor.device
 
 
 def on_device_of(model: nn.Module, inputs: Any) -> Any:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from nets import convolutional, images
-from oracles import OPTIONS, ORACLES, finished_map, first_component
 
+from benchmarks.oracles import OPTIONS, ORACLES, finished_map, first_component
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
 from pytorch_grad_cam.principal_component import first_principal_component
 

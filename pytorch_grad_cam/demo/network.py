@@ -1,6 +1,6 @@
 """The small residual network of the demo, its weights and its preprocessing."""
 
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 MEAN, STD = 0.5, 0.25
-_DATA = files("pytorch_grad_cam.demo")
+_DATA = Path(__file__).parent
 
 
 class DigitsNet(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.memory_layout import in_fastest_layout
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
 
@@ -139,7 +140,8 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
     """The targets' scores (N,), one an image, in batches."""
 
     def scores(start: int, stop: int) -> torch.Tensor:
-        return target_scores(model(on_device_of(model, images[start:stop])), targets[start:stop]).float()
+        chunk = on_device_of(model, images[start:stop])
+        return target_scores(in_fastest_layout(model, model, chunk), targets[start:stop]).float()
 
     with undisturbed(model), torch.no_grad():
         return in_chunks(scores, len(images), _BATCH_SIZE, "perturbed images")

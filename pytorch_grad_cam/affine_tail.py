@@ -1,0 +1,55 @@
+"""What each value of a layer's output adds to a score, where the model is affine behind the layer."""
+
+from typing import Any
+
+import torch
+
+from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.target_scores import Target, target_scores
+
+_AFFINE = {
+    f"{name}Backward{version}"
+    for version in (0, 1)
+    for name in (
+        "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "Alias", "AsStrided", "AvgPool2D", "AvgPool3D", "Cat", "Clone",
+        "Expand", "Gather", "Index", "Mean", "Neg", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "Squeeze",
+        "Stack", "Sub", "Sum", "T", "ToCopy", "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View",
+    )
+}  # fmt: skip
+_AFFINE_IN_EACH_FACTOR = {f"{name}Backward0" for name in ("Addmm", "Bmm", "Convolution", "Dot", "Mm", "Mul", "Mv")}
+
+
+def contributions(tail: PartialForward, image: int, target: Target) -> torch.Tensor | None:
+    r"""Gradient times output (1, ...) of one image of the layer where the score is affine in it, None where it is not.
+
+    The score of an affine tail (global pooling and a linear classifier) falls by just the sum of the contributions of
+    what is set to zero. Cost: one forward and backward of the tail, of one image.
+    """
+    kept: list[torch.Tensor] = []
+
+    def source(output: torch.Tensor) -> torch.Tensor:
+        kept.append(output.detach().clone().requires_grad_())
+        return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
+
+    if not isinstance(tail.layer_output, torch.Tensor):
+        return None
+    with torch.enable_grad():
+        score = target_scores(tail(image, 1, source), [target]).sum()
+    if not score.requires_grad or not _is_affine(score.grad_fn):
+        return None
+    (gradient,) = torch.autograd.grad(score, kept)
+    return (gradient * kept[0]).detach()
+
+
+def _is_affine(last: Any) -> bool:
+    """Of an autograd graph whose only leaf is the layer's output."""
+    waiting, seen = [last], {last}
+    while waiting:
+        node = waiting.pop()
+        inputs = [following for following, _ in node.next_functions if following is not None]
+        one_factor = node.name() in _AFFINE_IN_EACH_FACTOR and len(inputs) == 1
+        if inputs and not one_factor and node.name() not in _AFFINE:
+            return False
+        waiting += [following for following in inputs if following not in seen]
+        seen.update(inputs)
+    return True

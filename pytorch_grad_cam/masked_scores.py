@@ -1,0 +1,62 @@
+"""The scores of inputs that are seen through a channel of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.memory_layout import in_fastest_layout
+from pytorch_grad_cam.target_scores import Target, target_scores
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.base_cam import BaseCAM
+
+
+def masked_scores(
+    cam: BaseCAM,
+    images: torch.Tensor,
+    activations: torch.Tensor,
+    chosen: torch.Tensor,
+    targets: Sequence[Target],
+    batch_size: int | None,
+) -> torch.Tensor:
+    """The targets' scores (K,) of the images times each of the K chosen channels, enlarged and scaled to [0, 1].
+
+    activations: (N, C, *spatial). chosen: bool (N, C). Masks are made for one batch at a time.
+    """
+    channels = activations.shape[1]
+    rows = chosen.flatten().nonzero()[:, 0]
+
+    def scores(start: int, stop: int) -> torch.Tensor:
+        of_batch = rows[start:stop]
+        owners = of_batch // channels
+        masks = cam.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
+        masked = (images[owners] * min_max(masks[:, 0])[:, None]).to(images.dtype)
+        outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners), masked)
+        return target_scores(outputs, [targets[i] for i in owners.tolist()])
+
+    if batch_size is None:
+        batch_size = 8 if images.device.type == "cpu" else 64
+    return in_chunks(scores, len(rows), batch_size, "ScoreCAM channels")
+
+
+def channels_by_energy(activations: torch.Tensor, share: float) -> torch.Tensor:
+    """Which channels of (N, C, *spatial) vary and, the strongest first, together have the share of an image's energy.
+
+    A channel's energy is its sum of squares. Returns bool (N, C). Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share_of_energy is {share}, expected a share in (0, 1]")
+    positions = activations.flatten(2)
+    varies = positions.amax(2) > positions.amin(2)
+    if share == 1:
+        return varies
+    energy, order = (positions.double().square().sum(2) * varies).sort(1, descending=True)
+    before = energy.cumsum(1) - energy
+    needed = torch.zeros_like(varies).scatter(1, order, before < share * energy.sum(1, keepdim=True))
+    return needed & varies

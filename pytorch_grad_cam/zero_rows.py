@@ -1,0 +1,84 @@
+"""The backward pass without the rows of zeros that the tokens behind a class token have."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_WORTH_LOOKING = 64
+
+
+class SkipZeroRows(TorchDispatchMode):
+    """Linear layers and GELUs are differentiated only where their gradient is not zero; the results are the same.
+
+    The score of a ViT with a class token depends on one row of 197 of all that follows the last attention, which is
+    three quarters of the last block's backward. For the CPU: elsewhere looking would wait for the device.
+    """
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        by_rows = _BY_ROWS.get(function)
+        result = None if by_rows is None else by_rows(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {})) if result is None else result
+
+
+def _mm(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
+    rows = _few_rows(gradient)
+    if rows is None:
+        return None
+    return gradient.new_zeros(len(gradient), weight.shape[1]).index_copy_(0, rows, gradient[rows] @ weight)
+
+
+def _gelu_backward(gradient: torch.Tensor, x: torch.Tensor, **options: Any) -> torch.Tensor | None:
+    flat = gradient.flatten(0, -2)
+    rows = _few_rows(flat)
+    if rows is None:
+        return None
+    result = torch.ops.aten.gelu_backward(flat[rows], x.reshape(flat.shape)[rows], **options)
+    return torch.zeros_like(flat).index_copy_(0, rows, result).reshape(x.shape)
+
+
+def _few_rows(gradient: torch.Tensor) -> torch.Tensor | None:
+    """The rows of (R, D) that are not zero where they are fewer than half of them."""
+    if gradient.device.type != "cpu" or len(gradient) < _WORTH_LOOKING:
+        return None
+    rows = gradient.any(1).nonzero()[:, 0]
+    return rows if 2 * len(rows) < len(gradient) else None
+
+
+def _attention_backward(
+    gradient: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    logsumexp: torch.Tensor,
+    dropout: float,
+    is_causal: bool,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, ...] | None:
+    """Queries (N, heads, L, D) whose result has no gradient change neither keys nor values."""
+    if is_causal or attn_mask is not None:
+        return None
+    rows = _few_rows(gradient.any(3).flatten(0, 1).T)
+    if rows is None:
+        return None
+    of_rows, of_keys, of_values = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        *(tensor[:, :, rows].contiguous() for tensor in (gradient, query)),
+        key,
+        value,
+        *(tensor[:, :, rows].contiguous() for tensor in (out, logsumexp)),
+        dropout,
+        is_causal,
+        scale=scale,
+    )
+    return torch.zeros_like(query).index_copy_(2, rows, of_rows), of_keys, of_values
+
+
+_BY_ROWS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.mm.default: _mm,
+    torch.ops.aten.gelu_backward.default: _gelu_backward,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _attention_backward,
+}
