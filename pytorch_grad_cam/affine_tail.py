@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.autograd_graph import nodes_behind
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.target_scores import Target, target_scores
 
@@ -35,21 +36,13 @@ def contributions(tail: PartialForward, image: int, target: Target) -> torch.Ten
         return None
     with torch.enable_grad():
         score = target_scores(tail(image, 1, source), [target]).sum()
-    if not score.requires_grad or not _is_affine(score.grad_fn):
+    if not score.requires_grad or not all(map(_is_affine, nodes_behind(score))):
         return None
     (gradient,) = torch.autograd.grad(score, kept)
     return (gradient * kept[0]).detach()
 
 
-def _is_affine(last: Any) -> bool:
-    """Of an autograd graph whose only leaf is the layer's output."""
-    waiting, seen = [last], {last}
-    while waiting:
-        node = waiting.pop()
-        inputs = [following for following, _ in node.next_functions if following is not None]
-        one_factor = node.name() in _AFFINE_IN_EACH_FACTOR and len(inputs) == 1
-        if inputs and not one_factor and node.name() not in _AFFINE:
-            return False
-        waiting += [following for following in inputs if following not in seen]
-        seen.update(inputs)
-    return True
+def _is_affine(node: Any) -> bool:
+    """Of a node of a graph whose only leaf is the layer's output: whether it is affine in what leads there."""
+    inputs = [following for following, _ in node.next_functions if following is not None]
+    return not inputs or node.name() in _AFFINE or (node.name() in _AFFINE_IN_EACH_FACTOR and len(inputs) == 1)

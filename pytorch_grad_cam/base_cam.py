@@ -13,7 +13,7 @@ from torch import nn
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
-from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps
+from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps, warn_of_proportions
 from pytorch_grad_cam.foreign_hooks import ForeignHooks, as_hooks
 from pytorch_grad_cam.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.layers import resolve_layers
@@ -215,6 +215,8 @@ class BaseCAM:
             if hooks.reshape_transform is None:
                 layout = self._layouts.of(layer, activations[position], inputs)
             found = _as_map(activations[position], layout, input_tensor)
+            if layout is None:
+                warn_of_proportions(found.shape[2:], input_tensor.shape[2:])
             as_map = hooks.reshape_transform if layout is None else layout.of_output
             self._thread.registration = self._registration(layer, as_map, found)
             grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)

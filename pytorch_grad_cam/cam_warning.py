@@ -1,10 +1,13 @@
 """Why a map is blank."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+
+from pytorch_grad_cam.layouts import grid_of_proportions
 
 _STACK_LEVEL = 6  # the line that called the CAM
 
@@ -35,6 +38,19 @@ def warn_of_blank_maps(
         advice = alternative() if reason == _ZERO_GRADIENT else ""
         which = f"{len(blank)} of {len(highest)} maps are blank" if len(highest) > 1 else "the map is blank"
         warnings.warn(f"{which}: {reason}{advice}", CamWarning, stacklevel=_STACK_LEVEL)
+
+
+def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
+    """A CamWarning where as many square cells as the grid of a given reshape_transform has would lie otherwise."""
+    square = grid_of_proportions(math.prod(grid), image_size)
+    if square is not None and square != tuple(grid):
+        found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
+        warnings.warn(
+            f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}: give it that "
+            "height and width, or leave it out",
+            CamWarning,
+            stacklevel=_STACK_LEVEL,
+        )
 
 
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"

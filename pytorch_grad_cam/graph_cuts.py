@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.autograd_graph import nodes_behind
+
 
 def cuts_between(score: torch.Tensor, image: torch.Tensor) -> Callable[[torch.Tensor], bool]:
     """Tells of a tensor whether every path of the autograd graph from the score to the image (a leaf) goes through it.
 
     Exact: the paths are counted, in integers, down from the score and up from the image; a cut has them all.
     """
-    order = _topological(score.grad_fn)
+    order = nodes_behind(score)
     paths_down: Counter[tuple[Any, int]] = Counter({(score.grad_fn, 0): 1})
     into: Counter[Any] = Counter({score.grad_fn: 1})
     for node in order:
@@ -32,17 +34,3 @@ def cuts_between(score: torch.Tensor, image: torch.Tensor) -> Callable[[torch.Te
         return paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
 
     return is_cut
-
-
-def _topological(root: Any) -> list[Any]:
-    """The graph's nodes, each before those that it leads to."""
-    order, seen, stack = [], set(), [(root, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((following, False) for following, _ in node.next_functions if following is not None)
-    return order[::-1]

@@ -1,7 +1,6 @@
 """Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806)."""
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.autograd_graph import nodes_behind
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
@@ -63,7 +63,7 @@ class GuidedBackpropReLUModel:
             image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
             outputs = self.model(image)
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
-            rectifiers = [node for node in _graph(score) if _is_rectifier(node)]
+            rectifiers = [node for node in nodes_behind(score) if _is_rectifier(node)]
             if not rectifiers:
                 warnings.warn(
                     f"{type(self.model).__name__} has no ReLU for guided backpropagation to guide: "
@@ -76,18 +76,6 @@ class GuidedBackpropReLUModel:
             (gradient,) = torch.autograd.grad(score, image)
         channels_last = to_array(gradient.float().movedim(1, -1))
         return channels_last[0] if len(channels_last) == 1 else channels_last
-
-
-def _graph(score: torch.Tensor) -> Iterator[Any]:
-    """Every node of the autograd graph behind a tensor."""
-    seen, ahead = set(), [score.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        ahead.extend(following for following, _ in node.next_functions)
-        yield node
 
 
 def _is_rectifier(node: Any) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from pytorch_grad_cam.trees import floating_tensors
 
-_MOST_EXTRA_TOKENS = 16
+MOST_EXTRA_TOKENS = 16
 
 
 class Layout(NamedTuple):
@@ -89,13 +89,19 @@ def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
 def _token_grids(
     axes: str, tokens: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
 ) -> Iterator[Layout]:
-    for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1):
+    for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
         for grid in known_grids:
             if math.prod(grid) == tokens - extra:
                 yield Layout(axes, grid, extra)
-    for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1):
-        stride = (math.prod(image_size) / (tokens - extra)) ** (1 / len(image_size))
-        grid = tuple(round(size / stride) for size in image_size)
-        exact = all(cells * image_size[0] == grid[0] * size for cells, size in zip(grid, image_size, strict=True))
-        if exact and math.prod(grid) == tokens - extra:
+    for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
+        grid = grid_of_proportions(tokens - extra, image_size)
+        if grid is not None:
             yield Layout(axes, grid, extra)
+
+
+def grid_of_proportions(cells: int, image_size: Sequence[int]) -> tuple[int, ...] | None:
+    """The grid of so many cells that has exactly the image's proportions; None where there is none."""
+    stride = (math.prod(image_size) / cells) ** (1 / len(image_size))
+    grid = tuple(round(size / stride) for size in image_size)
+    exact = all(along * image_size[0] == grid[0] * size for along, size in zip(grid, image_size, strict=True))
+    return grid if exact and math.prod(grid) == cells else None

@@ -10,10 +10,9 @@ IMAGE = RANDOM.random((6, 8, 3)).astype(np.float32)
 MASK = RANDOM.random((6, 8)).astype(np.float32)
 
 
-def test_overlay_is_the_stretched_blend_of_picture_and_colours():
+def test_overlay_is_the_blend_of_picture_and_colours():
     colours = cv2.applyColorMap(np.uint8(255 * MASK), cv2.COLORMAP_JET) / 255
-    blend = 0.7 * colours + 0.3 * IMAGE
-    expected = np.uint8(255 * (blend / blend.max()))
+    expected = np.uint8(255 * (0.7 * colours + 0.3 * IMAGE))
     found = show_cam_on_image(IMAGE, MASK, image_weight=0.3)
     assert found.dtype == np.uint8
     assert np.abs(found.astype(int) - expected).max() <= 1
@@ -22,8 +21,15 @@ def test_overlay_is_the_stretched_blend_of_picture_and_colours():
 def test_rgb_swaps_the_colours_only():
     black = np.zeros((1, 1, 3), np.float32)
     hottest = np.ones((1, 1), np.float32)
-    assert show_cam_on_image(black, hottest, use_rgb=True)[0, 0].tolist() == [255, 0, 0]
-    assert show_cam_on_image(black, hottest)[0, 0].tolist() == [0, 0, 255]
+    assert show_cam_on_image(black, hottest, use_rgb=True)[0, 0].tolist() == [64, 0, 0]
+    assert show_cam_on_image(black, hottest)[0, 0].tolist() == [0, 0, 64]
+
+
+def test_brightness_of_the_picture_stays():
+    """grad-cam 1.5.7 stretches the blend so that its brightest value is 255."""
+    for grey in (0, 0.25, 0.9):
+        found = show_cam_on_image(np.full((2, 2, 3), float(grey)), np.ones((2, 2)), image_weight=1)
+        assert np.abs(found - 255 * grey).max() <= 0.5
 
 
 @pytest.mark.parametrize("image", [np.uint8(255 * IMAGE), IMAGE.astype(np.float64), np.round(255 * IMAGE) / 255])

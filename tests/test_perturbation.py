@@ -17,7 +17,9 @@ from pytorch_grad_cam import (
     RandomCAM,
     ScoreCAM,
 )
+from pytorch_grad_cam.masked_scores import channels_by_energy
 from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform, vit_reshape_transform
 
 
@@ -238,6 +240,35 @@ def test_score_cam_scores_constant_channels_once():
     model = nn.Sequential(Counter(), *model).eval()
     ScoreCAM(model, model[4])(x)
     assert model[0].rows == 1 + 1 + 2, "the image, the blank one, two channels that vary"
+
+
+def test_score_cam_of_a_share_of_the_energy():
+    """The strongest channels are scored, the others count as the blank image does; all of them with a share of 1."""
+    model, x = convolutional(), images(count=1)
+    activations = model[:4](x).detach()
+    energy = activations[0].square().sum((1, 2))
+    order = energy.argsort(descending=True)
+    share = float((energy[order[:3]].sum() - energy[order[2]] / 2) / energy.sum())
+    assert channels_by_energy(activations, share)[0].nonzero()[:, 0].tolist() == sorted(order[:3].tolist())
+
+    def weights(share_of_energy: float) -> torch.Tensor:
+        with ScoreCAM(model, "last", share_of_energy=share_of_energy) as cam:
+            return cam.get_cam_weights(x, model.last, [ClassifierOutputTarget(3)], activations, None)[0]
+
+    every, few = weights(1), weights(share)
+    blank = model(torch.zeros_like(x))[0, 3].detach()
+    scores = (every / every[order[0]]).log()  # of each channel less that of the strongest one
+    expected = torch.full_like(every, float(blank))
+    strongest = float((few[order[0]] / few[order[3]]).log() + blank)
+    expected[order[:3]] = scores[order[:3]] + strongest
+    torch.testing.assert_close(few, expected.softmax(0), atol=1e-6, rtol=1e-5)
+    assert few[order[3:]].unique().numel() == 1
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.1])
+def test_unusable_share_of_energy(share):
+    with pytest.raises(ValueError, match=rf"share_of_energy is {share}, expected a share in \(0, 1\]"):
+        ScoreCAM(convolutional(), "last", share_of_energy=share)(images(), 0)
 
 
 @pytest.mark.parametrize("perturbation", [AblationCAM, ScoreCAM])

@@ -40,7 +40,11 @@ def test_swin():
     ("call", "message"),
     [
         (lambda: vit_reshape_transform(torch.zeros(1, 60, 3)), "60 tokens are no square grid"),
-        (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), 8, 8), "60 tokens are fewer than the 8 x 8"),
+        (
+            lambda: vit_reshape_transform(torch.zeros(1, 60, 3), 8, 8),
+            "60 tokens are no grid of 8 x 8 behind up to 16 others",
+        ),
+        (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), 6, 7), "60 tokens are no grid of 6 x 7"),
         (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), height=8), "pass both or neither"),
         (lambda: vit_reshape_transform(torch.zeros(1, 3, 7, 7)), r"expected tokens .* \(1, 3, 7, 7\)"),
         (lambda: swinT_reshape_transform(torch.zeros(1, 60, 3)), "60 tokens are no grid of 7 x 7"),

@@ -87,11 +87,10 @@ def show_cam_on_image(
     img: (H, W, 3), float in [0, 1] or uint8. mask: (H, W) or (1, H, W) in [0, 1]; what is a hair outside is clipped.
     use_rgb: colour the map for an RGB picture; False is OpenCV's BGR. colormap: of OpenCV. image_weight: in [0, 1].
 
-    As in grad-cam 1.5 the blend is stretched so that its brightest value is 255.
     Raises ValueError for other shapes and ranges, and for NaN.
 
-    >>> show_cam_on_image(np.zeros((1, 2, 3)), np.array([[0.0, 1.0]]), use_rgb=True).tolist()
-    [[[0, 0, 255], [255, 0, 0]]]
+    >>> show_cam_on_image(np.zeros((1, 2, 3)), np.array([[0.0, 1.0]]), use_rgb=True, image_weight=0).tolist()
+    [[[0, 0, 128], [128, 0, 0]]]
     """
     import cv2
 
@@ -113,8 +112,7 @@ def show_cam_on_image(
     if use_rgb:
         colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
     blend = (1 - image_weight) * np.asarray(colours, dtype=np.float32) / 255 + image_weight * picture
-    brightest = blend.max()
-    return (255 * (blend / brightest if brightest > 0 else blend)).astype(np.uint8)
+    return np.rint(255 * blend).astype(np.uint8)
 
 
 def create_labels_legend(concept_scores: np.ndarray, labels: Mapping[int, str], top_k: int = 2) -> list[str]:

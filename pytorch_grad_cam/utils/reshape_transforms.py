@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import torch
 
+from pytorch_grad_cam.layouts import MOST_EXTRA_TOKENS
 from pytorch_grad_cam.maps import resize
 
-_MOST_EXTRA_TOKENS = 8
+_MOST_GUESSED = 8
 
 
 def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:
@@ -26,16 +27,19 @@ def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width
         raise ValueError(f"expected tokens (N, T, C), the layer gave shape {tuple(tensor.shape)}")
     tokens = tensor.shape[1]
     if height is None and width is None:
-        sides = [math.isqrt(tokens - extra) for extra in range(min(_MOST_EXTRA_TOKENS, tokens - 1) + 1)]
+        sides = [math.isqrt(tokens - extra) for extra in range(min(_MOST_GUESSED, tokens - 1) + 1)]
         squares = [side for extra, side in enumerate(sides) if side * side == tokens - extra]
         if not squares:
-            raise ValueError(f"{tokens} tokens are no square grid with up to 8 extra tokens: pass height and width")
+            raise ValueError(
+                f"{tokens} tokens are no square grid with up to {_MOST_GUESSED} extra tokens: pass height and width"
+            )
         height = width = squares[0]
     elif height is None or width is None:
         raise ValueError(f"height={height}, width={width}: pass both or neither")
-    if tokens < height * width:
-        raise ValueError(f"{tokens} tokens are fewer than the {height} x {width} of the grid")
-    patches = tensor[:, tokens - height * width :]
+    extra = tokens - height * width
+    if not 0 <= extra <= MOST_EXTRA_TOKENS:
+        raise ValueError(f"{tokens} tokens are no grid of {height} x {width} behind up to {MOST_EXTRA_TOKENS} others")
+    patches = tensor[:, extra:]
     return patches.unflatten(1, (height, width)).movedim(-1, 1)
 
 

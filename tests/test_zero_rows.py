@@ -1,0 +1,93 @@
+"""The backward pass that leaves rows of zeros out gives what the whole one gives."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.zero_rows import SkipZeroRows
+
+TOKENS, WIDTH = 101, 12
+
+
+class Block(nn.Module):
+    """One transformer block behind `norm`, and a head that reads the class token or the mean of all tokens."""
+
+    def __init__(self, reads: str, is_causal: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.reads, self.is_causal = reads, is_causal
+        self.embed, self.norm = nn.Linear(3, WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(x)
+        query, key, value = self.qkv(self.norm(tokens)).unflatten(2, (3, 3, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        tokens = tokens + self.proj(attended.transpose(1, 2).flatten(2))
+        tokens = tokens + self.mlp(tokens)
+        return self.head(tokens[:, 0] if self.reads == "token" else tokens.mean(1))
+
+
+class RowsDifferentiated(TorchDispatchMode):
+    """How many rows the products of the backward pass have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Counter = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.matmul.default):
+            self.rows[len(args[0])] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def gradient(model: Block, mode) -> torch.Tensor:
+    kept = []
+    handle = model.norm.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    score = model(torch.randn(2, TOKENS, 3, generator=torch.Generator().manual_seed(1)))[:, 1].sum()
+    handle.remove()
+    with mode:
+        return torch.autograd.grad(score, kept[0])[0]
+
+
+@pytest.mark.parametrize("reads", ["token", "mean"])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_gradient_is_that_of_the_whole_backward(reads, is_causal, dtype):
+    model = Block(reads, is_causal).to(dtype)
+    torch.set_default_dtype(dtype)
+    try:
+        expected, found = gradient(model, torch.enable_grad()), gradient(model, SkipZeroRows())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    scale = expected.abs().max()
+    assert scale > 0
+    tolerance = 2 * torch.finfo(dtype).eps if dtype is not torch.bfloat16 else 0.02
+    assert (found - expected).abs().max() <= 4 * tolerance * scale
+
+
+def test_products_behind_a_class_token_have_one_row_an_image():
+    all_rows, few_rows = RowsDifferentiated(), RowsDifferentiated()
+    gradient(Block("token"), all_rows)
+    with few_rows:  # below the mode: it sees what that computes
+        gradient(Block("token"), SkipZeroRows())
+    assert all_rows.rows == {2 * TOKENS: 4, 2: 1}
+    assert few_rows.rows == {2 * TOKENS: 1, 2: 4}, "all but the projection to queries, keys and values"
+
+
+def test_methods_use_it(monkeypatch):
+    used = []
+    monkeypatch.setattr(SkipZeroRows, "__enter__", lambda self: used.append(self))
+    monkeypatch.setattr(SkipZeroRows, "__exit__", lambda self, *_: None)
+    with GradCAM(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "0") as cam:
+        cam(torch.randn(1, 3, 8, 8), 0)
+    assert used
