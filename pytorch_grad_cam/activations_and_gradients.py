@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.model_inputs import call
+from pytorch_grad_cam.thread_state import ThreadState
 from pytorch_grad_cam.trees import copied, detached, floating_tensors
 from pytorch_grad_cam.zero_rows import SkipZeroRows
 
@@ -53,10 +53,14 @@ class ActivationsAndGradients:
         self.target_layers = list(dict.fromkeys(target_layers))
         self.reshape_transform = reshape_transform
         self.detach = detach
-        self._thread = threading.local()
+        self._thread = ThreadState()
         hook = _Hook(self)
         self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
+
+    def __reduce__(self) -> tuple:
+        """A copy has hooks of its own."""
+        return type(self), (self.model, self.target_layers, self.reshape_transform, self.detach)
 
     def capture(self, x: Any, gradients: bool) -> Any:
         """Run the model on `x` and keep what the target layers return. Cost: one forward.

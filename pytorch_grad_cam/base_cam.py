@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, several_an_image, target_scores
+from pytorch_grad_cam.thread_state import ThreadState
 from pytorch_grad_cam.trees import detached
 from pytorch_grad_cam.wrappers import unwrapped
 
@@ -108,7 +108,7 @@ class BaseCAM:
         self.uses_gradients = wanted and self.uses_targets
         self.tta_transforms = tta_transforms
         self.detach = detach
-        self._thread = threading.local()
+        self._thread = ThreadState()
         self.outputs = None
         self.location: Location | None = None
         self._locate = partial(locate, self.model, spatial_from=spatial_from, output_transform=self.output_transform)

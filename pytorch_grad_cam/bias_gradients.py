@@ -1,6 +1,5 @@
 """The biases that a forward pass added, wherever in the model, and a score's gradients where they were added."""
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from pytorch_grad_cam.centre_rules import CentresWatch
 from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.registration import Registration, registered
+from pytorch_grad_cam.thread_state import ThreadState
 
 
 class BiasGradients:
@@ -27,7 +27,7 @@ class BiasGradients:
 
     def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
         self.model = model
-        self._thread = threading.local()
+        self._thread = ThreadState()
         self._registrations: dict[tuple[int, ...], list[Registration]] = {}
 
     def capture(self, x: Any, gradients: bool) -> Any:

@@ -34,6 +34,10 @@ class FoundLayers:
         self._released = False
         self._found: dict[tuple[int, ...], tuple[Location, Any]] = {}
 
+    def __reduce__(self) -> tuple:
+        """A copy searches for itself."""
+        return FoundLayers, (self.search, self.make_hooks, self.reshape_transform, self.spatial_from)
+
     def hooks_for(self, x: Any) -> tuple[Location, Any]:
         """The location for inputs like x, and hooks on its layer. Cost: for a new size that of `locate`.
 

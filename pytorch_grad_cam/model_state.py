@@ -53,24 +53,40 @@ def on_device_of(model: nn.Module, inputs: Any) -> Any:
 
 
 class _Flags:
-    """The flags of a model that are switched off while it is in use."""
+    """The flags of a model that are switched off while it is in use, and its tensors that autograd cannot use."""
 
     def __init__(self) -> None:
         self.users = 0
         self.training: list[nn.Module] = []
         self.requiring: list[nn.Parameter] = []
+        self.exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        self.usable: dict[torch.Tensor, torch.Tensor] = {}
 
     def take(self, model: nn.Module, frozen: bool) -> None:
         for module in model.modules():
             if module.training:
                 self.training.append(module)
                 module.training = False
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and tensor.is_inference():
+                        self._exchange(tensors, name, tensor)
         for parameter in model.parameters() if frozen else ():
             if parameter.requires_grad:
                 self.requiring.append(parameter)
                 parameter.requires_grad = False
 
+    def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
+        """A model that was made in inference mode runs with copies, tied ones with the same copy."""
+        if tensor not in self.usable:
+            copy = tensor.detach().clone()
+            self.usable[tensor] = nn.Parameter(copy) if isinstance(tensor, nn.Parameter) else copy
+        self.exchanged.append((tensors, name, tensor))
+        tensors[name] = self.usable[tensor]
+
     def restore(self) -> None:
+        for tensors, name, tensor in self.exchanged:
+            tensors[name] = tensor
         for module in self.training:
             module.training = True
         for parameter in self.requiring:

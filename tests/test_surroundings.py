@@ -1,0 +1,306 @@
+"""The same maps whatever surrounds the call, and no trace of it, whatever happens."""
+
+import copy
+import gc
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from nets import convolutional, images, in_threads, state_of
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pytorch_grad_cam import AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam.meta_cam import MetaCAM
+
+
+def maps_of(method, model, x, targets=(3, 1), layer="last", **options):
+    with method(model, layer, **options) as cam:
+        return cam(x, list(targets))
+
+
+class Checkpointed(nn.Module):
+    """The first layers run again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.net, self.reentrant = convolutional(), reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = checkpoint(self.net[:2], x, use_reentrant=self.reentrant)
+        return self.net[5:](checkpoint(self.net[2:4], middle, use_reentrant=self.reentrant).mul(1))
+
+
+class Tied(nn.Module):
+    """Two convolutions and two names with one weight."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.last, self.head = nn.ReLU(), nn.Linear(3, 5)
+        self.two.load_state_dict(self.one.state_dict())
+        if tied:
+            self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.two(self.one(x).tanh())).mean((2, 3)))
+
+
+def with_norm_and_dropout() -> nn.Sequential:
+    """`convolutional` with them; its `last` is the fifth layer."""
+    stem, *others = convolutional()
+    norm = nn.BatchNorm2d(6)
+    norm.running_mean += 0.1
+    return nn.Sequential(stem, norm, *others, nn.Dropout(0.5)).eval()
+
+
+class TestSameMaps:
+    def test_partly_frozen(self, method):
+        model = convolutional()
+        model[:3].requires_grad_(False)
+        np.testing.assert_array_equal(maps_of(method, model, images()), maps_of(method, convolutional(), images()))
+
+    def test_training_mode_before(self, method):
+        model = with_norm_and_dropout()
+        layer = model[4]
+        expected = maps_of(method, model, images(), layer=layer)
+        np.testing.assert_array_equal(maps_of(method, model.train(), images(), layer=layer), expected)
+        assert all(module.training for module in model.modules())
+        assert model[1].num_batches_tracked == 0, "no statistics were gathered"
+
+    def test_made_and_called_in_inference_mode(self, method):
+        expected = maps_of(method, convolutional(), images())
+        with torch.inference_mode():
+            model, x = convolutional(), images()
+            before = state_of_inference(model)
+            found = maps_of(method, model, x)
+            assert state_of_inference(model) == before
+        np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("reentrant", [False, True])
+    def test_checkpointed_blocks(self, method, reentrant):
+        model = Checkpointed(reentrant).eval()
+        plain = nn.Sequential(*model.net[:4], *model.net[5:])
+        expected = maps_of(method, plain, images(), layer=plain[3])
+        np.testing.assert_allclose(maps_of(method, model, images(), layer=model.net.last), expected, atol=1e-5)
+
+    def test_channels_last_memory(self, method):
+        expected = maps_of(method, convolutional(), images())
+        model, x = convolutional().to(memory_format=torch.channels_last), images()
+        found = maps_of(method, model, x.to(memory_format=torch.channels_last))
+        assert (np.abs(found - expected) > 1e-4).mean() < 0.01
+
+    def test_input_that_is_not_contiguous(self, method):
+        x = images()
+        scattered = torch.stack([x, x + 1], dim=-1)[..., 0]
+        assert not scattered.is_contiguous()
+        model = convolutional()
+        np.testing.assert_allclose(maps_of(method, model, scattered), maps_of(method, model, x), atol=1e-5)
+
+    def test_tied_weights(self, method):
+        found, expected = (maps_of(method, Tied(tied).eval(), images()) for tied in (True, False))
+        np.testing.assert_array_equal(found, expected)
+
+    def test_default_dtype_of_the_process(self, method):
+        model, x = convolutional(), images()
+        expected = maps_of(method, model, x)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = maps_of(method, model, x)
+            assert torch.get_default_dtype() is torch.float64
+        finally:
+            torch.set_default_dtype(torch.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def state_of_inference(model: nn.Module) -> list:
+    return [(name, id(p), p.requires_grad) for name, p in model.named_parameters()]
+
+
+class Broken(nn.Module):
+    """Fails in the middle of the model, from its second run on if asked to."""
+
+    def __init__(self, error: BaseException, after: int = 0) -> None:
+        super().__init__()
+        self.error, self.runs, self.after = error, 0, after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        if self.runs > self.after:
+            raise self.error
+        return x
+
+
+ERRORS = [RuntimeError("of the model"), KeyboardInterrupt(), torch.cuda.OutOfMemoryError("out of memory")]
+
+
+class TestNoTrace:
+    @pytest.fixture(autouse=True)
+    def nothing_changes(self):
+        before = torch.get_rng_state(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+        yield
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before[1:]
+        assert (torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()) == (dtype, deterministic)
+
+    @staticmethod
+    def trained(model: nn.Module) -> tuple[nn.Module, dict]:
+        """A model in the middle of training, with gradients, a frozen weight and a submodule in evaluation mode."""
+        with torch.random.fork_rng():
+            model.train()
+            model[0].eval()
+            model[0].weight.requires_grad_(False)
+            model(images()).sum().backward()
+        tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        grads = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+        return model, {"state": state_of(model), "tensors": tensors, "grads": grads}
+
+    @staticmethod
+    def assert_unchanged(model: nn.Module, before: dict) -> None:
+        assert state_of(model) == before["state"]
+        assert all(torch.equal(tensor, before["tensors"][name]) for name, tensor in model.state_dict().items())
+        for name, parameter in model.named_parameters():
+            gradient = before["grads"][name]
+            assert (parameter.grad is None) == (gradient is None)
+            assert gradient is None or torch.equal(parameter.grad, gradient)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    @pytest.mark.parametrize("after", [0, 1])
+    def test_an_exception_in_the_model(self, method, error, after):
+        model, before = self.trained(with_norm_and_dropout())
+        with torch.random.fork_rng():
+            broken = nn.Sequential(*model[:6], Broken(error, after), *model[6:])
+        cam = method(broken, broken[4])
+        state = state_of(broken)
+        if after == 0 or method.__name__ in ("ScoreCAM", "AblationCAM", "SESS", "FinerCAM"):
+            with pytest.raises(type(error)):
+                cam(images(), None)
+        else:
+            cam(images(), None)
+        assert [entry[:-1] for entry in state_of(broken)] == [entry[:-1] for entry in state]
+        cam.activations_and_grads.release()
+        self.assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_an_exception_in_a_target(self, method, error):
+        def raising(output):
+            raise error
+
+        model, before = self.trained(with_norm_and_dropout())
+        with method(model, model[4]) as cam:
+            if cam.uses_targets:
+                with pytest.raises(type(error)):
+                    cam(images(), raising)
+        self.assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_an_exception_in_the_formula(self, method, error):
+        model, before = self.trained(with_norm_and_dropout())
+
+        def raising(*args, **kwargs):
+            raise error
+
+        with method(model, model[4]) as cam:
+            base = cam
+            while isinstance(base, MetaCAM):
+                base = base.base_cam
+            base.compute_cam_per_layer = raising
+            with pytest.raises(type(error)):
+                cam(images(), 3)
+        self.assert_unchanged(model, before)
+
+    def test_success(self, method):
+        model, before = self.trained(with_norm_and_dropout())
+        with method(model, model[4]) as cam:
+            cam(images(), [3, 1])
+            cam(images(), 3, aug_smooth=True, eigen_smooth=True)
+        self.assert_unchanged(model, before)
+
+
+class TestThreads:
+    def test_several_cams_of_one_model(self, method):
+        model, batches = convolutional().train(), [images(seed=seed) for seed in range(8)]
+        cams = [method(model, ("first", "last")[index % 2]) for index in range(8)]
+        if method.__name__ == "RandomCAM":
+            for cam in cams:
+                cam.seed = 1
+        expected = [cam(x, 3) for cam, x in zip(cams, batches, strict=True)]
+        wrong, done = [], []
+
+        def work(index):
+            maps = [cams[index](batches[index], 3) for _ in range(4)]
+            wrong.extend(index for found in maps if not np.allclose(found, expected[index], atol=1e-5))
+            done.append(index)
+
+        in_threads(work, 8)
+        assert len(done) == 8
+        if method.__name__ != "RandomCAM":
+            assert wrong == []
+        assert all(module.training for module in model.modules())
+
+    def test_different_methods_of_one_model(self):
+        model, x = convolutional().train(), images()
+        methods = [GradCAM, ScoreCAM, AblationCAM, EigenCAM, FullGrad, LayerCAM, ScoreCAM, AblationCAM]
+        cams = [method(model, [] if method is FullGrad else "last") for method in methods]
+        expected, wrong = [cam(x, 3) for cam in cams], []
+
+        def work(index):
+            maps = [cams[index](x, 3) for _ in range(4)]
+            wrong.extend(index for found in maps if not np.allclose(found, expected[index], atol=1e-5))
+
+        in_threads(work, len(cams))
+        assert wrong == []
+
+
+class ExplainedImages(torch.utils.data.Dataset):
+    """Maps made in the workers."""
+
+    def __init__(self, cam) -> None:
+        self.cam, self.images = cam, images(count=4)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.cam(self.images[index : index + 1], 3)[0]
+
+
+def put_maps(cam, x, queue) -> None:
+    queue.put(cam(x, 3))
+
+
+class TestProcesses:
+    def test_an_object_can_be_pickled(self, method):
+        with method(convolutional(), "last") as cam:
+            expected = cam(images(), 3)
+            restored = pickle.loads(pickle.dumps(cam))
+        assert restored.outputs is None or restored.outputs.shape == (2, 5)
+        if method.__name__ != "RandomCAM":
+            np.testing.assert_allclose(restored(images(), 3), expected, atol=1e-6)
+        assert copy.deepcopy(restored)(images(), 3).shape == expected.shape
+
+    @pytest.mark.parametrize("context", ["fork", "spawn"])
+    def test_workers_of_a_data_loader(self, context):
+        cam = GradCAM(convolutional(), "last")
+        data = ExplainedImages(cam)
+        loader = torch.utils.data.DataLoader(data, num_workers=2, multiprocessing_context=context)
+        found = np.concatenate([batch.numpy() for batch in loader])
+        np.testing.assert_allclose(found, cam(data.images, 3), atol=1e-5)
+
+    def test_torch_multiprocessing(self):
+        context = torch.multiprocessing.get_context("spawn")
+        queue, cam, x = context.Queue(), GradCAM(convolutional(), "last"), images()
+        process = context.Process(target=put_maps, args=(cam, x, queue))
+        process.start()
+        found = queue.get(timeout=120)
+        process.join()
+        np.testing.assert_allclose(found, cam(x, 3), atol=1e-6)
+
+
+def test_every_method_is_one_of_two_kinds(method):
+    """What the tests here reach into."""
+    assert issubclass(method, BaseCAM | MetaCAM)
+    gc.collect()
