@@ -9,9 +9,10 @@ parameters throughout: a map that does not change tells nothing about them.
 """
 
 import argparse
+import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ import torch.nn.functional as F
 
 from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
 from benchmarks.maps import finished
-from benchmarks.report import table, write_report
+from benchmarks.report import RESULTS, save, table, write_report
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
 from pytorch_grad_cam.metrics.road import ROADCombined
 
-MINUTES_LONG = ("ScoreCAM", "SESS", "AblationCAM", "SSCAM", "ISCAM", "GuidedGradCAM", "FullGrad")
+MINUTES_LONG = ("ScoreCAM", "SESS", "AblationCAM", "GuidedGradCAM", "FullGrad")
+HOURS_LONG = ("SSCAM", "ISCAM")
 FEW_SCENES = 48
 GRID = 8
 STEPS = 16
@@ -130,83 +132,85 @@ class Judge:
     """Asks the libraries for maps of the targets, and what they are worth."""
 
     def __init__(self, model: torch.nn.Module, scenes: list[Scene], folder: Path) -> None:
-        self.model = model
-        self.all, self.few = Targets(scenes), Targets(scenes[:FEW_SCENES])
-        self.file = folder / "maps.npy"
-        self.files = {targets: folder / f"{len(targets.labels)}.npz" for targets in (self.all, self.few)}
-        for targets, file in self.files.items():
-            targets.save(file)
+        self.model, self.scenes, self.folder = model, scenes, folder
+        self.all = Targets(scenes)
 
     def figures(self, each: Contestant, method: str, **options: str) -> dict[str, float]:
         """All columns of one row. Raises Failure where the library does."""
-        few = self._maps(each, method, self.few, **options)
-        chosen = self.few if method in MINUTES_LONG else self.all
-        maps = few if chosen is self.few else self._maps(each, method, chosen, **options)
+        few = Targets(self.scenes[: FEW_SCENES // 6 if method in HOURS_LONG else FEW_SCENES])
+        maps_of_few = self._maps(each, method, few, [], **options)
+        chosen, maps = few, maps_of_few
+        if method not in (*MINUTES_LONG, *HOURS_LONG):
+            chosen, maps = self.all, self._maps(each, method, self.all, [], **options)
         found = {"targets": len(maps), **localisation(maps, chosen.boxes, chosen.others)}
-        found |= faithfulness(self.model, self.few, few)
+        found |= faithfulness(self.model, few, maps_of_few)
         for label, modules in (("random head", ["fc"]), ("random network", [""])):
-            each.prepare_images("digits", str(self.files[self.few]))
-            each.randomise(modules)
-            each.maps(method, str(self.file), **options)
-            found[f"like with a {label}"] = correlation(few, finished(np.load(self.file), (SIZE, SIZE)))
+            found[f"like with a {label}"] = correlation(maps_of_few, self._maps(each, method, few, modules, **options))
         return found
 
-    def _maps(self, each: Contestant, method: str, targets: Targets, **options: str) -> np.ndarray:
-        each.prepare_images("digits", str(self.files[targets]))
-        each.maps(method, str(self.file), **options)
-        return finished(np.load(self.file), (SIZE, SIZE))
+    def _maps(
+        self, each: Contestant, method: str, targets: Targets, randomised: list[str], **options: str
+    ) -> np.ndarray:
+        work, maps = self.folder / "work.npz", self.folder / "maps.npy"
+        targets.save(work)
+        each.prepare_images("digits", str(work))
+        each.randomise(randomised)
+        each.maps(method, str(maps), **options)
+        return finished(np.load(maps), (SIZE, SIZE))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--add", action="store_true", help="to the rows of an earlier run that was stopped")
     parser.add_argument("--quick", action="store_true", help="25 scenes, three methods; nothing is written")
     arguments = parser.parse_args()
     only = ("GradCAM", "LayerCAM", "EigenCAM") if arguments.quick else ()
     model = load_digits_net()
     mean_precision, both_right = held_out_accuracy(model)
+    notes = f"held-out mAP {mean_precision:.3f}, both digits right in {both_right:.1%} of 2,000 scenes"
     scenes = scenes_got_right(model, 25 if arguments.quick else arguments.scenes, arguments.seed)
-    cells: dict[str, dict[str, dict]] = {}
+    rows = json.loads((RESULTS / "digits_all.json").read_text())["rows"] if arguments.add else {}
     with contestants() as racing, tempfile.TemporaryDirectory() as folder:
         judge = Judge(model, scenes, Path(folder))
-        for each in racing:
-            for method in each.methods():
-                if "," in method or (only and method not in only):
-                    continue
-                variants = (
-                    {each.name: {}, REGISTERED: {"align": "receptive_field"}} if each.name == HERE else {each.name: {}}
-                )
-                for label, options in variants.items():
-                    try:
-                        found = judge.figures(each, method, **options)
-                    except Failure as failure:
-                        sys.stderr.write(f"{label} {method}: {failure}\n")
-                        continue
-                    cells.setdefault(method, {})[label] = found
-                    sys.stderr.write(f"{label} {method} {found}\n")
+        for each, method, label, options in _entries(racing):
+            row = f"{method}, {label}"
+            if row in rows or (only and method not in only):
+                continue
+            try:
+                rows[row] = judge.figures(each, method, **options)
+            except Failure as failure:
+                sys.stderr.write(f"{row}: {failure}\n")
+            if not arguments.quick:
+                save("digits_all", rows, notes)  # what was measured is kept when the rest is not
         rng = np.random.default_rng(0)
         noise = rng.random((len(judge.all.labels), SIZE, SIZE)).astype(np.float32)
-        cells["noise"] = {
-            HERE: {
-                **localisation(noise, judge.all.boxes, judge.all.others),
-                **faithfulness(model, judge.few, noise[: len(judge.few.labels)]),
-            }
-        }
-    cells["ceiling"] = {HERE: _ceiling(scenes)}
-    every = {f"{method}, {library}": found for method, row in cells.items() for library, found in row.items()}
+        rows[f"noise, {HERE}"] = localisation(noise, judge.all.boxes, judge.all.others)
+    rows[f"ceiling, {HERE}"] = _ceiling(scenes)
     if arguments.quick:
-        sys.stdout.write(table(every) + "\n")
+        sys.stdout.write(table(rows) + "\n")
         return
-    notes = f"held-out mAP {mean_precision:.3f}, both digits right in {both_right:.1%} of 2,000 scenes"
-    write_report("digits_all", every, notes)
-    write_report("digits", {method: _summary(row) for method, row in cells.items()}, notes)
+    methods = list(dict.fromkeys(row.partition(", ")[0] for row in rows))
+    rows = dict(sorted(rows.items(), key=lambda row: methods.index(row[0].partition(", ")[0])))
+    write_report("digits_all", rows, notes)
+    write_report("digits", {method: _summary(rows, method) for method in methods}, notes)
 
 
-def _summary(row: dict[str, dict]) -> dict[str, float | None]:
+def _entries(racing: list[Contestant]) -> Iterator[tuple[Contestant, str, str, dict[str, str]]]:
+    for each in racing:
+        for method in each.methods():
+            if "," not in method:
+                yield each, method, each.name, {}
+                if each.name == HERE:
+                    yield each, method, REGISTERED, {"align": "receptive_field"}
+
+
+def _summary(rows: dict[str, dict], method: str) -> dict[str, float | None]:
     """Hits of every library; the rest of ours."""
-    hits = {f"hit, {library}": row.get(library, {}).get("hit") for library in (REGISTERED, *LIBRARIES)}
-    best = row.get(REGISTERED, row.get(HERE, {}))
+    found = {label: rows.get(f"{method}, {label}", {}) for label in (REGISTERED, *LIBRARIES)}
+    hits = {f"hit, {label}": row.get("hit") for label, row in found.items()}
+    best = found[REGISTERED] or found[HERE]
     return {**hits, **{column: best.get(column) for column in ("wrong", "energy", "IoU", "targets")}}
 
 

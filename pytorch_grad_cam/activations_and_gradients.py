@@ -17,6 +17,8 @@ from pytorch_grad_cam.thread_state import ThreadState
 from pytorch_grad_cam.trees import copied, detached, floating_tensors
 from pytorch_grad_cam.zero_rows import SkipZeroRows
 
+_TOKENS_NDIM = 3  # (N, T, C)
+
 
 class ActivationsAndGradients:
     """Captures the target layers' activations in a forward pass and a score's gradients with respect to them.
@@ -88,7 +90,8 @@ class ActivationsAndGradients:
         if score.requires_grad:
             create_graph = self.second_order or not self.detach
             keep = keep_graph or create_graph
-            with nullcontext() if create_graph else SkipZeroRows():
+            of_tokens = any(source.ndim == _TOKENS_NDIM for source in sources)
+            with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
                 found = torch.autograd.grad(
                     score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
                 )

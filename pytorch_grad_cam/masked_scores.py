@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.memory_layout import in_fastest_layout
 from pytorch_grad_cam.target_scores import Target, target_scores
@@ -40,9 +40,8 @@ def masked_scores(
         outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners), masked)
         return target_scores(outputs, [targets[i] for i in owners.tolist()])
 
-    if batch_size is None:
-        batch_size = 8 if images.device.type == "cpu" else 64
-    return in_chunks(scores, len(rows), batch_size, "ScoreCAM channels")
+    size = images_at_a_time(images.device) if batch_size is None else batch_size
+    return in_chunks(scores, len(rows), size, "ScoreCAM channels")
 
 
 def channels_by_energy(activations: torch.Tensor, share: float) -> torch.Tensor:

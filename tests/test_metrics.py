@@ -208,7 +208,7 @@ def test_road_averages(x, cams):
 def test_percentiles_share_batches_and_the_clean_score_is_computed_once(x, cams):
     model = Counting()
     ROADCombined([10, 30, 50, 70])(x, cams, TARGETS, model)
-    assert model.batches == [2, 16]
+    assert model.batches == [2, 8, 8]
     model.batches.clear()
     AveragerAcrossThresholds(ROADMostRelevantFirst, [20, 80])(x, cams, TARGETS, model)
     assert model.batches == [2, 4]

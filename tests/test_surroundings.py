@@ -21,15 +21,16 @@ def maps_of(method, model, x, targets=(3, 1), layer="last", **options):
 
 
 class Checkpointed(nn.Module):
-    """The first layers run again in the backward pass."""
+    """Blocks before and behind the target layer run again in the backward pass."""
 
     def __init__(self, reentrant: bool) -> None:
         super().__init__()
         self.net, self.reentrant = convolutional(), reentrant
+        self.last = self.net.last
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        middle = checkpoint(self.net[:2], x, use_reentrant=self.reentrant)
-        return self.net[5:](checkpoint(self.net[2:4], middle, use_reentrant=self.reentrant).mul(1))
+        before = checkpoint(self.net[:3], x, use_reentrant=self.reentrant)
+        return checkpoint(self.net[4:], self.last(before), use_reentrant=self.reentrant)
 
 
 class Tied(nn.Module):
@@ -81,10 +82,9 @@ class TestSameMaps:
 
     @pytest.mark.parametrize("reentrant", [False, True])
     def test_checkpointed_blocks(self, method, reentrant):
-        model = Checkpointed(reentrant).eval()
-        plain = nn.Sequential(*model.net[:4], *model.net[5:])
-        expected = maps_of(method, plain, images(), layer=plain[3])
-        np.testing.assert_allclose(maps_of(method, model, images(), layer=model.net.last), expected, atol=1e-5)
+        expected = maps_of(method, convolutional(), images())
+        found = maps_of(method, Checkpointed(reentrant).eval(), images())
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_channels_last_memory(self, method):
         expected = maps_of(method, convolutional(), images())
@@ -137,20 +137,23 @@ ERRORS = [RuntimeError("of the model"), KeyboardInterrupt(), torch.cuda.OutOfMem
 
 
 class TestNoTrace:
+    x = images()
+
     @pytest.fixture(autouse=True)
-    def nothing_changes(self):
+    def nothing_changes(self, request):
         before = torch.get_rng_state(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
         yield
-        assert torch.equal(torch.get_rng_state(), before[0])
+        if "RandomCAM" not in request.node.name:  # which takes its seed from it
+            assert torch.equal(torch.get_rng_state(), before[0])
         assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before[1:]
         assert (torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()) == (dtype, deterministic)
 
     @staticmethod
-    def trained(model: nn.Module) -> tuple[nn.Module, dict]:
+    def trained() -> tuple[nn.Module, dict]:
         """A model in the middle of training, with gradients, a frozen weight and a submodule in evaluation mode."""
         with torch.random.fork_rng():
-            model.train()
+            model = with_norm_and_dropout().train()
             model[0].eval()
             model[0].weight.requires_grad_(False)
             model(images()).sum().backward()
@@ -170,16 +173,16 @@ class TestNoTrace:
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     @pytest.mark.parametrize("after", [0, 1])
     def test_an_exception_in_the_model(self, method, error, after):
-        model, before = self.trained(with_norm_and_dropout())
+        model, before = self.trained()
         with torch.random.fork_rng():
             broken = nn.Sequential(*model[:6], Broken(error, after), *model[6:])
         cam = method(broken, broken[4])
         state = state_of(broken)
-        if after == 0 or method.__name__ in ("ScoreCAM", "AblationCAM", "SESS", "FinerCAM"):
+        if after == 0 or method.__name__ in ("ScoreCAM", "AblationCAM", "SESS"):
             with pytest.raises(type(error)):
-                cam(images(), None)
+                cam(self.x, None)
         else:
-            cam(images(), None)
+            cam(self.x, None)
         assert [entry[:-1] for entry in state_of(broken)] == [entry[:-1] for entry in state]
         cam.activations_and_grads.release()
         self.assert_unchanged(model, before)
@@ -189,16 +192,16 @@ class TestNoTrace:
         def raising(output):
             raise error
 
-        model, before = self.trained(with_norm_and_dropout())
+        model, before = self.trained()
         with method(model, model[4]) as cam:
             if cam.uses_targets:
                 with pytest.raises(type(error)):
-                    cam(images(), raising)
+                    cam(self.x, raising)
         self.assert_unchanged(model, before)
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     def test_an_exception_in_the_formula(self, method, error):
-        model, before = self.trained(with_norm_and_dropout())
+        model, before = self.trained()
 
         def raising(*args, **kwargs):
             raise error
@@ -209,14 +212,14 @@ class TestNoTrace:
                 base = base.base_cam
             base.compute_cam_per_layer = raising
             with pytest.raises(type(error)):
-                cam(images(), 3)
+                cam(self.x, 3)
         self.assert_unchanged(model, before)
 
     def test_success(self, method):
-        model, before = self.trained(with_norm_and_dropout())
+        model, before = self.trained()
         with method(model, model[4]) as cam:
-            cam(images(), [3, 1])
-            cam(images(), 3, aug_smooth=True, eigen_smooth=True)
+            cam(self.x, [3, 1])
+            cam(self.x, 3, aug_smooth=True, eigen_smooth=True)
         self.assert_unchanged(model, before)
 
 

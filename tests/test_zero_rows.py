@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
+from nets import Transformer, convolutional, images
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -88,6 +89,9 @@ def test_methods_use_it(monkeypatch):
     used = []
     monkeypatch.setattr(SkipZeroRows, "__enter__", lambda self: used.append(self))
     monkeypatch.setattr(SkipZeroRows, "__exit__", lambda self, *_: None)
-    with GradCAM(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), "0") as cam:
-        cam(torch.randn(1, 3, 8, 8), 0)
+    with GradCAM(convolutional(), "last") as cam:
+        cam(images(), 0)
+    assert not used, "behind maps there is nothing to leave out"
+    with GradCAM(Transformer(), "norm") as cam:
+        cam(images(), 0)
     assert used

@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.memory_layout import in_fastest_layout
-from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-_BATCH_SIZE = 16
 
 
 class PerturbationConfidenceMetric:
@@ -123,8 +122,10 @@ def perturbed_scores(
     cams: np.ndarray | torch.Tensor,
     targets: Sequence[Target],
 ) -> torch.Tensor:
-    """The scores (metrics, N) of the images perturbed by each metric, in shared batches."""
-    images = torch.cat([metric.perturbed(input_tensor, cams) for metric in metrics])
+    """The scores (metrics, N) of the images perturbed by each metric, side by side in threads; in shared batches."""
+    with ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads()))) as threads:
+        perturbed = threads.map(lambda metric: metric.perturbed(input_tensor, cams), metrics)
+        images = torch.cat(list(perturbed))
     return scores_of(model, images, [*targets] * len(metrics)).reshape(len(metrics), -1)
 
 
@@ -143,8 +144,9 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
         chunk = on_device_of(model, images[start:stop])
         return target_scores(in_fastest_layout(model, model, chunk), targets[start:stop]).float()
 
+    size = images_at_a_time(model_device(model) or images.device)
     with undisturbed(model), torch.no_grad():
-        return in_chunks(scores, len(images), _BATCH_SIZE, "perturbed images")
+        return in_chunks(scores, len(images), size, "perturbed images")
 
 
 def _checked(cams: np.ndarray | torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytorch_grad_cam.metrics.nested_dissection import nested_dissection
 from pytorch_grad_cam.metrics.perturbation_confidence import (
     AveragerAcrossThresholds,
     PerturbationConfidenceMetric,
@@ -92,10 +93,15 @@ class NoisyLinearImputer:
         filled = img.detach().cpu().float().clone()
         if missing.any():
             system, right = self.setup_sparse_system(mask.cpu().numpy(), filled.numpy(), self.weighting)
+            equation = missing.flatten().cumsum(0).numpy() - 1
+            pixels = nested_dissection(*missing.shape)
+            order = equation[pixels[missing.flatten().numpy()[pixels]]]
+            ordered = system[order][:, order].tocsc()
             # The matrix is symmetric in its pattern and diagonally dominant: no pivoting is needed.
-            factors = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
+            factors = splu(ordered, permc_spec="NATURAL", diag_pivot_thresh=0, options={"SymmetricMode": True})
+            right[order] = factors.solve(right[order])
             generator = torch.Generator().manual_seed(self.seed)
-            solution = torch.from_numpy(factors.solve(right).T).float()
+            solution = torch.from_numpy(right.T).float()
             filled[:, missing] = solution + self.noise * torch.randn(solution.shape, generator=generator)
         return filled.to(img)
 
