@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import functools
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -144,14 +145,17 @@ def _read(path: str | None) -> Image.Image:
     if not Path(path).is_file():
         raise UnusableInput(f"there is no image {path}")
     try:
-        return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        image = ImageOps.exif_transpose(Image.open(path))
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableInput(f"{path} is no image that Pillow can read ({error})") from error
 
 
 def _category(text: str, categories: list[str]) -> int:
     """The class that a number or a name means."""
-    if text.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", text):
         if not 0 <= int(text) < len(categories):
             raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
         return int(text)

@@ -32,8 +32,14 @@ def preprocess_image(
 
 
 def deprocess_image(img: np.ndarray) -> np.ndarray:
-    """Any array, such as a gradient, as a uint8 picture: its mean mid-grey, ten standard deviations from 0 to 255."""
-    centred = img - np.mean(img)
+    """Any array, such as a gradient, as a uint8 picture: its mean mid-grey, ten standard deviations from 0 to 255.
+
+    Raises ValueError for an empty array and for values that are not real and finite.
+    """
+    img = np.asarray(img)
+    if img.size == 0 or img.dtype.kind not in "biuf" or not np.isfinite(img).all():
+        raise ValueError(f"the array has shape {img.shape} and dtype {img.dtype}, expected finite real numbers")
+    centred = img.astype(np.float64) - np.mean(img, dtype=np.float64)
     scaled = 0.1 * centred / (np.std(centred) + 1e-5) + 0.5
     return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
@@ -45,15 +51,21 @@ def scale_cam_image(
 
     target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
     align: 'cell' enlarges as even tiles; a `registration.registration_of` draws each cell where it looks. Raises
-    ValueError where that is of another size.
+    ValueError where that is of another size, for maps and sizes of other forms, and for values that are not numbers.
 
     >>> scale_cam_image(np.array([[[2.0, 4.0], [6.0, 10.0]]]))
     array([[[0.  , 0.25],
             [0.5 , 1.  ]]], dtype=float32)
     """
-    maps = min_max(torch.as_tensor(np.ascontiguousarray(cam, dtype=np.float32)))
+    array = np.asarray(cam)
+    if array.ndim not in (2, 3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
+        raise ValueError(f"maps of shape {array.shape} and dtype {array.dtype}, expected numbers (N, *spatial)")
+    maps = min_max(torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32)))
     if target_size is not None:
-        maps = _enlarged(maps[:, None], tuple(target_size)[::-1], align)[:, 0]
+        size = tuple(target_size)[::-1]
+        if len(size) != array.ndim - 1 or not all(isinstance(s, int | np.integer) and s > 0 for s in size):
+            raise ValueError(f"the target size is {target_size}, expected {array.ndim - 1} positive whole numbers")
+        maps = _enlarged(maps[:, None], size, align)[:, 0]
     return maps.numpy()
 
 
@@ -71,6 +83,8 @@ def scale_accross_batch_and_channels(
     tensor: np.ndarray, target_size: Sequence[int], align: Literal["cell"] | Registration = "cell"
 ) -> np.ndarray:
     """Maps (N, C, *spatial), each channel scaled to [0, 1] on its own and enlarged, as in `scale_cam_image`."""
+    if np.ndim(tensor) < 3:
+        raise ValueError(f"maps of shape {np.shape(tensor)}, expected (N, C, *spatial)")
     maps = scale_cam_image(np.reshape(tensor, (-1, *tensor.shape[2:])), target_size, align)
     return maps.reshape(*tensor.shape[:2], *maps.shape[1:])
 
