@@ -94,9 +94,9 @@ def _token_grids(
             if math.prod(grid) == tokens - extra:
                 yield Layout(axes, grid, extra)
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
-        grid = grid_of_proportions(tokens - extra, image_size)
-        if grid is not None:
-            yield Layout(axes, grid, extra)
+        of_image = grid_of_proportions(tokens - extra, image_size)
+        if of_image is not None:
+            yield Layout(axes, of_image, extra)
 
 
 def grid_of_proportions(cells: int, image_size: Sequence[int]) -> tuple[int, ...] | None:
