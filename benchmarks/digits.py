@@ -9,7 +9,6 @@ parameters throughout: a map that does not change tells nothing about them.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
 from benchmarks.maps import finished
-from benchmarks.report import RESULTS, save, table, write_report
+from benchmarks.report import rows_of, save, table, write_report
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
@@ -171,7 +170,7 @@ def main() -> None:
     mean_precision, both_right = held_out_accuracy(model)
     notes = f"held-out mAP {mean_precision:.3f}, both digits right in {both_right:.1%} of 2,000 scenes"
     scenes = scenes_got_right(model, 25 if arguments.quick else arguments.scenes, arguments.seed)
-    rows = json.loads((RESULTS / "digits_all.json").read_text())["rows"] if arguments.add else {}
+    rows = rows_of("digits_all") if arguments.add else {}
     with contestants() as racing, tempfile.TemporaryDirectory() as folder:
         judge = Judge(model, scenes, Path(folder))
         for each, method, label, options in _entries(racing):

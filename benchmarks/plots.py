@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from benchmarks.contest import HERE, LIBRARIES
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, rows_of
 
 COLOURS = dict(zip(LIBRARIES, ("#1b7837", "#b2182b", "#2166ac", "#e08214"), strict=True))
 BATCH = 8
-
-
-def rows_of(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
 
 
 def speed(plt: Any) -> None:

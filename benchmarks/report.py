@@ -29,6 +29,11 @@ def save(name: str, rows: dict[str, Any], notes: str = "") -> dict[str, Any]:
     return report
 
 
+def rows_of(name: str) -> dict[str, Any]:
+    """The rows of `results/<name>.json`."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+
+
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
     """Save the rows; print them as a table and put it between the marks `<!-- name -->` of a document."""
     shown = quoted(save(name, rows, notes))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
 from benchmarks.contestants.networks import RACED
 from benchmarks.maps import finished
-from benchmarks.report import RESULTS, save, table, write_report
+from benchmarks.report import rows_of, save, table, write_report
 
 ROUNDS = 5
 # A cell is measured again until it has taken so many seconds; no call is begun that should take more than PATIENCE.
@@ -183,7 +182,7 @@ def main() -> None:
         options.networks, options.batches, options.rounds, options.methods = ["ResNet-50", "ViT-S"], [1], 3, QUICK
     batches = options.batches or ([1, 8, 32] if options.device == "cpu" else [1, 64, 256])
     suffix = "" if options.device == "cpu" else f"_{options.device}"
-    known = json.loads((RESULTS / f"speed_cells{suffix}.json").read_text())["rows"] if options.add else {}
+    known = rows_of(f"speed_cells{suffix}") if options.add else {}
     for cells in measured(options.networks, batches, options.rounds, options.methods, options.device):
         known |= {f"{c.network}, {c.batch}, {c.method}, {c.library}": c.record() for c in cells}
         if not options.quick:
