@@ -94,14 +94,19 @@ def layer_cam(model, layer, image, category):
 
 
 def first_component(values: np.ndarray) -> np.ndarray:
-    """By a full SVD of (positions, channels), channels centred; its sign agrees with the sum over the channels."""
+    """By a full SVD of (positions, channels), channels centred."""
     matrix = np.array([[values[k][p] for k in range(len(values))] for p in positions(values)])
     matrix = matrix - matrix.mean(axis=0)
     _, _, vt = np.linalg.svd(matrix, full_matrices=False)
-    projection = matrix @ vt[0]
-    if projection @ matrix.sum(axis=1) < 0:
-        projection = -projection
-    return projection.reshape(values.shape[1:])
+    return with_sign(matrix @ vt[0], matrix).reshape(values.shape[1:])
+
+
+def with_sign(projection: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Agrees with the sum over the channels; where that hardly says anything, the strongest value is positive."""
+    agreement = sum(projection[p] * sum(row) for p, row in enumerate(matrix))
+    if abs(agreement) <= 1e-4 * sum(abs(projection[p]) * sum(abs(row)) for p, row in enumerate(matrix)):
+        agreement = projection.max() + projection.min()
+    return -projection if agreement < 0 else projection
 
 
 @oracle("EigenCAM")
@@ -206,9 +211,7 @@ def kpca_cam(model, layer, image, category):
     centred = [[kernel[i][j] - of_row[i] - of_row[j] + of_all for j in range(n)] for i in range(n)]
     values, vectors = np.linalg.eigh(np.array(centred))
     projection = vectors[:, -1] * values[-1] ** 0.5
-    if sum(projection[i] * rows[i].sum() for i in range(n)) < 0:
-        projection = -projection
-    return projection.reshape(a.shape[1:])
+    return with_sign(projection, rows).reshape(a.shape[1:])
 
 
 @oracle("RandomCAM")

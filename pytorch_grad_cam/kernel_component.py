@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from pytorch_grad_cam.principal_component import agreeing_with
+
 _MOST_FOR_EIGH = 1024
 _TOLERANCE = 1e-6
 
@@ -26,7 +28,7 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
     $K' = K - 1K - K1 + 1K1$, the projection is $\sqrt{\lambda} u$ for its largest eigenvalue and that one's vector
     (Schoelkopf, Smola & Mueller 1998, eq. 9 and 18). gamma: None is 1 / C.
 
-    Sign: that which agrees with the sum over the channels, as in `principal_component.first_principal_component`.
+    Sign: as in `principal_component.first_principal_component`.
     Returns (N, *spatial), zeros where the activations do not vary. Raises ValueError for an unknown kernel.
     """
     if kernel not in KERNELS:
@@ -40,8 +42,7 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
         similarity = similarity - similarity.mean(2, keepdim=True)
         eigenvalue, vector = _largest_eigenpair(similarity)
         projection = vector * torch.where(eigenvalue > rounding, eigenvalue, 0).sqrt()
-        agreement = (projection * rows.sum(2)).sum(1, keepdim=True)
-        projection = torch.where(agreement < 0, -projection, projection)
+        projection = agreeing_with(rows, projection)
     return projection.to(activations.dtype).reshape(activations.shape[0], *activations.shape[2:])
 
 

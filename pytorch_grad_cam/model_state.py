@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
+
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, "_Flags"] = weakref.WeakKeyDictionary()
 
@@ -24,7 +26,7 @@ def undisturbed(model: nn.Module, frozen: bool = True) -> Iterator[None]:
     Several threads may be within at once; the last one out restores the flags.
     """
     device = model_device(model)
-    with _random_state_kept(device), torch.inference_mode(False):
+    with _random_state_kept(device), torch.inference_mode(False), reentrant_checkpoints_run_once():
         with _lock:
             flags = _in_use.setdefault(model, _Flags())
             flags.users += 1

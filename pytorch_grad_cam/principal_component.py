@@ -5,6 +5,8 @@ import torch
 _MOST_SQUARINGS = 24
 _NEARLY_RANK_ONE = 1e-2
 _POLISHING = 6
+# Of what the agreement would be if all channels agreed; behind a normalisation over the channels their sum is rounding.
+_NO_AGREEMENT = 1e-4
 
 
 def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
@@ -15,12 +17,21 @@ def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
     eigenvector comes by repeated squaring: no LAPACK, the same on every device.
 
     Sign: a singular vector has none. The one returned is that which agrees with the sum over the channels (the sum of
-    their products is positive): more activation, more evidence. Where that product is zero, as computed.
+    their products is positive): more activation, more evidence. Where the sum over the channels says nothing, being the
+    same everywhere as behind a normalisation over the channels: that whose highest value is the strongest.
 
     Returns (N, *spatial), zeros where the activations do not vary. Cost: O(P C min(P, C)) for P positions.
     """
     with torch.autocast(activations.device.type, enabled=False):
         return _first_component_of(activations)
+
+
+def agreeing_with(rows: torch.Tensor, projection: torch.Tensor) -> torch.Tensor:
+    """Each projection (N, P) of centred rows (N, P, C) with the sign that `first_principal_component` describes."""
+    agreement = (projection * rows.sum(2)).sum(1, keepdim=True)
+    possible = (projection.abs() * rows.abs().sum(2)).sum(1, keepdim=True)
+    signed = torch.where(agreement < 0, -projection, projection)
+    return torch.where(agreement.abs() > _NO_AGREEMENT * possible, signed, strongest_positive(projection))
 
 
 def strongest_positive(maps: torch.Tensor) -> torch.Tensor:
@@ -40,8 +51,7 @@ def _first_component_of(activations: torch.Tensor) -> torch.Tensor:
         projection = u * (matrix.mT @ u).norm(dim=1, keepdim=True)
     else:
         projection = matrix @ _dominant_eigenvector(matrix.mT @ matrix)
-    agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)
-    projection = torch.where(agreement < 0, -projection, projection) * scale[:, None, None]
+    projection = agreeing_with(matrix, projection[..., 0]) * scale[:, None]
     return projection.reshape(activations.shape[0], *activations.shape[2:])
 
 

@@ -1,5 +1,7 @@
 """Every method against its paper's formula in float64 loops."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from nets import convolutional, images
 
 from benchmarks.oracles import OPTIONS, ORACLES, finished_map, first_component
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
+from pytorch_grad_cam.kernel_component import first_kernel_component
 from pytorch_grad_cam.principal_component import first_principal_component
 
 
@@ -43,6 +46,19 @@ def test_first_principal_component_sign_follows_the_activations_not_the_channels
         shuffled = first_principal_component(activations[:, torch.randperm(16, generator=generator)])
         assert component[0, 3, 4] > component[0, 7, 0], "the bright object is positive"
         torch.testing.assert_close(component, shuffled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("component", [first_principal_component, partial(first_kernel_component, kernel="sigmoid")])
+def test_sign_where_the_channels_sum_says_nothing(component):
+    """Behind a normalisation over the channels: that whose highest value is the strongest."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        values = torch.randn(1, 12, 5, 5, generator=generator)
+        normalised = torch.nn.functional.layer_norm(values.movedim(1, -1), (12,)).movedim(-1, 1)
+        found = component(normalised)
+        assert found.max() >= -found.min()
+        for changed in (normalised[:, torch.randperm(12, generator=generator)], normalised + 1e-6 * values):
+            torch.testing.assert_close(component(changed), found, atol=1e-3, rtol=1e-3)
 
 
 def test_first_principal_component_of_tiny_values():

@@ -9,10 +9,11 @@ import pytest
 import torch
 from nets import convolutional, images, in_threads, state_of
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from pytorch_grad_cam import AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
 
 def maps_of(method, model, x, targets=(3, 1), layer="last", **options):
@@ -21,16 +22,19 @@ def maps_of(method, model, x, targets=(3, 1), layer="last", **options):
 
 
 class Checkpointed(nn.Module):
-    """Blocks before and behind the target layer run again in the backward pass."""
+    """Blocks that run again in a backward pass: with the target layer inside, or before and behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: bool, use_reentrant: bool) -> None:
         super().__init__()
         self.net = convolutional()
         self.last = self.net.last
+        self.inside, self.use_reentrant = inside, use_reentrant
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        before = checkpoint(self.net[:3], x, use_reentrant=False)
-        return checkpoint(self.net[4:], self.last(before), use_reentrant=False)
+        if self.inside:
+            return self.net[4:](checkpoint(self.net[:4], x, use_reentrant=self.use_reentrant))
+        before = checkpoint(self.net[:3], x, use_reentrant=self.use_reentrant)
+        return checkpoint(self.net[4:], self.last(before), use_reentrant=self.use_reentrant)
 
 
 class Tied(nn.Module):
@@ -80,10 +84,13 @@ class TestSameMaps:
             assert state_of_inference(model) == before
         np.testing.assert_array_equal(found, expected)
 
-    def test_checkpointed_blocks(self, method):
+    @pytest.mark.parametrize("use_reentrant", [True, False])
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_checkpointed_blocks(self, method, inside, use_reentrant):
         expected = maps_of(method, convolutional(), images())
-        found = maps_of(method, Checkpointed().eval(), images())
+        found = maps_of(method, Checkpointed(inside, use_reentrant).eval(), images())
         np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert "apply" not in vars(CheckpointFunction), "training goes on with checkpoints"
 
     def test_channels_last_memory(self, method):
         expected = maps_of(method, convolutional(), images())
@@ -300,6 +307,15 @@ class TestProcesses:
         found = queue.get(timeout=120)
         process.join()
         np.testing.assert_allclose(found, cam(x, 3), atol=1e-6)
+
+
+def test_other_threads_keep_their_checkpoints():
+    x, names = images().requires_grad_(), []
+    with reentrant_checkpoints_run_once():
+        in_threads(lambda index: names.append(checkpoint(torch.sin, x, use_reentrant=True).grad_fn.name()), 2)
+        assert checkpoint(torch.sin, x, use_reentrant=True).grad_fn.name() == "SinBackward0"
+    assert names == ["CheckpointFunctionBackward"] * 2
+    assert checkpoint(torch.sin, x, use_reentrant=True).grad_fn.name() == names[0]
 
 
 def test_every_method_is_one_of_two_kinds(method):
