@@ -13,6 +13,7 @@ from nets import CLASSES, SIZES, Transformer, convolutional, images, state_of
 from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM
+from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
@@ -71,6 +72,14 @@ def test_precision(method, dtype):
     found = maps_of(method, copy.deepcopy(model).to(dtype), x.to(dtype), [3, 1])
     assert found.dtype == np.float32
     assert_nearly_everywhere(found, expected, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.03), (torch.bfloat16, 0.1), (torch.float64, 1e-4)])
+def test_precision_with_trained_weights(method, dtype, tolerance, digits_net):
+    scene = preprocess_scene(example_scene())
+    expected = maps_of(method, digits_net, scene, 5, "layer4")
+    found = maps_of(method, copy.deepcopy(digits_net).to(dtype), scene.to(dtype), 5, "layer4")
+    assert np.abs(found - expected).max() < tolerance
 
 
 def test_several_layers_are_averaged_in_any_order(method):
