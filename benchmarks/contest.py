@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,10 @@ LIBRARIES = {
 
 
 class Contestant:
-    """The process of one library: `contestant.request(...)` is `Worker.request(...)` there."""
+    """The process of one library: `contestant.request(...)` is `Worker.request(...)` there.
+
+    A process that ended, for instance for want of memory, is begun anew with the network that it last prepared.
+    """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         self.name = name
@@ -45,23 +49,35 @@ class Contestant:
         if requirement is None:
             environment["PYTHONPATH"] = str(Path(__file__).parents[1])
         command = [python, SCRIPT, adapter, device, str(torch.get_num_threads())]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        self._start = partial(
+            subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self._process = self._start()
+        self._prepared: tuple[str, tuple, dict] = "methods", (), {}
 
     def __getattr__(self, request: str) -> Any:
         def ask(*arguments: Any, **options: Any) -> Any:
-            self._process.stdin.write(json.dumps([request, arguments, options]) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            if not line:
-                raise Failure(f"the process ended with status {self._process.wait()}")
-            answer = json.loads(line)
-            if "error" in answer:
-                raise Failure(answer["error"])
-            return answer["answer"]
+            preparation = request.startswith("prepare")
+            if self._process.poll() is not None:
+                self._process = self._start()
+                if not preparation:
+                    self._ask(*self._prepared)
+            if preparation:
+                self._prepared = request, arguments, options
+            return self._ask(request, arguments, options)
 
         return ask
+
+    def _ask(self, request: str, arguments: tuple, options: dict[str, Any]) -> Any:
+        self._process.stdin.write(json.dumps([request, arguments, options]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise Failure(f"the process ended with status {self._process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failure(answer["error"])
+        return answer["answer"]
 
     def close(self) -> None:
         self._process.stdin.close()

@@ -46,15 +46,28 @@ class Cell:
         self.beside: float | None = None
         self.why_not = ""
 
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Cell:
+        cell = cls(*(record[key] for key in ("network", "batch", "method", "library")))
+        vars(cell).update(record)
+        return cell
+
     def record(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value not in ("", None, [])}
 
 
 def measured(
-    networks: Iterable[str], batches: Iterable[int], rounds: int, only: Iterable[str], device: str
+    networks: Iterable[str],
+    batches: Iterable[int],
+    rounds: int,
+    only: Iterable[str],
+    device: str,
+    before: list[Cell],
 ) -> Iterator[list[Cell]]:
-    """The cells of all libraries, network by network and batch by batch: with their ratios, or why there are none."""
-    before: list[Cell] = []
+    """The cells of all libraries, network by network and batch by batch: with their ratios, or why there are none.
+
+    before: of smaller batches, which tell how long the larger ones will take.
+    """
     with contestants(device) as racing, tempfile.TemporaryDirectory() as folder:
         methods = {each.name: [m for m in each.methods() if not only or m in only] for each in racing}
         for network, batch in itertools.product(networks, batches):
@@ -124,6 +137,7 @@ def _too_long(cell: Cell, before: list[Cell], bare: float) -> str:
         expected = 0.0
     for smaller in before:
         same = (smaller.network, smaller.method, smaller.library) == (cell.network, cell.method, cell.library)
+        same = same and smaller.batch < cell.batch
         if same and smaller.seconds:
             expected = smaller.seconds[-1] * cell.batch / smaller.batch
         if same and smaller.why_not:
@@ -183,7 +197,8 @@ def main() -> None:
     batches = options.batches or ([1, 8, 32] if options.device == "cpu" else [1, 64, 256])
     suffix = "" if options.device == "cpu" else f"_{options.device}"
     known = rows_of(f"speed_cells{suffix}") if options.add else {}
-    for cells in measured(options.networks, batches, options.rounds, options.methods, options.device):
+    before = [Cell.of(record) for record in known.values()]
+    for cells in measured(options.networks, batches, options.rounds, options.methods, options.device, before):
         known |= {f"{c.network}, {c.batch}, {c.method}, {c.library}": c.record() for c in cells}
         if not options.quick:
             save(f"speed_cells{suffix}", known)  # what was measured is kept when the rest is not

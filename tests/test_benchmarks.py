@@ -58,6 +58,14 @@ def test_a_failure_there_is_raised_here_and_the_process_goes_on(here):
     assert "GradCAM" in here.methods()
 
 
+def test_a_process_that_ended_is_begun_anew(here):
+    here.prepare_growing(channels=64, size=64, batch=2)
+    here._process.kill()
+    with pytest.raises(Failure, match="ended"):
+        here.time(["GradCAM"])
+    assert "GradCAM" in here.time(["GradCAM"])
+
+
 def test_times_are_positive_and_memory_is_counted(here, tmp_path):
     here.prepare_growing(channels=64, size=64, batch=2)
     ((seconds, bare),) = here.time(["GradCAM"]).values()
@@ -108,3 +116,4 @@ def test_tables_of_cells():
     assert rows["ResNet-50, 8, GradCAM"][HERE] == "1.10 (1.00-1.30)"
     assert "| SSCAM, one image |  |  | about 500 s |  |" in table(summary(cells, "ResNet-50", 8))
     assert not math.isnan(fast.record()["ratios"][0])
+    assert vars(Cell.of(fast.record())) == vars(fast)

@@ -9,6 +9,8 @@ import ctypes
 import importlib
 import json
 import logging
+import os
+import resource
 import sys
 import time
 import warnings
@@ -24,6 +26,8 @@ BARE_EVERY = 4
 # What ran before leaves caches and memory in another state: shorter calls than this follow a bare forward.
 SHORT = 1.0
 _STATUS = Path("/proc/self/status")
+# Of the machine's memory; a library that wants more fails, instead of the machine.
+_MOST_MEMORY = 0.6
 
 
 class Worker:
@@ -178,13 +182,18 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    if sys.argv[2] == "cpu":
+        most = int(_MOST_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     worker = Worker(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     for line in sys.stdin:
         request, arguments, options = json.loads(line)
         try:
             answer = {"answer": getattr(worker, request)(*arguments, **options)}
         except Exception as error:  # noqa: BLE001
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+            out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+            name = "out of memory" if out_of_memory else type(error).__name__
+            answer = {"error": f"{name}: {' '.join(str(error).split())[:200]}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
