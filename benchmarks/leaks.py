@@ -1,8 +1,8 @@
 """What stays behind after many calls and constructions of every method: `python -m benchmarks.leaks`.
 
-A small convolutional network, one image of 64 x 64. Between the first tenth and the last call (and construction, with
-a call and without `with`): by how much the peak of the process rose, and how many more tensors, hooks of the model and CAM objects
-are alive.
+A small convolutional network, one image of 64 x 64. Between the first tenth and the last call, and construction (with
+a call and without `with`): by how much the peak of the process rose, and how many more tensors, hooks of the model and
+CAM objects are alive.
 """
 
 from __future__ import annotations

@@ -262,8 +262,10 @@ def _remove(handles: list) -> None:
 def _first_tensor(output: Any) -> torch.Tensor:
     tensors = floating_tensors(output)
     if not tensors:
+        kinds = ", ".join(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in tree_leaves(output))
         raise ValueError(
-            f"a target layer returned no tensor but {type(output).__name__}: pass a reshape_transform from it to a map"
+            f"a target layer returned no floating-point tensor but {type(output).__name__} ({kinds}): pass a "
+            "reshape_transform from it to a map"
         )
     return tensors[0]
 

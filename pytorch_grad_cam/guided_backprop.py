@@ -73,7 +73,9 @@ class GuidedBackpropReLUModel:
                 )
             for node in rectifiers:
                 node.register_prehook(lambda gradients: tuple(None if g is None else g.relu() for g in gradients))
-            (gradient,) = torch.autograd.grad(score, image)
+            gradient = torch.autograd.grad(score, image, allow_unused=True)[0] if score.requires_grad else None
+        if gradient is None:
+            raise ValueError("no gradient leads from the score to the image: the model detaches what it computes")
         channels_last = to_array(gradient.float().movedim(1, -1))
         return channels_last[0] if len(channels_last) == 1 else channels_last
 

@@ -24,6 +24,11 @@ _FAINT = 1e-2
 _IN_PLACE = 0.5
 _TOO_CLOSE = 0.05
 _SMALLEST_GRIDS = (3, 2, 1)
+_NO_GRADIENT = (
+    "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
+    "so the layer cannot be found: pass target_layers; methods without gradients (EigenCAM, ScoreCAM, AblationCAM) then "
+    "work"
+)
 
 
 class Location(NamedTuple):
@@ -296,7 +301,10 @@ def _those(maps: Sequence[_Map], keep: Callable[[_Map], bool], or_all: bool = Tr
 
 def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
     """The highest logit; where the head is initialised with zeros, a random projection of what it reads."""
-    logits = next(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad)
+    differentiable = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    if not differentiable:
+        raise ValueError(_NO_GRADIENT)
+    logits = differentiable[0]
     score = logits.flatten().amax()
     read_by_heads = [entry.read for entry in calls if entry.returned is logits and entry.read is not None]
     if not read_by_heads:
@@ -304,7 +312,9 @@ def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
     features = read_by_heads[0]
     if not features.requires_grad:
         return score
-    (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
+    (gradient,) = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise ValueError(_NO_GRADIENT)
     if gradient.any():
         return score
     projection = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))

@@ -65,6 +65,11 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
     if len(targets) != samples:
         raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
     resolved = [_resolve(target) for target in targets]
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 1 and _plain_classes(resolved):
+        raise IndexError(
+            "the model gives one value a sample, not scores of classes: RawScoresOutputTarget() explains it, "
+            "BinaryClassifierOutputTarget(0) its negative"
+        )
     if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
         for category in _plain_classes(resolved):
             if not -outputs.shape[1] <= category < outputs.shape[1]:

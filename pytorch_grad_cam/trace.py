@@ -32,10 +32,14 @@ class Call(NamedTuple):
 @contextmanager
 def traced(model: nn.Module, only: Collection[nn.Module] | None = None) -> Iterator[list[Call]]:
     """Within: the list gets every tensor that a module of the model, or `only` these, returns in this thread, in
-    order of execution.
+    order of execution. Modules that the model runs under `no_grad` run with gradients if the caller does.
     """
     calls: list[Call] = []
-    thread = threading.get_ident()
+    thread, gradients = threading.get_ident(), torch.is_grad_enabled()
+
+    def switch_gradients(*_: Any) -> None:
+        if threading.get_ident() == thread:
+            torch.set_grad_enabled(gradients)
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -52,11 +56,9 @@ def traced(model: nn.Module, only: Collection[nn.Module] | None = None) -> Itera
 
         return hook
 
-    handles = [
-        module.register_forward_hook(keep(name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if name and (only is None or module in only)
-    ]
+    modules = [(name, module) for name, module in model.named_modules() if name and (only is None or module in only)]
+    handles = [module.register_forward_pre_hook(switch_gradients) for _, module in modules]
+    handles += [module.register_forward_hook(keep(name), with_kwargs=True) for name, module in modules]
     try:
         yield calls
     finally:

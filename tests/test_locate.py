@@ -5,7 +5,7 @@ import torch
 from nets import Transformer, convolutional, images, state_of
 from torch import nn
 
-from pytorch_grad_cam import EigenCAM
+from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, GuidedBackpropReLUModel, ScoreCAM
 from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.layouts import Layout, layouts_of
 from pytorch_grad_cam.locate import locate
@@ -145,6 +145,43 @@ def test_untrained_head_of_zeros():
     model = Transformer()
     nn.init.zeros_(model.head.weight)
     assert locate(model, images()).name == "norm"
+
+
+class Scores(nn.Module):
+    """A classifier whose scores go through `way`."""
+
+    def __init__(self, way) -> None:
+        super().__init__()
+        self.net, self.way = convolutional(), way
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.way(self.net, x)
+
+
+def test_model_that_runs_under_no_grad():
+    assert locate(Scores(torch.no_grad()(lambda net, x: net(x))), images()).name == "net.last"
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Scores(lambda net, x: net(x).detach()),
+        Scores(lambda net, x: net(x).argmax(1, keepdim=True).float()),
+        Scores(torch.inference_mode()(lambda net, x: net(x))),
+        torch.ao.quantization.quantize_dynamic(convolutional(), {nn.Linear}),
+    ],
+)
+def test_model_without_a_gradient(model):
+    with pytest.raises(ValueError, match=r"no gradient leads from the output to the image.* pass target_layers"):
+        EigenCAM(model)(images(), 0)
+    with pytest.raises(ValueError, match="no gradient leads from the score"):
+        GradCAM(model, "net.last" if hasattr(model, "net") else "last")(images(), 0)
+    with pytest.raises(ValueError, match="no gradient leads from the score to the image"):
+        GuidedBackpropReLUModel(model)(images(), 0)
+    for cam_class in (EigenCAM, ScoreCAM, AblationCAM):
+        maps = cam_class(model, "net.last" if hasattr(model, "net") else "last")(images(), 0)
+        assert maps.shape == images().shape[:1] + images().shape[2:]
 
 
 def test_no_map_at_all():

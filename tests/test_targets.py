@@ -82,6 +82,11 @@ def test_unusable_forms(targets, error, message):
         resolve_targets(targets, LOGITS)
 
 
+def test_class_of_an_output_with_one_value_a_sample():
+    with pytest.raises(IndexError, match=r"one value a sample.*RawScoresOutputTarget"):
+        resolve_targets(1, torch.zeros(3))
+
+
 def test_none_needs_class_scores():
     with pytest.raises(ValueError, match=r"needs class scores .* shape \(2, 3, 4\)"):
         resolve_targets(None, torch.zeros(2, 3, 4))
