@@ -26,8 +26,7 @@ _TOO_CLOSE = 0.05
 _SMALLEST_GRIDS = (3, 2, 1)
 _NO_GRADIENT = (
     "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
-    "so the layer cannot be found: pass target_layers; methods without gradients (EigenCAM, ScoreCAM, AblationCAM) then "
-    "work"
+    "so the layer cannot be found: pass target_layers, for methods without gradients (EigenCAM, ScoreCAM, AblationCAM)"
 )
 
 

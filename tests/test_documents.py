@@ -83,6 +83,15 @@ def test_usage_examples(script, tmp_path):
         assert np.abs(made - shown).mean() < 1
 
 
+def test_the_tests_that_are_named_exist():
+    tests = ROOT / "tests"
+    for cell in re.findall(r"\| ([^|]*) \|$", (tests / "README.md").read_text(), re.MULTILINE):
+        source = ""
+        for file, name in re.findall(r"`(?:(\w+\.py)::)?(test_\w+)`", cell):
+            source = (tests / file).read_text() if file else source
+            assert f"def {name}(" in source, name
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_results(name):
     from benchmarks.report import table
