@@ -14,28 +14,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-import pytorch_grad_cam
-from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
-from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
 _SMALLEST_PICTURE = 256
 _TOP_CLASSES = 5
 _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
-
-
-def available_methods() -> dict[str, Any]:
-    """The methods by their names on the command line: the class name in lower-case letters, and gradcam++."""
-    exported = [getattr(pytorch_grad_cam, name) for name in pytorch_grad_cam.__all__]
-    classes = [c for c in exported if isinstance(c, type) and issubclass(c, BaseCAM | MetaCAM)]
-    methods = {c.__name__.lower().replace("_", ""): c for c in classes if c not in (BaseCAM, MetaCAM)}
-    return {**methods, "gradcam++": methods["gradcamplusplus"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

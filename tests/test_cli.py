@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from pytorch_grad_cam.classifiers import load_classifier
-from pytorch_grad_cam.cli import available_methods, main
+from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo import example_scene
+from pytorch_grad_cam.methods import available_methods
 
 ROOT = Path(__file__).parents[1]
 
