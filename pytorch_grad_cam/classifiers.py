@@ -1,16 +1,18 @@
-"""Image classifiers by name, each with the preprocessing that it was trained with, for the command line."""
+"""Image classifiers, each with the preprocessing that it was trained with."""
 
 import difflib
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from pytorch_grad_cam.demo.network import MEAN, STD, DigitsNet, load_digits_net, preprocess_scene
+from pytorch_grad_cam.maps import min_max
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,23 +22,42 @@ class UnusableInput(ValueError):
     """What the user asked for cannot be had; the message says why and names the way out."""
 
 
-class Classifier(NamedTuple):
-    """A model in evaluation mode, what turns a Pillow image into its input (C, H, W), and its classes' names.
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(dim=-1)
 
-    mean, std: of the preprocessing, to show the input as a picture. probabilities: from logits (N, classes).
+
+class Classifier(NamedTuple):
+    """A model, what turns a Pillow image into its input (C, H, W), and its classes' names.
+
+    mean, std: of the preprocessing, to show the input as a picture; None where they are not known.
+    categories: None are those of `names`. probabilities: from logits (N, classes).
     """
 
     model: nn.Module
     preprocess: Callable[["Image.Image"], torch.Tensor]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    categories: list[str]
-    probabilities: Callable[[torch.Tensor], torch.Tensor]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    categories: Sequence[str] | None = None
+    probabilities: Callable[[torch.Tensor], torch.Tensor] = _softmax
+
+    def names(self, count: int) -> Sequence[str]:
+        """The names of a model's so many classes."""
+        return names_of_classes(count) if self.categories is None else self.categories
 
     def picture(self, image: torch.Tensor) -> np.ndarray:
-        """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1]."""
-        shown = image.movedim(0, -1).float().cpu() * torch.tensor(self.std) + torch.tensor(self.mean)
-        return shown.clamp(0, 1).numpy()
+        """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1].
+
+        With an unknown mean from its lowest value to its highest one. One channel is shown as grey, of others than
+        three the first.
+        """
+        pixels = image.detach().float().cpu()
+        if self.mean is None or self.std is None:
+            pixels = min_max(pixels[None])[0]
+        else:
+            mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
+            pixels = (pixels * std + mean).clamp(0, 1)
+        rgb = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+        return rgb.movedim(0, -1).numpy()
 
 
 def load_classifier(name: str, weights: str = "default") -> Classifier:
@@ -63,13 +84,71 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
     return classifier
 
 
+def classifier_of(
+    model: nn.Module,
+    preprocess: Callable[["Image.Image"], torch.Tensor] | None = None,
+    categories: Sequence[str] | None = None,
+) -> Classifier:
+    """A model of the user's.
+
+    preprocess: None is that of the model's timm configuration; of the bundled network its own; of all others that of
+    torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
+    categories: the classes' names; None are ImageNet's for 1,000 classes, numbers for others.
+    """
+    found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))
+    if preprocess is not None:
+        mean, std = _statistics(preprocess)
+        found = found._replace(preprocess=preprocess, mean=mean, std=std)
+    return found if categories is None else found._replace(categories=categories)
+
+
+def _preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], tuple[float, ...]]:
+    if getattr(model, "pretrained_cfg", None):
+        return _timm_preprocessing(model)
+    transforms = _imagenet().transforms()
+    return transforms, tuple(transforms.mean), tuple(transforms.std)
+
+
+def _statistics(preprocess: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and standard deviation by which a preset, or the last step of a composition, normalises."""
+    steps = [preprocess, *getattr(preprocess, "transforms", [])]
+    known = [step for step in steps if hasattr(step, "mean") and hasattr(step, "std")]
+    return (tuple(known[-1].mean), tuple(known[-1].std)) if known else (None, None)
+
+
+def _imagenet() -> Any:
+    from torchvision.models import ResNet50_Weights
+
+    return ResNet50_Weights.IMAGENET1K_V1
+
+
+def category_called(text: str, categories: Sequence[str]) -> int:
+    """The class that a number, a name or a part of one name means. Raises UnusableInput where it is not one class."""
+    if re.fullmatch("-?[0-9]+", text):
+        if not 0 <= int(text) < len(categories):
+            raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
+        return int(text)
+    lowered = [name.lower() for name in categories]
+    if text.lower() in lowered:
+        return lowered.index(text.lower())
+    containing = [name for name in lowered if text.lower() in name]
+    if len(containing) == 1:
+        return lowered.index(containing[0])
+    close = containing[:8] or difflib.get_close_matches(text.lower(), lowered, n=5)
+    hint = f"; did you mean {', '.join(close)}?" if close else ": pass its number"
+    raise UnusableInput(f"no single class is called {text!r}{hint}")
+
+
 def _digits(weights: str) -> Classifier:
+    torch.manual_seed(0)
+    return _digits_classifier(DigitsNet() if weights == "none" else load_digits_net())
+
+
+def _digits_classifier(model: DigitsNet) -> Classifier:
     def preprocess(image: "Image.Image") -> torch.Tensor:
         return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
 
     categories = [str(digit) for digit in range(10)]
-    torch.manual_seed(0)
-    model = DigitsNet() if weights == "none" else load_digits_net()
     return Classifier(model, preprocess, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
 
 
@@ -85,9 +164,7 @@ def _from_torchvision(name: str, weights: str) -> Classifier:
     pretrained = models.get_model_weights(name)["DEFAULT"]
     model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None))
     transforms = pretrained.transforms()
-    return Classifier(
-        model, transforms, tuple(transforms.mean), tuple(transforms.std), pretrained.meta["categories"], _softmax
-    )
+    return Classifier(model, transforms, tuple(transforms.mean), tuple(transforms.std), pretrained.meta["categories"])
 
 
 def _timm_names() -> list[str]:
@@ -100,16 +177,25 @@ def _timm_names() -> list[str]:
 
 def _from_timm(name: str, weights: str) -> Classifier:
     import timm
-    from torchvision.models import ResNet50_Weights
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its retries
     model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch))
+    transforms, mean, std = _timm_preprocessing(model)
+    categories = names_of_classes(timm.get_pretrained_cfg_value(name, "num_classes") or 1000)
+    return Classifier(model, transforms, mean, std, categories)
+
+
+def _timm_preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], tuple[float, ...]]:
+    import timm
+
     config = timm.data.resolve_model_data_config(model)
-    transforms = timm.data.create_transform(**config, is_training=False)
-    imagenet = ResNet50_Weights.DEFAULT.meta["categories"]
-    classes = timm.get_pretrained_cfg_value(name, "num_classes") or len(imagenet)
-    categories = imagenet if classes == len(imagenet) else [f"class {index}" for index in range(classes)]
-    return Classifier(model, transforms, config["mean"], config["std"], categories, _softmax)
+    return timm.data.create_transform(**config, is_training=False), tuple(config["mean"]), tuple(config["std"])
+
+
+def names_of_classes(count: int) -> list[str]:
+    """ImageNet's for 1,000 classes, numbers for others."""
+    imagenet = _imagenet().meta["categories"]
+    return imagenet if count == len(imagenet) else [f"class {index}" for index in range(count)]
 
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
@@ -139,7 +225,3 @@ def _load_state(model: nn.Module, file: str) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UnusableInput(f"{file} is no state dict of {type(model).__name__} ({reason})") from error
-
-
-def _softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(dim=-1)

@@ -1,9 +1,7 @@
 """The command line: `python cam.py` in a checkout, `python -m pytorch_grad_cam` anywhere."""
 
 import argparse
-import difflib
 import functools
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
+from pytorch_grad_cam.classifiers import UnusableInput, category_called, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
@@ -58,9 +56,10 @@ def run(options: argparse.Namespace) -> None:
 
     with torch.no_grad():
         probabilities = classifier.probabilities(model(x).float())[0]
+    names = classifier.names(len(probabilities))
     for index in probabilities.argsort(descending=True)[:_TOP_CLASSES].tolist():
-        _say(f"{probabilities[index]:7.2%}  {classifier.categories[index]} ({index})")
-    categories = [_category(text, classifier.categories) for text in options.target_category]
+        _say(f"{probabilities[index]:7.2%}  {names[index]} ({index})")
+    categories = [category_called(text, names) for text in options.target_category]
     categories = categories or [int(probabilities.argmax())]
 
     method = available_methods()[options.method]
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
     guided = GuidedBackpropReLUModel(model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for category, cam_map in zip(categories, maps, strict=True):
-        _say(f"{options.method} for {classifier.categories[category]} ({category})")
+        _say(f"{options.method} for {names[category]} ({category})")
         pictures = _pictures(classifier.picture(x[0]), cam_map, guided(x, category))
         suffix = f"_{category}" if len(categories) > 1 else ""
         for kind, picture in pictures.items():
@@ -141,23 +140,6 @@ def _read(path: str | None) -> Image.Image:
         return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnusableInput(f"{path} is no image that Pillow can read ({error})") from error
-
-
-def _category(text: str, categories: list[str]) -> int:
-    """The class that a number or a name means."""
-    if re.fullmatch("-?[0-9]+", text):
-        if not 0 <= int(text) < len(categories):
-            raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
-        return int(text)
-    lowered = [name.lower() for name in categories]
-    if text.lower() in lowered:
-        return lowered.index(text.lower())
-    containing = [name for name in lowered if text.lower() in name]
-    if len(containing) == 1:
-        return lowered.index(containing[0])
-    close = containing[:8] or difflib.get_close_matches(text.lower(), lowered, n=5)
-    hint = f"; did you mean {', '.join(close)}?" if close else ": pass its number"
-    raise UnusableInput(f"no single class is called {text!r}{hint}")
 
 
 def _target_layers(names: list[str] | None, model: torch.nn.Module, x: torch.Tensor) -> tuple[list, Any]:
