@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from pytorch_grad_cam.classifiers import UnusableInput, category_called, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
@@ -18,6 +18,7 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.methods import available_methods
+from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Load, explain, write the pictures, and say what was done."""
     device = _device(options)
-    image = _read(options.image_path)
+    image = read_image(options.image_path) if options.image_path else Image.fromarray(example_scene())
     classifier = load_classifier(options.model or ("resnet50" if options.image_path else "digits"), options.weights)
     model = classifier.model.to(device)
     x = classifier.preprocess(image)[None].to(device)
@@ -126,20 +127,6 @@ def _device(options: argparse.Namespace) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UnusableInput(f"device {name} cannot be used here ({reason}): try --device cpu") from error
     return device
-
-
-def _read(path: str | None) -> Image.Image:
-    if path is None:
-        return Image.fromarray(example_scene())
-    if not Path(path).is_file():
-        raise UnusableInput(f"there is no image {path}")
-    try:
-        image = ImageOps.exif_transpose(Image.open(path))
-        if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-        return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnusableInput(f"{path} is no image that Pillow can read ({error})") from error
 
 
 def _target_layers(names: list[str] | None, model: torch.nn.Module, x: torch.Tensor) -> tuple[list, Any]:

@@ -26,7 +26,7 @@ def preprocess_image(
     """
     if np.ndim(img) != 3 or np.shape(img)[2] not in (1, len(mean)):
         raise ValueError(f"the image has shape {np.shape(img)}, expected (H, W, {len(mean)})")
-    pixels = torch.from_numpy(np.array(_unit_range(img), dtype=np.float32)).movedim(-1, 0)
+    pixels = torch.from_numpy(np.array(unit_range(img), dtype=np.float32)).movedim(-1, 0)
     statistics = [torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)]
     return ((pixels - statistics[0]) / statistics[1])[None]
 
@@ -108,7 +108,7 @@ def show_cam_on_image(
     """
     import cv2
 
-    picture = np.clip(_unit_range(img), 0, 1)
+    picture = np.clip(unit_range(img), 0, 1)
     heat = np.asarray(mask)
     if heat.ndim == 3 and len(heat) == 1:
         heat = heat[0]
@@ -161,7 +161,7 @@ def show_factorization_on_image(
     """
     import cv2
 
-    picture = np.clip(_unit_range(img), 0, 1)
+    picture = np.clip(unit_range(img), 0, 1)
     if np.ndim(explanations) != 3 or np.shape(explanations)[1:] != picture.shape[:2]:
         raise ValueError(
             f"the explanations have shape {np.shape(explanations)}, expected (concepts, H, W) for {picture.shape}"
@@ -200,7 +200,7 @@ def _legend(shape: Sequence[int], colours: np.ndarray, labels: Sequence[str]) ->
     return cv2.resize(np.asarray(canvas.buffer_rgba())[..., :3], (width, height))
 
 
-def _unit_range(img: np.ndarray) -> np.ndarray:
+def unit_range(img: np.ndarray) -> np.ndarray:
     """The image as floats in [0, 1]."""
     img = np.asarray(img)
     if img.dtype == np.uint8:

@@ -1,0 +1,65 @@
+"""Methods, layers and classes beside each other in one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytorch_grad_cam.explain import explain
+from pytorch_grad_cam.explanation import Explanation, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_INCHES = 2.2
+
+
+def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eigencam"), **options: Any) -> Figure:
+    """A figure of the maps of one image by several methods, for several classes, at several layers.
+
+    Takes what `explain.explain` takes. Returns a matplotlib figure: `figure.savefig("comparison.pdf")`.
+
+    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
+    >>> figure = compare(load_digits_net(), example_scene(), ["gradcam", "layercam"], targets=[5, 7])
+    >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
+    ['5 (5) 100.0%', '7 (7) 100.0%']
+    """
+    return comparison_figure(explain(model, image, methods, **options))
+
+
+def comparison_figure(explanation: Explanation) -> Figure:
+    """The overlays in a grid: a column for each class with its probability, a row for each method and layer."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+    columns = list(dict.fromkeys(_column(panel) for panel in explanation.panels))
+    rows = list(dict.fromkeys(_row(panel) for panel in explanation.panels))
+    height, width = explanation.picture.shape[:2]
+    size = (_INCHES * (len(columns) + 1) + 1, _INCHES * len(rows) * height / width + 0.7)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    grid[0, 0].imshow(explanation.picture)
+    grid[0, 0].set_title(explanation.title, fontsize=8)
+    for index, panel in enumerate(explanation.panels):
+        row, column = rows.index(_row(panel)), columns.index(_column(panel))
+        axes = grid[row, column + 1]
+        axes.imshow(explanation.overlay(index))
+        axes.set_title(_column(panel) if row == 0 else "", fontsize=8)
+        if column == 0:
+            axes.text(
+                -0.04, 0.5, _row(panel), fontsize=8, rotation=90, ha="right", va="center", transform=axes.transAxes
+            )
+    figure.colorbar(ScalarMappable(cmap="jet"), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
+    return figure
+
+
+def _column(panel: Panel) -> str:
+    number = "" if panel.category is None else f" ({panel.category})"
+    return f"{panel.name}{number}" + ("" if panel.probability is None else f" {panel.probability:.1%}")
+
+
+def _row(panel: Panel) -> str:
+    return "\n".join(filter(None, (panel.method, panel.layer)))

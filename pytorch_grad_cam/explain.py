@@ -1,0 +1,162 @@
+"""From a model and an image of any form to maps, in one call."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import pytorch_grad_cam
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of, load_classifier
+from pytorch_grad_cam.explanation import Explanation, Panel
+from pytorch_grad_cam.layers import names_of
+from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.methods import available_methods
+from pytorch_grad_cam.model_inputs import call
+from pytorch_grad_cam.model_outputs import scores_in
+from pytorch_grad_cam.model_state import on_device_of, undisturbed
+from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.registration import Alignment
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Method = str | type[BaseCAM] | type[MetaCAM]
+    Target = int | str | Callable[[torch.Tensor], torch.Tensor]
+
+
+def explain(
+    model: nn.Module | str,
+    image: str | os.PathLike | Image | np.ndarray | torch.Tensor,
+    methods: Method | Sequence[Method] = "gradcam",
+    targets: Target | Sequence[Target] | None = None,
+    layers: Any = None,
+    *,
+    top: int = 1,
+    preprocess: Callable[[Image], torch.Tensor] | None = None,
+    categories: Sequence[str] | None = None,
+    weights: str = "default",
+    align: Alignment = "receptive_field",
+    **options: Any,
+) -> Explanation:
+    """What the model looks at in the image.
+
+    model: a classifier, or the name of one (see `classifiers.load_classifier`), then with `weights`.
+    image: a file, a Pillow image, an array uint8 (H, W, 3) or float in [0, 1]; a tensor (C, H, W) or (1, C, H, W) is
+    the model's input as it is.
+    methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
+    targets: classes by number or name, or callables as in a CAM, one or several; None are the `top` highest classes.
+    layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
+    preprocess: from a Pillow image to the input (C, H, W); categories: names of the classes. None: see
+    `classifiers.classifier_of`.
+    align: see `BaseCAM`; other than there, registered maps are the default. options: of the methods' constructors.
+
+    A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
+    cannot be read, for a class or a method that does not exist and for what the methods raise it for.
+    Cost: one forward, and one call of each method at each layer, with all targets at once.
+
+    >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
+    >>> explanation = explain(load_digits_net(), example_scene(), targets=[5, 7])
+    >>> [str(panel) for panel in explanation.panels]
+    ['5 100.0%, GradCAM at layer4', '7 100.0%, GradCAM at layer4']
+    >>> explanation.maps.shape
+    (2, 64, 64)
+    """
+    classifier = (
+        load_classifier(model, weights) if isinstance(model, str) else classifier_of(model, preprocess, categories)
+    )
+    x = on_device_of(classifier.model, _input(classifier, image, preprocess))
+    with undisturbed(classifier.model), torch.no_grad():
+        logits = scores_in(call(classifier.model, x))
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        raise ValueError(
+            f"{type(classifier.model).__name__} is no classifier with scores (N, classes): call a CAM class"
+        )
+    probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
+    names = classifier.names(len(probabilities)) if categories is None else categories
+    chosen = _targets(targets, probabilities, names, top)
+    panels, caught = [], []
+    for method in _methods(methods):
+        for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
+            with warnings.catch_warnings(record=True) as recorded:
+                warnings.simplefilter("always")
+                with method(classifier.model, layer if method.uses_layers else [], align=align, **options) as cam:
+                    maps = cam(x, [chosen])[0]
+                    at = names_of(classifier.model, cam.target_layers) if method.uses_layers else ""
+            caught += recorded
+            panels += [
+                Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
+                for target, cam_map in zip(chosen, maps, strict=True)
+            ]
+    for warning in caught:
+        warnings.warn(warning.message, warning.category, stacklevel=2)
+    picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, CamWarning)]
+    versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
+    title = Path(image).name if isinstance(image, str | os.PathLike) else ""
+    return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
+
+
+def _input(classifier: Classifier, image: Any, preprocess: Any) -> torch.Tensor:
+    if isinstance(image, torch.Tensor):
+        x = image if image.ndim == 4 else image[None]
+        if x.ndim != 4 or len(x) != 1:
+            raise ValueError(f"the image has shape {tuple(image.shape)}, expected (C, H, W) or (1, C, H, W)")
+        return x
+    return (preprocess or classifier.preprocess)(_as_pillow(image))[None]
+
+
+def _as_pillow(image: Any) -> Image:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    pixels = np.asarray(image)
+    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uf" or pixels.dtype.itemsize == 0:
+        raise ValueError(
+            f"the image has shape {pixels.shape} and dtype {pixels.dtype}, expected (H, W, 3), uint8 or float"
+        )
+    if pixels.dtype != np.uint8:
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError(f"the image has values from {pixels.min()} to {pixels.max()}, expected floats in [0, 1]")
+        pixels = np.rint(255 * pixels).astype(np.uint8)
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _methods(methods: Method | Sequence[Method]) -> list[Any]:
+    known = available_methods()
+    if methods == "all":
+        return list(dict.fromkeys(known.values()))
+    several = [methods] if isinstance(methods, str | type) else methods
+    for method in several:
+        if isinstance(method, str) and method not in known:
+            raise ValueError(f"no method is called {method!r}: choose from {', '.join(sorted(known))}, or all")
+    return [known[method] if isinstance(method, str) else method for method in several]
+
+
+def _targets(targets: Any, probabilities: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
+    """Class numbers and callables."""
+    if targets is None:
+        return np.argsort(-probabilities, kind="stable")[:top].tolist()
+    several = targets if isinstance(targets, list | tuple) else [targets]
+    return [category_called(target, names) if isinstance(target, str) else target for target in several]
+
+
+def _described(target: Any, probabilities: np.ndarray, names: Sequence[str]) -> tuple[int | None, str, float | None]:
+    if type(target) is ClassifierOutputTarget:
+        target = target.category
+    if callable(target):
+        name = getattr(target, "__name__", repr(target))
+        return None, name, None
+    return int(target), names[target], float(probabilities[target])
