@@ -85,17 +85,21 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
 
 
 def classifier_of(
-    model: nn.Module,
+    model: nn.Module | str,
     preprocess: Callable[["Image.Image"], torch.Tensor] | None = None,
     categories: Sequence[str] | None = None,
+    weights: str = "default",
 ) -> Classifier:
-    """A model of the user's.
+    """A model of the user's, or by the name and weights of `load_classifier`.
 
     preprocess: None is that of the model's timm configuration; of the bundled network its own; of all others that of
     torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
     categories: the classes' names; None are ImageNet's for 1,000 classes, numbers for others.
     """
-    found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))
+    if isinstance(model, str):
+        found = load_classifier(model, weights)
+    else:
+        found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))
     if preprocess is not None:
         mean, std = _statistics(preprocess)
         found = found._replace(preprocess=preprocess, mean=mean, std=std)

@@ -49,9 +49,7 @@ def comparison_figure(explanation: Explanation) -> Figure:
         axes.imshow(explanation.overlay(index))
         axes.set_title(_column(panel) if row == 0 else "", fontsize=8)
         if column == 0:
-            axes.text(
-                -0.04, 0.5, _row(panel), fontsize=8, rotation=90, ha="right", va="center", transform=axes.transAxes
-            )
+            axes.annotate(_row(panel), (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center")
     figure.colorbar(ScalarMappable(cmap="jet"), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
     return figure
 

@@ -15,7 +15,7 @@ from torch import nn
 import pytorch_grad_cam
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of, load_classifier
+from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of
 from pytorch_grad_cam.explanation import Explanation, Panel
 from pytorch_grad_cam.layers import names_of
 from pytorch_grad_cam.meta_cam import MetaCAM
@@ -25,6 +25,7 @@ from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.registration import Alignment
+from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 if TYPE_CHECKING:
@@ -71,18 +72,14 @@ def explain(
     >>> explanation.maps.shape
     (2, 64, 64)
     """
-    classifier = (
-        load_classifier(model, weights) if isinstance(model, str) else classifier_of(model, preprocess, categories)
-    )
-    x = on_device_of(classifier.model, _input(classifier, image, preprocess))
+    classifier = classifier_of(model, preprocess, categories, weights)
+    x = on_device_of(classifier.model, _input(classifier, image))
     with undisturbed(classifier.model), torch.no_grad():
         logits = scores_in(call(classifier.model, x))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ValueError(
-            f"{type(classifier.model).__name__} is no classifier with scores (N, classes): call a CAM class"
-        )
+        raise ValueError(f"{type(classifier.model).__name__} gives no class scores (N, classes): take the CAM classes")
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
-    names = classifier.names(len(probabilities)) if categories is None else categories
+    names = classifier.names(len(probabilities))
     chosen = _targets(targets, probabilities, names, top)
     panels, caught = [], []
     for method in _methods(methods):
@@ -106,13 +103,13 @@ def explain(
     return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
 
 
-def _input(classifier: Classifier, image: Any, preprocess: Any) -> torch.Tensor:
+def _input(classifier: Classifier, image: Any) -> torch.Tensor:
     if isinstance(image, torch.Tensor):
         x = image if image.ndim == 4 else image[None]
         if x.ndim != 4 or len(x) != 1:
             raise ValueError(f"the image has shape {tuple(image.shape)}, expected (C, H, W) or (1, C, H, W)")
         return x
-    return (preprocess or classifier.preprocess)(_as_pillow(image))[None]
+    return classifier.preprocess(_as_pillow(image))[None]
 
 
 def _as_pillow(image: Any) -> Image:
@@ -123,15 +120,9 @@ def _as_pillow(image: Any) -> Image:
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     pixels = np.asarray(image)
-    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "uf" or pixels.dtype.itemsize == 0:
-        raise ValueError(
-            f"the image has shape {pixels.shape} and dtype {pixels.dtype}, expected (H, W, 3), uint8 or float"
-        )
-    if pixels.dtype != np.uint8:
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise ValueError(f"the image has values from {pixels.min()} to {pixels.max()}, expected floats in [0, 1]")
-        pixels = np.rint(255 * pixels).astype(np.uint8)
-    return Image.fromarray(pixels).convert("RGB")
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"the image has shape {pixels.shape}, expected (H, W, 3)")
+    return Image.fromarray(np.rint(255 * unit_range(pixels).clip(0, 1)).astype(np.uint8))
 
 
 def _methods(methods: Method | Sequence[Method]) -> list[Any]:
