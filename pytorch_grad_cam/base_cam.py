@@ -169,9 +169,12 @@ class BaseCAM:
             outputs = hooks.capture(inputs, self.uses_gradients)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
-            columns = several_an_image(targets) if self.uses_targets else None
+            columns = several_an_image(targets)
             if columns is None:
                 return self._explained(hooks, image, scores, targets, eigen_smooth)
+            if not self.uses_targets:
+                maps_of_all = torch.as_tensor(self._explained(hooks, image, scores, None, eigen_smooth))
+                return torch.stack([maps_of_all] * len(columns), dim=1)
             *early, last = columns
             maps = [self._explained(hooks, image, scores, column, eigen_smooth, keep_graph=True) for column in early]
             maps.append(self._explained(hooks, image, scores, last, eigen_smooth))

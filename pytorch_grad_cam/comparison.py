@@ -35,8 +35,9 @@ def comparison_figure(explanation: Explanation) -> Figure:
     columns = list(dict.fromkeys(_column(panel) for panel in explanation.panels))
     rows = list(dict.fromkeys(_row(panel) for panel in explanation.panels))
     height, width = explanation.picture.shape[:2]
-    size = (_INCHES * (len(columns) + 1) + 1, _INCHES * len(rows) * height / width + 0.7)
+    size = (_INCHES * (len(columns) + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
     for axes in grid.flat:

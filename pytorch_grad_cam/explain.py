@@ -87,7 +87,10 @@ def explain(
             with warnings.catch_warnings(record=True) as recorded:
                 warnings.simplefilter("always")
                 with method(classifier.model, layer if method.uses_layers else [], align=align, **options) as cam:
-                    maps = cam(x, [chosen])[0]
+                    if issubclass(method, BaseCAM):
+                        maps = cam(x, [chosen])[0]  # of all targets from one forward
+                    else:
+                        maps = cam(x.expand(len(chosen), -1, -1, -1), chosen)
                     at = names_of(classifier.model, cam.target_layers) if method.uses_layers else ""
             caught += recorded
             panels += [
