@@ -26,7 +26,7 @@ def chromium() -> Iterator[Chrome]:
     options = ChromeOptions()
     options.binary_location = program
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    for argument in ("--headless=new", "--disable-dev-shm-usage", "--force-device-scale-factor=1"):
+    for argument in ("--headless=new", "--disable-dev-shm-usage", "--window-size=1440,900"):
         options.add_argument(argument)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")

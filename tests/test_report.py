@@ -353,13 +353,13 @@ def test_pictures_of_any_shape_are_shown_whole(opened, shape):
 @in_browser
 def test_value_under_the_pointer(opened):
     view = opened(explanation())
-    assert view.find("#value").text == "highest: 1.00 at (50, 10)"
+    assert view.find("#value").text == "highest: 1.00 at x 50, y 10"
     for row, column in ((10, 50), (12, 45), (60, 5)):
         view.point(row, column)
-        assert view.find("#value").text == f"{spot(10, 50)[row, column]:.2f} at ({column}, {row})"
+        assert view.find("#value").text == f"{spot(10, 50)[row, column]:.2f} at x {column}, y {row}"
     view.point(17, 43)
     view.redrawn(lambda: view.press("\ue015"))
-    assert view.find("#value").text == "1.00 at (43, 17)", "of the map that is shown now"
+    assert view.find("#value").text == "1.00 at x 43, y 17", "of the map that is shown now"
 
 
 @in_browser
@@ -469,7 +469,7 @@ def test_a_map_that_takes_long_does_not_replace_a_later_choice(opened, browser):
         view = opened(explanation())
         view.redrawn(lambda: browser.execute_script("classes.children[1].click(); classes.children[2].click()"))
         browser.execute_async_script("setTimeout(arguments[0], 600)")
-        assert view.find("#value").text == "highest: 1.00 at (36, 24)"
+        assert view.find("#value").text == "highest: 1.00 at x 36, y 24"
     finally:
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 

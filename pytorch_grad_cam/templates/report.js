@@ -182,7 +182,7 @@ function describe() {
   const highest = levels.indexOf(levels.reduce((most, level) => Math.max(most, level)));
   const place = pointer ? pointer.y * width + pointer.x : highest;
   const value = levels[place] / 255;
-  const where = `${value.toFixed(2)} at (${place % width}, ${Math.floor(place / width)})`;
+  const where = `${value.toFixed(2)} at x ${place % width}, y ${Math.floor(place / width)}`;
   byId("value").textContent = pointer ? where : `highest: ${where}`;
   byId("marker").style.left = `${100 * value}%`;
 }
