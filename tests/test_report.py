@@ -114,6 +114,13 @@ def test_the_file_holds_all(tmp_path):
     assert block["panels"][-1]["probability"] is None
 
 
+def test_fine_lines_keep_their_colours(tmp_path):
+    picture = np.full((SIZE, SIZE, 3), (40, 40, 40), np.uint8)
+    picture[:, ::2, 0] = picture[:, 1::2, 1] = 200
+    (block,) = Page(write_report([explanation(picture=picture)], tmp_path / "page.html")).blocks
+    assert np.abs(pixels(block["picture"]).astype(int) - picture).mean() < 5
+
+
 def test_numbers_of_numpy(tmp_path):
     panel = Panel("GradCAM", "layer4", np.int64(3), "cat", np.float32(0.5), LEVELS)
     (block,) = Page(write_report([explanation(made=[panel])], tmp_path / "page.html")).blocks
@@ -592,6 +599,8 @@ def test_narrow_and_wide_windows(opened, browser, width):
     names = ("cat", long, "bird")
     view = opened(*(explanation(long, panels(names=names), warnings=[long]) for _ in range(30)), width=width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cut = "return [...document.querySelectorAll(arguments[0])].filter((each) => each.scrollWidth > each.clientWidth)"
+    assert browser.execute_script(cut, "main, aside, header, .heading, #classes button, #warnings") == []
     assert view.find("canvas").size["width"] >= 0.3 * width
     view.redrawn(lambda: view.press("\ue014"))
     assert view.find("#position").text == "2 of 30"
@@ -605,4 +614,5 @@ def test_the_picture_follows_the_window(opened, browser):
     view.redrawn(lambda: browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen))
     after = view.find("canvas").size["width"]
     assert after < 0.7 * before
+    assert after > 0.9 * view.find("#stage").size["height"]
     assert view.canvas().shape[1] == pytest.approx(2 * after, abs=2)
