@@ -383,7 +383,8 @@ def test_buttons(opened):
 
 @in_browser
 def test_a_method_without_classes_or_layers_of_the_others(opened):
-    view = opened(explanation(made=[*panels(), Panel("EigenCAM", "norm", None, "", None, LEVELS)]))
+    others = [Panel("EigenCAM", "norm", None, "", None, LEVELS), Panel("FullGrad", "", 11, "dog", None, LEVELS)]
+    view = opened(explanation(made=[*panels(), *others]))
     view.click("classes", "dog")
     view.click("methods", "EigenCAM")
     assert view.chosen() == ("No class", "EigenCAM", "norm")
@@ -391,6 +392,9 @@ def test_a_method_without_classes_or_layers_of_the_others(opened):
     assert view.chosen() == ("dog", "LayerCAM", "layer3")
     view.click("layers", "norm")
     assert view.chosen() == ("No class", "EigenCAM", "norm")
+    view.click("methods", "FullGrad")
+    assert view.chosen() == ("dog", "FullGrad", "No layer")
+    assert view.find("#caption").text == "dog, FullGrad"
 
 
 @in_browser

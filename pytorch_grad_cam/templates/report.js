@@ -52,7 +52,7 @@ function showImage(index) {
   nameImage();
   fill("classes", "rank", (rank) => classLabel(panels.find((panel) => panel.rank === rank)));
   fill("methods", "method", (method) => [method]);
-  fill("layers", "layer", (layer) => [layer]);
+  fill("layers", "layer", (layer) => [layer || "No layer"]);
   showPanel(nearest(panels));
 }
 
