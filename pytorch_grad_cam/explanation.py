@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pytorch_grad_cam.data_url import data_url
 from pytorch_grad_cam.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
@@ -110,7 +109,7 @@ class Explanation:
     def _repr_html_(self) -> str:
         cells = [
             f'<figure style="display:inline-block;margin:4px"><img alt="{escape(str(panel))}" '
-            f'src="{_data_url(self.overlay(index))}"><figcaption>{escape(str(panel))}</figcaption></figure>'
+            f'src="{data_url(self.overlay(index), "png")}"><figcaption>{escape(str(panel))}</figcaption></figure>'
             for index, panel in enumerate(self.panels)
         ]
         notes = [f"<p>{escape(warning)}</p>" for warning in self.warnings]
@@ -119,9 +118,3 @@ class Explanation:
 
 def _file_name(panel: Panel) -> str:
     return "_".join(re.findall(r"[\w.]+", f"{panel.method} {panel.layer} {panel.name}"))[:100]
-
-
-def _data_url(picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
