@@ -1,5 +1,8 @@
 """Class activation maps for PyTorch: see what a vision model looks at."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pytorch_grad_cam.ablation_cam import AblationCAM
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
@@ -25,6 +28,10 @@ from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.comparison import compare
+    from pytorch_grad_cam.explaining import explain
 
 __version__ = "2.0.0"
 
@@ -56,5 +63,16 @@ __all__ = [
     "SegEigenCAM",
     "ShapleyCAM",
     "XGradCAM",
+    "compare",
+    "explain",
     "run_dff_on_image",
 ]
+
+# They need torchvision and Pillow, which the methods do not.
+_IMPORTED_WHEN_USED = {"compare": "comparison", "explain": "explaining"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_IMPORTED_WHEN_USED[name]}"), name)

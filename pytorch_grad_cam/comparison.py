@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytorch_grad_cam.explain import explain
+from pytorch_grad_cam.explaining import explain
 from pytorch_grad_cam.explanation import Explanation, Panel
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _INCHES = 2.2
 def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eigencam"), **options: Any) -> Figure:
     """A figure of the maps of one image by several methods, for several classes, at several layers.
 
-    Takes what `explain.explain` takes. Returns a matplotlib figure: `figure.savefig("comparison.pdf")`.
+    Takes what `explaining.explain` takes. Returns a matplotlib figure: `figure.savefig("comparison.pdf")`.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
     >>> figure = compare(load_digits_net(), example_scene(), ["gradcam", "layercam"], targets=[5, 7])
@@ -36,8 +36,8 @@ def comparison_figure(explanation: Explanation) -> Figure:
     rows = list(dict.fromkeys(_row(panel) for panel in explanation.panels))
     height, width = explanation.picture.shape[:2]
     size = (_INCHES * (len(columns) + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.01, hspace=0.01)
+    figure = Figure(figsize=size, dpi=150)
+    figure.set_layout_engine("constrained", h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
     for axes in grid.flat:

@@ -81,29 +81,34 @@ def explain(
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
     names = classifier.names(len(probabilities))
     chosen = _targets(targets, probabilities, names, top)
-    panels, caught = [], []
+    panels: list[Panel] = []
+    said: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with warnings.catch_warnings(record=True) as recorded:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                with method(classifier.model, layer if method.uses_layers else [], align=align, **options) as cam:
-                    if issubclass(method, BaseCAM):
-                        maps = cam(x, [chosen])[0]  # of all targets from one forward
-                    else:
-                        maps = cam(x.expand(len(chosen), -1, -1, -1), chosen)
-                    at = names_of(classifier.model, cam.target_layers) if method.uses_layers else ""
-            caught += recorded
+                cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
+                at, maps = _maps(cam, x, chosen)
             panels += [
                 Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
             ]
-    for warning in caught:
-        warnings.warn(warning.message, warning.category, stacklevel=2)
+            for warning in caught:
+                warnings.warn(warning.message, warning.category, stacklevel=2)
+                if issubclass(warning.category, CamWarning):
+                    said.append(f"{method.__name__}{f' at {at}' if at else ''}: {warning.message}")
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
-    said = [str(warning.message) for warning in caught if issubclass(warning.category, CamWarning)]
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
     return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
+
+
+def _maps(cam: Any, x: torch.Tensor, targets: list[Any]) -> tuple[str, np.ndarray]:
+    """The names of the layers, and a map (K, H, W) for each target."""
+    with cam:
+        from_one_forward = isinstance(cam, BaseCAM)
+        maps = cam(x, [targets])[0] if from_one_forward else cam(x.expand(len(targets), -1, -1, -1), targets)
+        return names_of(cam.model, cam.target_layers), maps
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:

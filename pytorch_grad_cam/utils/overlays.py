@@ -1,0 +1,80 @@
+"""Heat maps over signals, volumes and videos."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytorch_grad_cam.utils.image import check_range, show_cam_on_image, unit_range
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def show_cam_on_signal(signal: np.ndarray, mask: np.ndarray) -> Figure:
+    """The curves of a signal (L,) or (C, L) above a strip with its map (L,) in [0, 1], as a matplotlib figure.
+
+    Raises ValueError for other shapes and for a map outside [0, 1].
+
+    >>> figure = show_cam_on_signal(np.sin(np.arange(100) / 5), np.linspace(0, 1, 100))
+    >>> len(figure.axes)
+    2
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves, heat = np.atleast_2d(signal), np.asarray(mask)
+    if curves.ndim != 2 or heat.shape != curves.shape[1:]:
+        raise ValueError(f"the signal has shape {np.shape(signal)}, the mask {heat.shape}: expected (C, L) and (L,)")
+    check_range(heat, "mask")
+    figure = Figure(figsize=(10, 3), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    above.plot(curves.T, linewidth=1)
+    above.margins(x=0)
+    strip.imshow(heat[None], aspect="auto", cmap="jet", vmin=0, vmax=1, extent=(-0.5, len(heat) - 0.5, 0, 1))
+    strip.set_yticks([])
+    return figure
+
+
+def show_cam_on_volume(volume: np.ndarray, mask: np.ndarray, image_weight: float = 0.5) -> np.ndarray:
+    """Every slice of a volume, or frame of a video, with its map over it: uint8 RGB (D, H, W, 3).
+
+    volume: (D, H, W) or (D, H, W, 3), uint8 or float in [0, 1]. mask: (D, H, W) in [0, 1].
+    Raises ValueError for other shapes and ranges.
+    """
+    slices, heat = unit_range(volume), np.asarray(mask)
+    if slices.ndim == 3:
+        slices = np.repeat(slices[..., None], 3, axis=3)
+    if slices.ndim != 4 or slices.shape[3] != 3 or heat.shape != slices.shape[:3]:
+        raise ValueError(
+            f"the volume has shape {np.shape(volume)}, the mask {heat.shape}: expected (D, H, W) or (D, H, W, 3) and "
+            "(D, H, W)"
+        )
+    pairs = zip(slices, heat, strict=True)
+    return np.stack([show_cam_on_image(each, cam, use_rgb=True, image_weight=image_weight) for each, cam in pairs])
+
+
+def montage(pictures: np.ndarray) -> np.ndarray:
+    """Pictures (D, H, W, 3) beside each other, row by row in a nearly square grid; the rest is black.
+
+    >>> montage(np.zeros((5, 4, 6, 3), np.uint8)).shape
+    (8, 18, 3)
+    """
+    count, height, width, channels = np.shape(pictures)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    cells = np.zeros((rows * columns, height, width, channels), np.asarray(pictures).dtype)
+    cells[:count] = pictures
+    return cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, -1, channels)
+
+
+def save_gif(pictures: np.ndarray, file: str | Path, frames_per_second: float = 10) -> None:
+    """Write pictures, uint8 RGB (D, H, W, 3), as an animation that starts again at its end."""
+    from PIL import Image
+
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)

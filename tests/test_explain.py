@@ -1,0 +1,199 @@
+"""`explain`, what it returns, and the comparison figure."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from nets import convolutional, state_of
+from PIL import Image
+from torch import nn
+from torchvision import models, transforms
+
+from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM, LayerCAM, compare, explain
+from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.classifiers import UnusableInput
+from pytorch_grad_cam.demo import example_scene, preprocess_scene
+from pytorch_grad_cam.utils.image import show_cam_on_image
+
+
+@pytest.fixture
+def small():
+    """A classifier of five classes for any size."""
+    return convolutional()
+
+
+def test_a_map_is_that_of_the_class_with_registered_cells(digits_net):
+    scene = example_scene()
+    found = explain(digits_net, scene, [GradCAM, "layercam"], targets=[5, "7"], layers=["layer3", ["layer3", "layer4"]])
+    x = preprocess_scene(scene)
+    expected = [
+        method(digits_net, layers, align="receptive_field")(x, target)[0]
+        for method in (GradCAM, LayerCAM)
+        for layers in ("layer3", ["layer3", "layer4"])
+        for target in (5, 7)
+    ]
+    np.testing.assert_allclose(found.maps, np.stack(expected), atol=1e-5)
+    described = [(panel.method, panel.layer, panel.category) for panel in found.panels]
+    assert described[:4] == [("GradCAM", layers, c) for layers in ("layer3", "layer3 + layer4") for c in (5, 7)]
+    assert described[-1] == ("LayerCAM", "layer3 + layer4", 7)
+    np.testing.assert_array_equal(found.picture, scene)
+
+
+def test_scores_and_highest_classes(digits_net):
+    found = explain(digits_net, example_scene(), top=2)
+    with torch.no_grad():
+        logits = digits_net(preprocess_scene(example_scene()))[0]
+    np.testing.assert_allclose(found.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, logits.sigmoid(), atol=1e-5)
+    assert [panel.category for panel in found.panels] == [7, 5]
+    assert [name for _, name, _ in found.top(2)] == ["7", "5"]
+    assert found.versions["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("form", ["path", "pillow", "array", "floats", "tensor", "batch"])
+def test_forms_of_images(form, tmp_path, digits_net):
+    scene = example_scene()
+    file = tmp_path / "scene.png"
+    Image.fromarray(scene).save(file)
+    image = {
+        "path": file,
+        "pillow": Image.fromarray(scene),
+        "array": scene,
+        "floats": scene / 255,
+        "tensor": preprocess_scene(scene)[0],
+        "batch": preprocess_scene(scene),
+    }[form]
+    found = explain(digits_net, image, targets=5)
+    np.testing.assert_allclose(found.maps, explain(digits_net, scene, targets=5).maps, atol=1e-5)
+    assert found.title == ("scene.png" if form == "path" else "")
+
+
+def test_models_by_name_and_of_other_libraries():
+    photo = np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8)
+    named = explain("resnet18", photo, targets="tabby", weights="none")
+    torch.manual_seed(0)
+    given = explain(models.resnet18(), photo, targets=281)
+    np.testing.assert_allclose(named.maps, given.maps, atol=1e-4)
+    assert str(given.panels[0]).startswith("tabby ")
+    timm = pytest.importorskip("timm")
+    vit = explain(timm.create_model("test_vit", num_classes=7), photo)
+    assert vit.maps.shape == (1, *timm.data.resolve_model_data_config(timm.create_model("test_vit"))["input_size"][1:])
+    assert vit.panels[0].name.startswith("class ")
+
+
+def test_preprocessing_and_names_of_the_users(small):
+    steps = [transforms.Resize((24, 32)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.2] * 3)]
+    photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    found = explain(small, photo, targets="cat", preprocess=transforms.Compose(steps), categories=names)
+    resized = np.asarray(Image.fromarray(photo).resize((32, 24), Image.Resampling.BILINEAR), dtype=float)
+    assert np.abs(found.picture - resized).mean() < 2, "mean and deviation are those of the composition"
+    assert found.panels[0].name == "cat"
+    stretched = explain(small, photo, preprocess=lambda image: transforms.ToTensor()(image) * 7 - 3)
+    assert (stretched.picture.min(), stretched.picture.max()) == (0, 255)
+
+
+def test_callables_and_methods_around_methods(small):
+    def difference(output):
+        return output[1] - output[2]
+
+    found = explain(small, torch.randn(3, 24, 32), [FinerCAM, EigenCAM], targets=[3, 1], layers=["last"], align="cell")
+    assert [panel.category for panel in found.panels] == [3, 1, 3, 1]
+    assert (found.maps[2] == found.maps[3]).all(), "one that knows no class"
+    (panel,) = explain(small, torch.randn(3, 24, 32), targets=difference).panels
+    assert (panel.category, panel.name, panel.probability) == (None, "difference", None)
+
+
+def test_the_model_is_left_as_it_was(small):
+    small.train()
+    before = state_of(small)
+    explain(small, torch.randn(3, 24, 32))
+    assert state_of(small) == before
+
+
+def test_blank_maps_are_told_twice(digits_net):
+    class Negative(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.head = nn.ReLU(), nn.Linear(3, 2)
+            self.head.weight.data[:] = -1
+
+        def forward(self, x):
+            return self.head(self.last(x).mean((2, 3)))
+
+    with pytest.warns(CamWarning, match="no positive evidence"):
+        found = explain(Negative(), torch.rand(3, 16, 16), layers="last", align="cell")
+    assert found.warnings == ["GradCAM at last: the map is blank: no positive evidence, all that the layer says speaks "
+                              "against the target"]  # fmt: skip
+    assert "no positive evidence" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"methods": "gradcum"}, ValueError, "no method is called 'gradcum'"),
+        ({"targets": "zebra"}, UnusableInput, "no single class is called 'zebra'"),
+        ({"targets": 10}, IndexError, "10 classes"),
+        ({"image": "nowhere.png"}, UnusableInput, "there is no image nowhere.png"),
+        ({"image": np.zeros((8, 8), np.uint8)}, ValueError, r"shape \(8, 8\), expected \(H, W, 3\)"),
+        ({"image": np.full((8, 8, 3), 7.0)}, ValueError, r"expected \[0, 1\]"),
+        ({"image": torch.zeros(2, 3, 64, 64)}, ValueError, r"expected \(C, H, W\) or \(1, C, H, W\)"),
+        ({"layers": ["layer9"]}, ValueError, "no layer 'layer9'"),
+    ],
+)
+def test_errors(change, error, message, digits_net):
+    with pytest.raises(error, match=message):
+        explain(**{"model": digits_net, "image": example_scene(), **change})
+
+
+def test_a_model_without_class_scores():
+    with pytest.raises(ValueError, match="no class scores"):
+        explain(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.rand(3, 8, 8))
+
+
+@pytest.fixture
+def found(digits_net):
+    return explain(digits_net, example_scene(), ["gradcam", "fullgrad"], targets=[5, 7])
+
+
+def test_overlays_masks_and_boxes(found):
+    expected = show_cam_on_image(example_scene(), found.panels[1].map, use_rgb=True, image_weight=0.3)
+    np.testing.assert_array_equal(found.overlay(1, image_weight=0.3), expected)
+    np.testing.assert_array_equal(found.masks(0.7), found.maps >= 0.7)
+    left, top, right, bottom = found.boxes(0.5)[0][0]
+    assert (left < 20 < right, top < 47 < bottom) == (True, True), "the 5 of the scene"
+    assert len(found.boxes()) == len(found.masks()) == 4
+    with pytest.raises(ValueError, match="'otsu' or a threshold"):
+        found.masks("triangle")
+
+
+def test_files(found, tmp_path):
+    files = found.save(tmp_path / "new")
+    assert [file.name for file in files[:2]] == ["00_GradCAM_layer4_5.png", "01_GradCAM_layer4_7.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(files[1])), found.overlay(1))
+    np.testing.assert_array_equal(np.load(files[-1]), found.maps)
+    assert found.report(tmp_path / "report.html").read_text().count("FullGrad") >= 2
+
+
+def test_a_notebook_shows_the_overlays_and_escapes(found):
+    found.title = "<script>alert(1)</script>"
+    shown = found._repr_html_()
+    assert shown.count("<img") == 4
+    assert "<script>" not in shown
+
+
+def test_figure(found, tmp_path):
+    figure = found.grid()
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["5 (5) 100.0%", "7 (7) 100.0%"]
+    shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(shown[0], found.picture)
+    assert any((picture == found.overlay(3)).all() for picture in shown)
+    figure.savefig(tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_compare(digits_net):
+    figure = compare(digits_net, example_scene(), ["gradcam", "eigencam"], targets=5)
+    assert isinstance(figure, Figure)
+    assert sum(len(axes.images) for axes in figure.axes) >= 3
