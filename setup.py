@@ -23,6 +23,8 @@ setup(
         "test": [
             *PYTEST,
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
             "timm>=1.0",
             "transformers>=4.40",
             "ruff>=0.9",

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
 from pytorch_grad_cam.explaining import explain
-from pytorch_grad_cam.explanation import Explanation, Panel
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from pytorch_grad_cam.explanation import Explanation, Panel
 
 _INCHES = 2.2
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show, without pyplot and its state."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=80)
+        return picture.getvalue()
 
 
 def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eigencam"), **options: Any) -> Figure:
@@ -28,15 +41,11 @@ def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eige
 
 def comparison_figure(explanation: Explanation) -> Figure:
     """The overlays in a grid: a column for each class with its probability, a row for each method and layer."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
-
     columns = list(dict.fromkeys(_column(panel) for panel in explanation.panels))
     rows = list(dict.fromkeys(_row(panel) for panel in explanation.panels))
     height, width = explanation.picture.shape[:2]
     size = (_INCHES * (len(columns) + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
-    figure = Figure(figsize=size, dpi=150)
+    figure = ShownFigure(figsize=size, dpi=150)
     figure.set_layout_engine("constrained", h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)

@@ -108,7 +108,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         cells = [
-            f'<figure style="display:inline-block;margin:4px"><img alt="{escape(str(panel))}" '
+            f'<figure style="display:inline-block;margin:4px"><img alt="{escape(str(panel))}" style="min-width:224px" '
             f'src="{data_url(self.overlay(index), "png")}"><figcaption>{escape(str(panel))}</figcaption></figure>'
             for index, panel in enumerate(self.panels)
         ]

@@ -1,5 +1,6 @@
 """Every command and snippet that we print for users runs."""
 
+import copy
 import json
 import os
 import re
@@ -103,3 +104,15 @@ def test_tables_are_those_of_the_results(name):
     assert table(report["rows"]) in shown
     assert report["date"] in shown
     assert report["machine"] in shown
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_are_shown_with_what_they_print(notebook):
+    import nbformat
+    from nbclient import NotebookClient
+
+    shown = nbformat.read(notebook, as_version=4)
+    executed = NotebookClient(copy.deepcopy(shown), timeout=300, kernel_name="python3").execute(cwd=ROOT)
+    for before, after in zip(shown.cells, executed.cells, strict=True):
+        kinds = [[output.output_type for output in cell.get("outputs", ())] for cell in (before, after)]
+        assert [kind for kind in kinds[0] if kind != "stream"] == [kind for kind in kinds[1] if kind != "stream"]

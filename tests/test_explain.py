@@ -196,4 +196,5 @@ def test_figure(found, tmp_path):
 def test_compare(digits_net):
     figure = compare(digits_net, example_scene(), ["gradcam", "eigencam"], targets=5)
     assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG"), "what a notebook shows"
     assert sum(len(axes.images) for axes in figure.axes) >= 3
