@@ -47,6 +47,17 @@ def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch
     assert np.abs(made - shown).mean() < 1
 
 
+def test_the_comparison_is_what_the_second_snippet_makes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for code in snippets(README)[:2]:
+        exec(code, names)
+    with Image.open(tmp_path / "comparison.png") as made, Image.open(EXAMPLES / "comparison.png") as shown:
+        sizes = [picture.convert("RGB").resize((300, 300)) for picture in (made, shown)]  # fonts differ a little
+    assert np.abs(np.subtract(*(np.asarray(picture, dtype=float) for picture in sizes))).mean() < 5
+    assert {file.name for file in tmp_path.iterdir()} >= {"explained", "report.html", "comparison.png"}
+
+
 def test_the_commands_are_known():
     """What the next tests do not run is: installation, pytest itself, benchmarks, and what needs a network."""
     others = {"pip install .", "pip install '.[test]'", "pytest", NEEDS_NETWORK}
