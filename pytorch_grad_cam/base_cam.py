@@ -97,6 +97,8 @@ class BaseCAM:
         self.model = unwrapped(model)
         self.device = model_device(model)
         self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
+        if self.uses_layers and target_layers is not None and not self.target_layers:
+            raise ValueError("target_layers is empty: pass layers, or None to have one found")
         self.reshape_transform = reshape_transform
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from
@@ -146,7 +148,8 @@ class BaseCAM:
         `outputs` then holds the model's detached output.
 
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
-        the input; RuntimeError after the end of `with`; for targets see `target_scores.resolve_targets`.
+        the input; RuntimeError after the end of `with` and within a call of the same object; for targets see
+        `target_scores.resolve_targets`.
 
         Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
         the first target layer.
@@ -162,6 +165,10 @@ class BaseCAM:
 
     def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
         """The maps (N, *spatial) of one batch, for K targets an image (N, K, *spatial); on the model's device."""
+        if hasattr(self._thread, "inputs"):
+            raise RuntimeError(
+                f"this {type(self).__name__} is called within its own call: make another one for a target"
+            )
         hooks = self._hooks(input_tensor)
         inputs = self._thread.inputs = self._on_device(input_tensor)
         image = image_of(inputs, self.spatial_from)

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
+# In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
+_WRITES_NO_BUFFERS = "torch.nn.modules."
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, "_Flags"] = weakref.WeakKeyDictionary()
 
@@ -22,7 +24,8 @@ def undisturbed(model: nn.Module, frozen: bool = True) -> Iterator[None]:
     """Within: every submodule in evaluation mode and, if `frozen`, no parameter that requires a gradient.
 
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
-    that only what their gradient needs. Afterwards, whatever happened, the flags and the random state are as before.
+    that only what their gradient needs. Afterwards, whatever happened, the flags, the buffers that the model itself
+    writes and the random state are as before.
     Several threads may be within at once; the last one out restores the flags.
     """
     device = model_device(model)
@@ -62,6 +65,7 @@ class _Flags:
         self.training: list[nn.Module] = []
         self.requiring: list[nn.Parameter] = []
         self.exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        self.buffers: list[tuple[dict[str, Any], str, torch.Tensor, int, torch.Tensor]] = []
         self.usable: dict[torch.Tensor, torch.Tensor] = {}
 
     def take(self, model: nn.Module, frozen: bool) -> None:
@@ -73,6 +77,12 @@ class _Flags:
                 for name, tensor in tensors.items():
                     if tensor is not None and tensor.is_inference():
                         self._exchange(tensors, name, tensor)
+            if self.users == 1 and not type(module).__module__.startswith(_WRITES_NO_BUFFERS):
+                self.buffers += [
+                    (module._buffers, name, buffer, buffer._version, buffer.clone())
+                    for name, buffer in module._buffers.items()
+                    if buffer is not None
+                ]
         for parameter in model.parameters() if frozen else ():
             if parameter.requires_grad:
                 self.requiring.append(parameter)
@@ -87,6 +97,11 @@ class _Flags:
         tensors[name] = self.usable[tensor]
 
     def restore(self) -> None:
+        for buffers, name, buffer, version, values in self.buffers:
+            buffers[name] = buffer
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(values)
         for tensors, name, tensor in self.exchanged:
             tensors[name] = tensor
         for module in self.training:

@@ -55,7 +55,9 @@ class WindowMaps:
         inputs: what the model is called with, for windows with another image. scores: what targets read of the images.
         """
         resolved = resolve_targets(targets, scores)
-        return torch.stack([self._map(inputs, i, target, smoothing) for i, target in enumerate(resolved)])
+        images = image_of(inputs, self.base_cam.spatial_from)
+        maps = [self._map(inputs, sample, target, smoothing) for sample, target in enumerate(resolved)]
+        return torch.stack(maps) if maps else images.new_zeros(0, *images.shape[2:])
 
     def _map(self, inputs: Inputs, sample: int, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
         spatial_from = self.base_cam.spatial_from

@@ -286,6 +286,23 @@ def test_output_is_kept_detached(method):
         assert not cam.outputs.requires_grad
 
 
+def test_no_images(method):
+    model, x = convolutional(), images()
+    assert maps_of(method, model, x[:0]).shape == (0, *x.shape[2:])
+
+
+def test_no_layers():
+    with pytest.raises(ValueError, match="target_layers is empty"):
+        GradCAM(convolutional(), [])
+
+
+def test_a_call_within_its_own_call():
+    with GradCAM(convolutional(), "last") as cam:
+        with pytest.raises(RuntimeError, match="within its own call"):
+            cam(images(), lambda output: cam(images(), 1))
+        assert cam(images(), 1).max() == 1
+
+
 def test_layer_by_name(method):
     model, x = convolutional(), images()
     np.testing.assert_array_equal(maps_of(method, model, x, layer=["last"]), maps_of(method, model, x))

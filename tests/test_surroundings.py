@@ -221,6 +221,37 @@ class TestNoTrace:
                 cam(self.x, 3)
         self.assert_unchanged(model, before)
 
+    @pytest.mark.parametrize("raises", [False, True])
+    def test_buffers_that_the_model_writes(self, method, raises):
+        class Counting(nn.Module):
+            """Counts its runs in place, and exchanges what it saw last."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.net, self.last = convolutional(), nn.Identity()
+                self.register_buffer("runs", torch.zeros(1))
+                self.register_buffer("seen", torch.zeros(3))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                self.runs += 1
+                self.seen = x.detach().mean((0, *range(2, x.ndim)))
+                if raises and self.seen.any():
+                    raise ValueError("seen")
+                return self.net(x)
+
+        with torch.random.fork_rng():
+            model = Counting().eval()
+        seen = model.seen
+        with method(model, "net.last") as cam:
+            if raises:
+                with pytest.raises(ValueError, match="seen"):
+                    cam(self.x, 3)
+            else:
+                cam(self.x, 3)
+        assert model.runs == 0
+        assert model.seen is seen
+        assert not seen.any()
+
     def test_success(self, method):
         model, before = self.trained()
         with method(model, model[4]) as cam:
