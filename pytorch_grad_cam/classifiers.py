@@ -22,15 +22,15 @@ class UnusableInput(ValueError):
     """What the user asked for cannot be had; the message says why and names the way out."""
 
 
-def _softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(dim=-1)
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(dim=-1) if logits.shape[-1] > 1 else logits.sigmoid()
 
 
 class Classifier(NamedTuple):
     """A model, what turns a Pillow image into its input (C, H, W), and its classes' names.
 
     mean, std: of the preprocessing, to show the input as a picture; None where they are not known.
-    categories: None are those of `names`. probabilities: from logits (N, classes).
+    categories: None are those of `names`. probabilities: from logits (N, classes); softmax, of one logit sigmoid.
     """
 
     model: nn.Module
@@ -38,7 +38,7 @@ class Classifier(NamedTuple):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     categories: Sequence[str] | None = None
-    probabilities: Callable[[torch.Tensor], torch.Tensor] = _softmax
+    probabilities: Callable[[torch.Tensor], torch.Tensor] = _probabilities
 
     def names(self, count: int) -> Sequence[str]:
         """The names of a model's so many classes."""
@@ -85,7 +85,7 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
 
 
 def classifier_of(
-    model: nn.Module | str,
+    model: "nn.Module | Classifier | str",
     preprocess: Callable[["Image.Image"], torch.Tensor] | None = None,
     categories: Sequence[str] | None = None,
     weights: str = "default",
@@ -96,7 +96,9 @@ def classifier_of(
     torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
     categories: the classes' names; None are ImageNet's for 1,000 classes, numbers for others.
     """
-    if isinstance(model, str):
+    if isinstance(model, Classifier):
+        found = model
+    elif isinstance(model, str):
         found = load_classifier(model, weights)
     else:
         found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: nn.Module | str,
+    model: nn.Module | Classifier | str,
     image: str | os.PathLike | Image | np.ndarray | torch.Tensor,
     methods: Method | Sequence[Method] = "gradcam",
     targets: Target | Sequence[Target] | None = None,
@@ -47,11 +47,14 @@ def explain(
     categories: Sequence[str] | None = None,
     weights: str = "default",
     align: Alignment = "receptive_field",
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
     **options: Any,
 ) -> Explanation:
     """What the model looks at in the image.
 
-    model: a classifier, or the name of one (see `classifiers.load_classifier`), then with `weights`.
+    model: a classifier, a `classifiers.Classifier`, or the name of one (see `classifiers.load_classifier`), then with
+    `weights`.
     image: a file, a Pillow image, an array uint8 (H, W, 3) or float in [0, 1]; a tensor (C, H, W) or (1, C, H, W) is
     the model's input as it is.
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
@@ -59,7 +62,8 @@ def explain(
     layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
     preprocess: from a Pillow image to the input (C, H, W); categories: names of the classes. None: see
     `classifiers.classifier_of`.
-    align: see `BaseCAM`; other than there, registered maps are the default. options: of the methods' constructors.
+    align: see `BaseCAM`; other than there, registered maps are the default. aug_smooth, eigen_smooth: see
+    `BaseCAM.__call__`. options: of the methods' constructors.
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
     cannot be read, for a class or a method that does not exist and for what the methods raise it for.
@@ -81,6 +85,7 @@ def explain(
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
     names = classifier.names(len(probabilities))
     chosen = _targets(targets, probabilities, names, top)
+    smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     panels: list[Panel] = []
     said: list[str] = []
     for method in _methods(methods):
@@ -88,7 +93,7 @@ def explain(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
-                at, maps = _maps(cam, x, chosen)
+                at, maps = _maps(cam, x, chosen, smoothing)
             panels += [
                 Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
@@ -103,11 +108,13 @@ def explain(
     return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
 
 
-def _maps(cam: Any, x: torch.Tensor, targets: list[Any]) -> tuple[str, np.ndarray]:
+def _maps(cam: Any, x: torch.Tensor, targets: list[Any], smoothing: dict[str, bool]) -> tuple[str, np.ndarray]:
     """The names of the layers, and a map (K, H, W) for each target."""
     with cam:
-        from_one_forward = isinstance(cam, BaseCAM)
-        maps = cam(x, [targets])[0] if from_one_forward else cam(x.expand(len(targets), -1, -1, -1), targets)
+        one_forward = isinstance(cam, BaseCAM)
+        batch, rows = (x, [targets]) if one_forward else (x.expand(len(targets), -1, -1, -1), targets)
+        maps = cam(batch, rows, **smoothing)
+        maps = maps[0] if one_forward else maps
         return names_of(cam.model, cam.target_layers), maps
 
 

@@ -104,6 +104,15 @@ def test_callables_and_methods_around_methods(small):
     assert (panel.category, panel.name, panel.probability) == (None, "difference", None)
 
 
+def test_smoothing_and_one_logit():
+    small = nn.Sequential(*convolutional()[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1)).eval()
+    x = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    smooth = explain(small, x, layers="3", align="cell", aug_smooth=True, eigen_smooth=True)
+    np.testing.assert_allclose(smooth.maps, GradCAM(small, "3")(x[None], 0, aug_smooth=True, eigen_smooth=True))
+    with torch.no_grad():
+        assert smooth.panels[0].probability == pytest.approx(small(x[None]).sigmoid().item())
+
+
 def test_the_model_is_left_as_it_was(small):
     small.train()
     before = state_of(small)
