@@ -25,7 +25,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",
-            "timm>=1.0",
+            "timm>=1.0.3",
             "transformers>=4.40",
             "ruff>=0.9",
             "mypy>=1.13",

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from pytorch_grad_cam.centres import Axis, Centres, along_image, along_nothing
 
@@ -24,15 +25,16 @@ class CentresWatch(TorchDispatchMode):
         super().__init__()
         axes = [along_image(axis, size, 1.0) for axis, size in enumerate(image.shape[2:])]
         centres = Centres((along_nothing(image.shape[0]), along_nothing(image.shape[1]), *axes), (0.0,) * len(axes))
-        self._known: dict[int, tuple[torch.Tensor, Centres | None]] = {id(image): (image, centres)}
+        # Weakly: torch 2.4 cannot return what ones_like and the like make when something else holds it.
+        self._known: Any = WeakTensorKeyDictionary({image: centres})
 
     def of(self, tensor: Any) -> Centres | None:
         """The centres of a tensor computed within, None where they are not known."""
-        return self._known[id(tensor)][1] if self.depends(tensor) else None
+        return self._known[tensor] if self.depends(tensor) else None
 
     def depends(self, tensor: Any) -> bool:
         """Whether a tensor was computed from the image."""
-        return id(tensor) in self._known and self._known[id(tensor)][0] is tensor
+        return isinstance(tensor, torch.Tensor) and tensor in self._known
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -47,7 +49,7 @@ class CentresWatch(TorchDispatchMode):
         read = [leaf for leaf in tree_leaves((args, kwargs)) if self.depends(leaf)]
         knows = rule is not None and any(self.of(leaf) is not None for leaf in read)
         for output in outputs if read else []:
-            self._known[id(output)] = output, rule(self, output, *args, **kwargs) if rule and knows else None
+            self._known[output] = rule(self, output, *args, **kwargs) if rule and knows else None
         return result
 
 

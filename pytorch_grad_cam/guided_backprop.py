@@ -25,8 +25,8 @@ class GuidedBackpropReLU(torch.autograd.Function):
         return input_img.relu()
 
     @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> torch.Tensor:
-        (input_img,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
+        (input_img,), (grad_output,) = ctx.saved_tensors, grad_outputs
         return grad_output.relu() * (input_img > 0)
 
 

@@ -8,5 +8,5 @@ def sobel_cam(img: np.ndarray) -> np.ndarray:
     import cv2
 
     grey = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY)
-    horizontal, vertical = (cv2.convertScaleAbs(cv2.Sobel(grey, cv2.CV_64F, *axes)) for axes in ((1, 0), (0, 1)))
+    horizontal, vertical = map(cv2.convertScaleAbs, cv2.spatialGradient(grey))
     return cv2.addWeighted(horizontal, 0.5, vertical, 0.5, 0)

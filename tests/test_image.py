@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from pytorch_grad_cam.sobel_cam import sobel_cam
 from pytorch_grad_cam.utils.image import deprocess_image, preprocess_image, scale_cam_image, show_cam_on_image
 
 RANDOM = np.random.default_rng(0)
@@ -123,3 +124,10 @@ def test_enlarging_agrees_with_opencv():
 def test_preprocess_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\)"):
         preprocess_image(np.zeros(shape, np.float32))
+
+
+def test_edges_are_the_mean_of_both_sobel_gradients():
+    photo = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    gradients = [np.abs(cv2.Sobel(grey, cv2.CV_64F, *axes)).clip(max=255) for axes in ((1, 0), (0, 1))]
+    np.testing.assert_allclose(sobel_cam(photo), np.mean(gradients, axis=0), atol=0.5)

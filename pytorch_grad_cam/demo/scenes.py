@@ -102,7 +102,7 @@ def _warped(rng: np.random.Generator, digit: np.ndarray, height: int) -> np.ndar
     return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _free_place(rng: np.random.Generator, shape: tuple[int, int], boxes: list) -> tuple[int, int]:
+def _free_place(rng: np.random.Generator, shape: tuple[int, ...], boxes: list) -> tuple[int, int]:
     """A uniformly drawn place that keeps clear of the boxes; the clearest of 100 draws if none does."""
     height, width = shape
     best, best_overlap = (0, 0), SIZE * SIZE

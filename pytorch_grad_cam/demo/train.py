@@ -55,7 +55,7 @@ def held_out_accuracy(model: nn.Module, scenes: int = 2000, seed: int = 1) -> tu
 def train(images: int = 200_000, batch_size: int = 32, seed: int = 0, workers: int = 1) -> DigitsNet:
     """Train on `images` scenes with a curriculum; the learning rate follows one cycle over the whole run."""
     torch.manual_seed(seed)
-    model = DigitsNet().to(memory_format=torch.channels_last)
+    model = nn.utils.convert_conv2d_weight_memory_format(DigitsNet(), torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     steps = images // batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.05)

@@ -73,4 +73,4 @@ class ARCC:
             1 - self.complexity(grayscale_cams),
             (2 * self.road(input_tensor, grayscale_cams, targets, model)).clip(0, 1),
         ]
-        return len(shares) / sum(1 / np.maximum(share, _SMALLEST) for share in shares)
+        return 1 / np.mean([1 / np.maximum(share, _SMALLEST) for share in shares], axis=0)
