@@ -12,6 +12,7 @@ from torch import nn
 from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.memory_layout import in_fastest_layout
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
+from pytorch_grad_cam.regions import otsu_mask
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -174,8 +175,5 @@ def _lowest(mask: torch.Tensor, percentile: float) -> torch.Tensor:
 
 
 def _below_otsu(mask: torch.Tensor) -> torch.Tensor:
-    import cv2
-
-    levels = (mask.float().cpu().numpy() * 255).astype(np.uint8)
-    _, above = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    above = otsu_mask(mask.float().cpu().numpy())
     return 1 - torch.from_numpy(above).to(mask.device, torch.float32)

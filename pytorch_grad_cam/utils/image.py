@@ -119,7 +119,7 @@ def show_cam_on_image(
             f"the mask has shape {np.shape(mask)}, the image {picture.shape}: take the map of one image, "
             "and scale_cam_image(maps, target_size=(width, height)) to resize it"
         )
-    _check_range(heat, "mask")
+    check_range(heat, "mask")
     if not 0 <= image_weight <= 1:
         raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
     colours = cv2.applyColorMap((255 * np.clip(heat, 0, 1)).astype(np.uint8), colormap)
@@ -166,7 +166,7 @@ def show_factorization_on_image(
         raise ValueError(
             f"the explanations have shape {np.shape(explanations)}, expected (concepts, H, W) for {picture.shape}"
         )
-    _check_range(np.asarray(explanations), "explanations")
+    check_range(np.asarray(explanations), "explanations")
     chosen = _rainbow(len(explanations)) if colors is None else colors
     colours = np.array([colour[:3] for colour in chosen], dtype=np.float32)
     hues = cv2.cvtColor(colours[None], cv2.COLOR_RGB2HSV)[0]
@@ -207,11 +207,12 @@ def _unit_range(img: np.ndarray) -> np.ndarray:
         return img.astype(np.float32) / 255
     if not np.issubdtype(img.dtype, np.floating):
         raise ValueError(f"the image has dtype {img.dtype}, expected uint8 or a float type with values in [0, 1]")
-    _check_range(img, "image")
+    check_range(img, "image")
     return img
 
 
-def _check_range(values: np.ndarray, name: str) -> None:
+def check_range(values: np.ndarray, name: str) -> None:
+    """Raise ValueError for values outside [0, 1], by more than interpolation overshoots, and for NaN."""
     lowest, highest = values.min(), values.max()
     if np.isnan(lowest):
         raise ValueError(f"the {name} contains NaN")
