@@ -64,13 +64,14 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
 
 
 def _digits(weights: str) -> Classifier:
-    def preprocess(image: "Image.Image") -> torch.Tensor:
-        return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
-
     categories = [str(digit) for digit in range(10)]
     torch.manual_seed(0)
     model = DigitsNet() if weights == "none" else load_digits_net()
-    return Classifier(model, preprocess, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
+    return Classifier(model, _preprocess_digits, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
+
+
+def _preprocess_digits(image: "Image.Image") -> torch.Tensor:
+    return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
 
 
 def _torchvision_names() -> list[str]:

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from pytorch_grad_cam.classifiers import UnusableInput
-from pytorch_grad_cam.cli import _category, _parser, _read
+from pytorch_grad_cam.cli import _category, _parser
+from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 from pytorch_grad_cam.utils.image import (
     deprocess_image,
@@ -82,7 +83,7 @@ class TestFiles:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    image = _read(str(file))
+                    image = read_image(str(file))
                     image.load()
                     assert image.mode == "RGB"
                     read += 1
@@ -97,11 +98,11 @@ class TestFiles:
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-        assert _read(str(tmp_path / "turned.jpg")).size == (20, 30)
+        assert read_image(str(tmp_path / "turned.jpg")).size == (20, 30)
 
     def test_sixteen_bits_keep_their_brightness(self, tmp_path):
         Image.fromarray(np.full((4, 4), 32768, dtype=np.uint16)).save(tmp_path / "deep.png")
-        assert abs(int(np.asarray(_read(str(tmp_path / "deep.png")))[0, 0, 0]) - 128) <= 1
+        assert abs(int(np.asarray(read_image(str(tmp_path / "deep.png")))[0, 0, 0]) - 128) <= 1
 
     def test_huge_dimensions(self, tmp_path):
         file = io.BytesIO()
@@ -110,7 +111,7 @@ class TestFiles:
         data[16:24] = (2**20).to_bytes(4, "big") * 2
         (tmp_path / "huge.png").write_bytes(data)
         with pytest.raises(UnusableInput, match=r"huge\.png"):
-            _read(str(tmp_path / "huge.png"))
+            read_image(str(tmp_path / "huge.png"))
 
 
 def some_array(rng: np.random.Generator):
