@@ -13,7 +13,12 @@ _STACK_LEVEL = 6  # the line that called the CAM
 
 
 class CamWarning(UserWarning):
-    """A map says nothing; the message says why."""
+    """A map says nothing; the message says why. reason: why, for one map; samples: which maps of the batch."""
+
+    def __init__(self, message: str, reason: str = "", samples: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.samples = samples
 
 
 class LayerEvidence(NamedTuple):
@@ -35,9 +40,9 @@ def warn_of_blank_maps(
     for sample in (highest == 0).nonzero()[:, 0].tolist():
         samples.setdefault(_reason(evidence[0], sample), []).append(sample)
     for reason, blank in samples.items():
-        advice = alternative() if reason == _ZERO_GRADIENT else ""
+        why = reason + (alternative() if reason == _ZERO_GRADIENT else "")
         which = f"{len(blank)} of {len(highest)} maps are blank" if len(highest) > 1 else "the map is blank"
-        warnings.warn(f"{which}: {reason}{advice}", CamWarning, stacklevel=_STACK_LEVEL)
+        warnings.warn(CamWarning(f"{which}: {why}", why, blank), stacklevel=_STACK_LEVEL)
 
 
 def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:

@@ -151,11 +151,12 @@ def _digits(weights: str) -> Classifier:
 
 
 def _digits_classifier(model: DigitsNet) -> Classifier:
-    def preprocess(image: "Image.Image") -> torch.Tensor:
-        return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
-
     categories = [str(digit) for digit in range(10)]
-    return Classifier(model, preprocess, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
+    return Classifier(model, _preprocess_digits, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
+
+
+def _preprocess_digits(image: "Image.Image") -> torch.Tensor:
+    return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
 
 
 def _torchvision_names() -> list[str]:

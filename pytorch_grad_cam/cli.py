@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,10 +13,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pytorch_grad_cam.classifiers import UnusableInput, category_called, load_classifier
+import pytorch_grad_cam
+from pytorch_grad_cam.chunks import images_at_a_time
+from pytorch_grad_cam.classifiers import Classifier, UnusableInput, category_called, load_classifier
 from pytorch_grad_cam.demo.network import example_scene
+from pytorch_grad_cam.folder.configuration import claim
+from pytorch_grad_cam.folder.image_list import first_readable, images_in, means_several
+from pytorch_grad_cam.folder.processes import default_workers, process_group
+from pytorch_grad_cam.folder.results import KINDS
+from pytorch_grad_cam.folder.run import Task, explain_images
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
-from pytorch_grad_cam.layers import resolve_layers
+from pytorch_grad_cam.layers import names_of, resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.read_image import read_image
@@ -24,6 +32,12 @@ from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
 _SMALLEST_PICTURE = 256
 _TOP_CLASSES = 5
+_IMAGE_HELP = (
+    "the picture to explain, or several: a folder, a glob, a list of paths (.txt) "
+    "(default: the bundled scene of handwritten digits)"
+)
+_BATCH_HELP = "images, masked inputs (scorecam) or ablated channels (ablationcam) at a time (default: 8, on CUDA 64)"
+_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model")
 _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
 
 
@@ -44,8 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Load, explain, write the pictures, and say what was done."""
     device = _device(options)
-    image = read_image(options.image_path) if options.image_path else Image.fromarray(example_scene())
-    classifier = load_classifier(options.model or ("resnet50" if options.image_path else "digits"), options.weights)
+    if options.image_path is not None and means_several(options.image_path):
+        _explain_several(options, device)
+        return
+    if options.save or options.workers:
+        raise UnusableInput("--save and --workers are for several images: a folder, a glob or a list (.txt)")
+    image = Image.fromarray(example_scene()) if options.image_path is None else read_image(options.image_path)
+    classifier = load_classifier(_model(options), options.weights)
     model = classifier.model.to(device)
     x = classifier.preprocess(image)[None].to(device)
     if options.preview_model:
@@ -60,18 +79,12 @@ def run(options: argparse.Namespace) -> None:
     names = classifier.names(len(probabilities))
     for index in probabilities.argsort(descending=True)[:_TOP_CLASSES].tolist():
         _say(f"{probabilities[index]:7.2%}  {names[index]} ({index})")
-    categories = [category_called(text, names) for text in options.target_category]
-    categories = categories or [int(probabilities.argmax())]
+    categories = _categories(options, classifier) or [int(probabilities.argmax())]
 
-    method = available_methods()[options.method]
-    layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
-    with method(model, layers, transform, align=options.align) as cam:
-        if options.batch_size:
-            cam.batch_size = options.batch_size
+    with _cam(options, model, x) as cam:
         batch = x.expand(len(categories), *x.shape[1:])
         maps = cam(batch, categories, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)
-    for registration in cam.registrations.values():
-        _say(f"registered, --align cell undoes it: {registration}")
+    _say_registrations(cam)
     guided = GuidedBackpropReLUModel(model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for category, cam_map in zip(categories, maps, strict=True):
@@ -82,6 +95,63 @@ def run(options: argparse.Namespace) -> None:
             file = options.output_dir / f"{options.method}_{kind}{suffix}.jpg"
             _enlarged(picture).save(file, quality=95)
             _say(f"wrote {file}")
+
+
+def _explain_several(options: argparse.Namespace, device: torch.device) -> None:
+    if options.preview_model:
+        raise UnusableInput("--preview-model looks at one image")
+    images = images_in(options.image_path, options.output_dir)
+    options.save, options.model = options.save or ["overlay"], _model(options)
+    options.batch_size = options.batch_size or images_at_a_time(device)
+    with process_group() as process:
+        claim(options.output_dir, _configuration(options), process)
+        classifier = load_classifier(options.model, options.weights)
+        model = classifier.model.to(device)
+        x = classifier.preprocess(first_readable(images))[None].to(device)
+        with _cam(options, model, x) as cam:
+            task = Task(
+                classifier,
+                cam,
+                method=options.method,
+                layers=names_of(model, cam.target_layers),
+                output_dir=options.output_dir,
+                kinds=options.save,
+                categories=_categories(options, classifier),
+                smoothing={"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth},
+            )
+            unreadable = explain_images(task, images, options.batch_size, options.workers or default_workers(), process)
+    _say_registrations(cam)
+    for reason in unreadable:
+        _say(f"not read: {reason}")
+    _say(f"{len(images) - len(unreadable)} of {len(images)} images explained, see {options.output_dir}/manifest.jsonl")
+
+
+def _configuration(options: argparse.Namespace) -> dict[str, Any]:
+    """What the maps depend on."""
+    chosen = {name: value for name, value in vars(options).items() if name not in _WITHOUT_INFLUENCE}
+    return {"version": pytorch_grad_cam.__version__, **chosen}
+
+
+def _model(options: argparse.Namespace) -> str:
+    return options.model or ("resnet50" if options.image_path else "digits")
+
+
+def _categories(options: argparse.Namespace, classifier: Classifier) -> list[int]:
+    return [category_called(text, classifier.categories or []) for text in options.target_category]
+
+
+def _cam(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor) -> Any:
+    method = available_methods()[options.method]
+    layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
+    cam = method(model, layers, transform, align=options.align)
+    if options.batch_size:
+        cam.batch_size = options.batch_size
+    return cam
+
+
+def _say_registrations(cam: Any) -> None:
+    for registration in cam.registrations.values():
+        _say(f"registered, --align cell undoes it: {registration}")
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -95,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Show what an image classifier looks at. Without --image-path it explains the bundled scene.",
     )
     add = parser.add_argument
-    add("--image-path", help="the picture to explain (default: the bundled scene of handwritten digits)")
+    add("--image-path", help=_IMAGE_HELP)
     add("--method", default="gradcam", choices=sorted(available_methods()), metavar="METHOD", help="%(choices)s")
     add("--model", help="a torchvision or timm classifier, or digits (default: resnet50; without an image digits)")
     add("--weights", default="default", help="default, none (random) or a file with a state dict")
@@ -106,8 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--eigen-smooth", action="store_true", help="first principal component of the weighted activations")
     add("--align", choices=("receptive_field", "cell"), default="receptive_field", help=_ALIGN_HELP)
     add("--device", help="cpu, cuda, cuda:0, mps (default: cpu)")
-    add("--use-cuda", action="store_true", help="the same as --device cuda")
-    add("--batch-size", type=_positive, help="masked inputs or ablated channels at a time (scorecam, ablationcam)")
+    add("--use-cuda", action="store_true", help="the same as --device cuda; under torchrun one for each process")
+    add("--batch-size", type=_positive, help=_BATCH_HELP)
+    add("--save", nargs="+", choices=KINDS, help="of several images: what to write (default: overlay)")
+    add("--workers", type=_positive, help="of several images: how many processes decode (default: one for each core)")
     add("--output-dir", type=Path, default=Path("output"), help="where the pictures go (default: output)")
     return parser
 
@@ -119,7 +191,8 @@ def _positive(text: str) -> int:
 
 
 def _device(options: argparse.Namespace) -> torch.device:
-    name = options.device or ("cuda" if options.use_cuda else "cpu")
+    own_cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    name = options.device or (own_cuda if options.use_cuda else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -157,7 +230,8 @@ def _warn(program: str, message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
+        sys.stdout.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _maps(cam: Any, x: torch.Tensor, targets: list[Any], smoothing: dict[str, bo
         batch, rows = (x, [targets]) if one_forward else (x.expand(len(targets), -1, -1, -1), targets)
         maps = cam(batch, rows, **smoothing)
         maps = maps[0] if one_forward else maps
-        return names_of(cam.model, cam.target_layers), maps
+        return " + ".join(names_of(cam.model, cam.target_layers)), maps
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:

@@ -16,10 +16,10 @@ def resolve_layers(model: nn.Module, layers: nn.Module | str | Sequence[nn.Modul
     return [_resolve(model, layer) for layer in layers]
 
 
-def names_of(model: nn.Module, layers: Sequence[nn.Module]) -> str:
-    """The dotted names of modules of the model, joined by ' + '."""
+def names_of(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
+    """The dotted names of modules of the model, in their order; of a module with several names the first."""
     names = {module: name for name, module in model.named_modules()}
-    return " + ".join(names[layer] for layer in layers)
+    return [names[layer] for layer in layers]
 
 
 def _resolve(model: nn.Module, layer: nn.Module | str) -> nn.Module:

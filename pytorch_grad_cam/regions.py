@@ -28,7 +28,7 @@ def otsu_mask(cam_map: np.ndarray) -> np.ndarray:
 
 
 def boxes_of(mask: np.ndarray) -> list[Box]:
-    """The bounding boxes (left, top, right, bottom) of a mask (H, W)'s connected regions, the largest first.
+    """The boxes (left, top, right, bottom) around the connected regions of a mask (H, W), the largest region first.
 
     Diagonal neighbours are connected. right and bottom are those behind the last pixel, as in slices:
     mask[top:bottom, left:right]. Raises ValueError for other shapes.

@@ -1,0 +1,69 @@
+"""Images decoded and preprocessed by worker processes, in batches."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from pytorch_grad_cam.folder.image_list import ListedImage
+from pytorch_grad_cam.read_image import read_image
+
+Preprocess = Callable[[Image.Image], torch.Tensor]
+
+
+class Batch(NamedTuple):
+    """groups: inputs (N, C, H, W) of one size and the positions of their images in the list. unreadable: the positions
+    of the others, and why.
+    """
+
+    groups: list[tuple[list[int], torch.Tensor]]
+    unreadable: list[tuple[int, str]]
+
+
+def plan(images: int, batch_size: int) -> list[list[int]]:
+    """The positions in each batch, consecutive ones.
+
+    Nothing else decides which images share a batch: by that their maps differ in the last digits.
+    """
+    return [list(range(start, min(start + batch_size, images))) for start in range(0, images, batch_size)]
+
+
+def decoded(
+    images: Sequence[ListedImage], preprocess: Preprocess, batches: list[list[int]], workers: int, pinned: bool
+) -> "DataLoader[Batch]":
+    """The batches in turn, decoded ahead by so many processes. pinned: in memory that CUDA copies from faster."""
+    return DataLoader(
+        _Images(images, preprocess),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_by_size,
+        pin_memory=pinned,
+    )
+
+
+class _Images(Dataset):
+    def __init__(self, images: Sequence[ListedImage], preprocess: Preprocess) -> None:
+        self.images = images
+        self.preprocess = preprocess
+
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | str]:
+        path = self.images[position].path
+        try:
+            return position, self.preprocess(read_image(path))
+        except (ValueError, RuntimeError, MemoryError) as error:  # UnusableInput, or a size that cannot be preprocessed
+            reason = str(error) or type(error).__name__
+            return position, reason if path in reason else f"{path}: {reason}"
+
+
+def _by_size(items: list[tuple[int, torch.Tensor | str]]) -> Batch:
+    groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
+    unreadable = []
+    for position, item in items:
+        if isinstance(item, str):
+            unreadable.append((position, item))
+        else:
+            groups.setdefault(item.shape, []).append((position, item))
+    columns = [list(zip(*group, strict=True)) for group in groups.values()]
+    return Batch([(list(positions), torch.stack(inputs)) for positions, inputs in columns], unreadable)

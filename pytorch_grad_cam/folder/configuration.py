@@ -1,0 +1,26 @@
+"""How the maps in a folder were made, so that those of another run are not mixed with them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytorch_grad_cam.classifiers import UnusableInput
+from pytorch_grad_cam.folder.processes import Process
+from pytorch_grad_cam.folder.whole_files import write_whole
+
+
+def claim(folder: Path, configuration: dict[str, Any], process: Process) -> None:
+    """Write `configuration.json` where it is not there yet; one of the processes does it.
+
+    Raises UnusableInput where it is that of another configuration, with what differs.
+    """
+    file = folder / "configuration.json"
+    if not file.exists():
+        if process.rank == 0:
+            write_whole(file, (json.dumps(configuration, indent=1) + "\n").encode())
+        return
+    known = json.loads(file.read_text())
+    names = [name for name in {**known, **configuration} if known.get(name) != configuration.get(name)]
+    if names:
+        changes = ", ".join(f"{name} was {known.get(name)!r}, is {configuration.get(name)!r}" for name in names)
+        raise UnusableInput(f"{folder} holds maps of another configuration ({changes}): pass another --output-dir")

@@ -1,0 +1,83 @@
+"""The maps of a batch and what is told about them."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.classifiers import Classifier
+
+_TOP_CLASSES = 5
+
+
+class Explanation(NamedTuple):
+    """Of one image: its maps (K, H, W) of the classes `targets`, all classes' probabilities and the numbers of the
+    highest ones, and why maps are blank.
+    """
+
+    maps: np.ndarray
+    targets: list[int]
+    probabilities: list[float]
+    top_classes: list[int]
+    warnings: list[str]
+
+
+def explain(
+    cam: Any, classifier: Classifier, x: torch.Tensor, categories: Sequence[int] = (), **smoothing: bool
+) -> list[Explanation]:
+    """Explanations of the images x (N, C, H, W), where the model is.
+
+    categories: the classes to explain, for all images the same; none is each image's highest. smoothing: options of
+    the call. Cost: that of one call of the CAM, for methods that wrap others of one for each class.
+    """
+    with _blank_maps() as blank:
+        maps = _maps(cam, x, categories, smoothing).cpu().numpy()
+    scores = cam.outputs.float()
+    probabilities = classifier.probabilities(scores).tolist()
+    top_classes = scores.topk(min(_TOP_CLASSES, scores.shape[1])).indices.tolist()
+    highest = scores.argmax(1).tolist()
+    return [
+        Explanation(
+            maps[sample],
+            list(categories) or [highest[sample]],
+            probabilities[sample],
+            top_classes[sample],
+            [] if maps[sample].any((1, 2)).all() else _reasons(blank, sample),
+        )
+        for sample in range(len(x))
+    ]
+
+
+def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[str, bool]) -> torch.Tensor:
+    """(N, K, H, W)."""
+    if len(categories) > 1 and isinstance(cam, BaseCAM) and cam.uses_targets:
+        return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
+    targets: Sequence[int | None] = categories or [None]
+    return torch.stack([cam(x, target, as_tensor=True, **smoothing) for target in targets], dim=1)
+
+
+@contextmanager
+def _blank_maps() -> Iterator[list[CamWarning]]:
+    """The CamWarnings within that are about maps of the batch; other warnings are shown as ever."""
+    kept: list[CamWarning] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def keep(message: Any, *details: Any) -> None:
+            if isinstance(message, CamWarning) and message.samples:
+                kept.append(message)
+            else:
+                show(message, *details)
+
+        warnings.simplefilter("always", CamWarning)
+        warnings.showwarning = keep  # type: ignore[assignment]
+        yield kept
+
+
+def _reasons(blank: list[CamWarning], sample: int) -> list[str]:
+    return list(dict.fromkeys(f"the map is blank: {each.reason}" for each in blank if sample in each.samples))

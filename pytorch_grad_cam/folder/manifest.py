@@ -1,0 +1,53 @@
+"""What was made of each image: `manifest.jsonl`, one JSON object a line."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pytorch_grad_cam.folder.image_list import ListedImage
+from pytorch_grad_cam.folder.whole_files import write_whole
+
+
+class Manifest:
+    """The manifest of an output folder. While a run goes on each process appends to a part of its own.
+
+    rank: which of the processes.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self.folder = folder
+        self.file = folder / "manifest.jsonl"
+        self.part = folder / f"manifest.{rank}.jsonl"
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Add what was made of images, whose files must be there, to this process's part."""
+        with self.part.open("a") as part:
+            part.writelines(json.dumps(record) + "\n" for record in records)
+
+    def merge(self, images: Iterable[ListedImage]) -> None:
+        """Move the lines of all parts to the manifest, in the order of the images. One process does it."""
+        parts = sorted(self.folder.glob("manifest.*.jsonl"))
+        lines = {json.loads(line)["path"]: line for file in (self.file, *parts) for line in _lines(file)}
+        write_whole(self.file, "".join(lines[image.path] for image in images if image.path in lines).encode())
+        for part in parts:
+            part.unlink()
+
+    def complete(self) -> set[str]:
+        """The paths of the images that were explained and whose files are there."""
+        explained = (record for record in map(json.loads, _lines(self.file)) if "error" not in record)
+        return {record["path"] for record in explained if all(map(self._is_there, record["targets"]))}
+
+    def errors(self) -> list[str]:
+        """Why images could not be read."""
+        return [record["error"] for record in map(json.loads, _lines(self.file)) if "error" in record]
+
+    def _is_there(self, target: dict[str, Any]) -> bool:
+        return all((self.folder / file).is_file() for file in target["files"].values())
+
+
+def _lines(file: Path) -> list[str]:
+    """The whole lines; a process that is killed may leave the last one cut off."""
+    if not file.exists():
+        return []
+    return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

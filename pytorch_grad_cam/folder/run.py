@@ -1,0 +1,133 @@
+"""Explain all images of a list, in batches that processes share, and continue what an earlier run left."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pytorch_grad_cam.classifiers import Classifier
+from pytorch_grad_cam.folder.batches import Batch, decoded, plan
+from pytorch_grad_cam.folder.explanation import Explanation, explain
+from pytorch_grad_cam.folder.image_list import ListedImage
+from pytorch_grad_cam.folder.manifest import Manifest
+from pytorch_grad_cam.folder.processes import Process
+from pytorch_grad_cam.folder.results import save_results
+
+_BATCHES_AHEAD = 2
+
+
+class Task(NamedTuple):
+    """What is made of each image, and where.
+
+    method, layers: their names, for the manifest. kinds: of results, see `results.KINDS`. categories, smoothing: see
+    `explanation.explain`.
+    """
+
+    classifier: Classifier
+    cam: Any
+    method: str
+    layers: Sequence[str]
+    output_dir: Path
+    kinds: Sequence[str]
+    categories: Sequence[int]
+    smoothing: dict[str, bool]
+
+
+def explain_images(
+    task: Task, images: Sequence[ListedImage], batch_size: int, workers: int, process: Process
+) -> list[str]:
+    """Write the results and the manifest of all images that are not there yet; returns why images cannot be read.
+
+    A batch of which anything is missing is made again as a whole: byte for byte the same results, however often the
+    run is stopped and by however many processes it is continued, on machines that add in the same order. (RandomCAM
+    draws anew.) Images that could not be read are tried again. workers: processes that decode, and threads that draw.
+    Cost: see `explanation.explain`; the memory does not grow with the number of images beyond their names.
+    """
+    manifest = Manifest(task.output_dir, process.rank)
+    if process.rank == 0:
+        manifest.merge(images)
+    process.wait_for_all()
+    for records in _records(task, images, _missing(manifest, images, batch_size, process), workers, process):
+        manifest.append(records)
+    process.wait_for_all()
+    if process.rank == 0:
+        manifest.merge(images)
+    return manifest.errors()
+
+
+def _missing(
+    manifest: Manifest, images: Sequence[ListedImage], batch_size: int, process: Process
+) -> tuple[int, list[list[int]]]:
+    """How many images are this process's, and its batches of which anything is missing."""
+    own = plan(len(images), batch_size)[process.rank :: process.world_size]
+    complete = manifest.complete()
+    missing = [batch for batch in own if any(images[position].path not in complete for position in batch)]
+    return sum(map(len, own)), missing
+
+
+def _records(
+    task: Task, images: Sequence[ListedImage], missing: tuple[int, list[list[int]]], workers: int, process: Process
+) -> Iterator[list[dict[str, Any]]]:
+    """The manifest's records of each batch, once its files are written."""
+    from tqdm import tqdm
+
+    total, batches = missing
+    done = total - sum(map(len, batches))
+    loader = decoded(images, task.classifier.preprocess, batches, workers, pinned=task.cam.device.type == "cuda")
+    begun: deque[list[Future[dict[str, Any]]]] = deque()
+    with (
+        ThreadPoolExecutor(workers) as threads,
+        tqdm(total=total, initial=done, unit="image", disable=process.rank > 0) as progress,
+    ):
+        for batch in loader if batches else ():
+            begun.append(list(_begin(task, images, batch, threads)))
+            if len(begun) > _BATCHES_AHEAD:
+                yield _finished(begun.popleft(), progress)
+        for futures in begun:
+            yield _finished(futures, progress)
+
+
+def _begin(
+    task: Task, images: Sequence[ListedImage], batch: Batch, threads: ThreadPoolExecutor
+) -> Iterator[Future[dict[str, Any]]]:
+    """Explain a batch; its pictures are drawn and written while the model goes on."""
+    for position, error in batch.unreadable:
+        yield threads.submit(dict, path=images[position].path, error=error)
+    for positions, x in batch.groups:
+        on_device = x.to(task.cam.device, non_blocking=True)
+        explanations = explain(task.cam, task.classifier, on_device, task.categories, **task.smoothing)
+        for position, image, explanation in zip(positions, x, explanations, strict=True):
+            yield threads.submit(_saved, task, images[position], image, explanation)
+
+
+def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict[str, Any]]:
+    records = [future.result() for future in futures]
+    progress.update(len(records))
+    return records
+
+
+def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explanation: Explanation) -> dict[str, Any]:
+    """Write the files of one image (C, H, W); returns its record."""
+    picture = task.classifier.picture(image)
+
+    def described(category: int) -> dict[str, Any]:
+        name = task.classifier.names(len(explanation.probabilities))[category]
+        probability = explanation.probabilities[category]
+        return {"class": category, "name": name, "probability": round(probability, 6)}
+
+    targets = []
+    for category, cam_map in zip(explanation.targets, explanation.maps, strict=True):
+        name = f"{listed.name}.{category}" if len(explanation.targets) > 1 else listed.name
+        results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
+        targets.append(described(category) | results)
+    return {
+        "path": listed.path,
+        "top_classes": [described(category) for category in explanation.top_classes],
+        "method": task.method,
+        "layers": task.layers,
+        "targets": targets,
+        "warnings": explanation.warnings,
+    }
