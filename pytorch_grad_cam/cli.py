@@ -5,9 +5,9 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.trace import module_outputs
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 
+if TYPE_CHECKING:
+    from pytorch_grad_cam.explanation import Explanation
+
 _SMALLEST_PICTURE = 256
 _TOP_CLASSES = 5
 _IMAGE_HELP = (
@@ -37,6 +40,12 @@ _IMAGE_HELP = (
     "(default: the bundled scene of handwritten digits)"
 )
 _BATCH_HELP = "images, masked inputs (scorecam) or ablated channels (ablationcam) at a time (default: 8, on CUDA 64)"
+_METHODS = ("all", *sorted(available_methods()))
+_METHOD_HELP = "one, or several for a comparison: %(choices)s"
+_COMPARISON_HELP = (
+    "a figure (.png, .pdf) of all methods, classes and layers beside each other "
+    "(default for several methods: comparison.png in the output folder)"
+)
 _WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model")
 _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
 
@@ -58,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Load, explain, write the pictures, and say what was done."""
     device = _device(options)
+    if len(options.methods) > 1 or "all" in options.methods or options.comparison or options.report:
+        _compare(options, device)
+        return
     if options.image_path is not None and means_several(options.image_path):
         _explain_several(options, device)
         return
@@ -88,13 +100,68 @@ def run(options: argparse.Namespace) -> None:
     guided = GuidedBackpropReLUModel(model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for category, cam_map in zip(categories, maps, strict=True):
-        _say(f"{options.method} for {names[category]} ({category})")
+        _say(f"{options.methods[0]} for {names[category]} ({category})")
         pictures = _pictures(classifier.picture(x[0]), cam_map, guided(x, category))
         suffix = f"_{category}" if len(categories) > 1 else ""
         for kind, picture in pictures.items():
-            file = options.output_dir / f"{options.method}_{kind}{suffix}.jpg"
+            file = options.output_dir / f"{options.methods[0]}_{kind}{suffix}.jpg"
             _enlarged(picture).save(file, quality=95)
             _say(f"wrote {file}")
+
+
+def _compare(options: argparse.Namespace, device: torch.device) -> None:
+    """Methods, layers and classes beside each other: one figure of an image, a page of one or several images."""
+    from pytorch_grad_cam.report import write_report
+
+    several = options.image_path is not None and means_several(options.image_path)
+    if several and not options.report:
+        raise UnusableInput("several methods of several images go to a page: pass --report FILE, or one image")
+    if options.save or options.workers:
+        raise UnusableInput(
+            "--save and --workers are for one method: leave out --report, --comparison and other methods"
+        )
+    classifier = load_classifier(_model(options), options.weights)
+    classifier.model.to(device)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    if options.report:
+        listed = images_in(options.image_path, options.output_dir) if several else []
+        explanations = _explanations(options, classifier, [image.path for image in listed] or [options.image_path])
+        _say(f"wrote {write_report(explanations, options.report)}")
+    if not several and (options.comparison or not options.report):
+        (explanation,) = _explanations(options, classifier, [options.image_path])
+        for index, name, probability in explanation.top(_TOP_CLASSES):
+            _say(f"{probability:7.2%}  {name} ({index})")
+        file = options.comparison or options.output_dir / "comparison.png"
+        explanation.grid().savefig(file)
+        _say(f"wrote {file}")
+
+
+def _explanations(
+    options: argparse.Namespace, classifier: Classifier, paths: Sequence[str | None]
+) -> Iterator["Explanation"]:
+    """Of each image that can be read; of others why not, unless there is only one."""
+    from pytorch_grad_cam.explaining import explain
+
+    for path in paths:
+        try:
+            image = Image.fromarray(example_scene()) if path is None else read_image(path)
+        except UnusableInput as error:
+            if len(paths) == 1:
+                raise
+            _say(f"not read: {error}")
+            continue
+        explanation = explain(
+            classifier,
+            image,
+            options.methods,
+            options.target_category or None,
+            options.target_layers,
+            align=options.align,
+            aug_smooth=options.aug_smooth,
+            eigen_smooth=options.eigen_smooth,
+        )
+        explanation.title = Path(path or "scene.png").name
+        yield explanation
 
 
 def _explain_several(options: argparse.Namespace, device: torch.device) -> None:
@@ -112,7 +179,7 @@ def _explain_several(options: argparse.Namespace, device: torch.device) -> None:
             task = Task(
                 classifier,
                 cam,
-                method=options.method,
+                method=options.methods[0],
                 layers=names_of(model, cam.target_layers),
                 output_dir=options.output_dir,
                 kinds=options.save,
@@ -141,7 +208,7 @@ def _categories(options: argparse.Namespace, classifier: Classifier) -> list[int
 
 
 def _cam(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor) -> Any:
-    method = available_methods()[options.method]
+    method = available_methods()[options.methods[0]]
     layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
     cam = method(model, layers, transform, align=options.align)
     if options.batch_size:
@@ -166,7 +233,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--image-path", help=_IMAGE_HELP)
-    add("--method", default="gradcam", choices=sorted(available_methods()), metavar="METHOD", help="%(choices)s")
+    add(
+        "--method",
+        dest="methods",
+        nargs="+",
+        default=["gradcam"],
+        choices=_METHODS,
+        metavar="METHOD",
+        help=_METHOD_HELP,
+    )
     add("--model", help="a torchvision or timm classifier, or digits (default: resnet50; without an image digits)")
     add("--weights", default="default", help="default, none (random) or a file with a state dict")
     add("--target-category", nargs="+", default=[], metavar="CLASS", help="numbers or names (default: the highest)")
@@ -180,6 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_positive, help=_BATCH_HELP)
     add("--save", nargs="+", choices=KINDS, help="of several images: what to write (default: overlay)")
     add("--workers", type=_positive, help="of several images: how many processes decode (default: one for each core)")
+    add("--comparison", type=Path, metavar="FILE", help=_COMPARISON_HELP)
+    add("--report", type=Path, metavar="FILE", help="a page (.html) of all methods, classes and layers for a browser")
     add("--output-dir", type=Path, default=Path("output"), help="where the pictures go (default: output)")
     return parser
 

@@ -142,9 +142,9 @@ def _as_pillow(image: Any) -> Image:
 
 def _methods(methods: Method | Sequence[Method]) -> list[Any]:
     known = available_methods()
-    if methods == "all":
-        return list(dict.fromkeys(known.values()))
     several = [methods] if isinstance(methods, str | type) else methods
+    if "all" in several:
+        return list(dict.fromkeys(known.values()))
     for method in several:
         if isinstance(method, str) and method not in known:
             raise ValueError(f"no method is called {method!r}: choose from {', '.join(sorted(known))}, or all")

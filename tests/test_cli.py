@@ -50,6 +50,65 @@ def test_every_method(name, tmp_path):
     assert (tmp_path / f"{name}_cam.jpg").exists()
 
 
+def test_methods_layers_and_classes_beside_each_other(tmp_path, capsys):
+    arguments = [
+        "--method",
+        "gradcam",
+        "layercam",
+        "--target-category",
+        "5",
+        "7",
+        "--target-layers",
+        "layer3",
+        "layer4",
+    ]
+    arguments += ["--comparison", str(tmp_path / "figure.pdf"), "--report", str(tmp_path / "page.html")]
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "100.00%  7 (7)" in said
+    assert f"wrote {tmp_path / 'figure.pdf'}" in said
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('"method": "LayerCAM"') == 4
+    assert "scene.png" in page
+
+
+def test_all_methods_of_one_image(tmp_path):
+    assert main(["--method", "all", "--target-category", "5", "--output-dir", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "comparison.png") as figure:
+        assert figure.height > 4 * figure.width, "a row for each method"
+
+
+def test_a_page_of_several_images(tmp_path, capsys):
+    for name in ("one.png", "two.png"):
+        Image.fromarray(example_scene()).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page = tmp_path / "page.html"
+    assert (
+        main(
+            [
+                "--image-path",
+                str(tmp_path),
+                "--model",
+                "digits",
+                "--report",
+                str(page),
+                "--output-dir",
+                str(page.parent / "out"),
+            ]
+        )
+        == 0
+    )
+    assert "broken.png is no image" in capsys.readouterr().out
+    assert page.read_text().count('"method": "GradCAM"') == 2
+
+
+def test_several_methods_of_several_images_need_a_page(tmp_path, capsys):
+    Image.fromarray(example_scene()).save(tmp_path / "one.png")
+    assert main(["--image-path", str(tmp_path), "--method", "gradcam", "layercam"]) == 2
+    assert "pass --report FILE" in capsys.readouterr().err
+
+
 def test_options_together(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.uint8(np.random.default_rng(0).random((80, 120, 3)) * 255)).save(photo)
