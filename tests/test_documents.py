@@ -69,8 +69,11 @@ def test_the_commands_are_known():
     "command", [c for c in commands(README) if c.startswith("python cam.py") and c != NEEDS_NETWORK]
 )
 def test_commands_run(command, tmp_path):
-    arguments = [sys.executable, *shlex.split(command)[1:], "--output-dir", str(tmp_path)]
-    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    for name in ("cam.py", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
 
 
