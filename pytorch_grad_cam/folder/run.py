@@ -78,10 +78,8 @@ def _records(
     done = total - sum(map(len, batches))
     loader = decoded(images, task.classifier.preprocess, batches, workers, pinned=task.cam.device.type == "cuda")
     begun: deque[list[Future[dict[str, Any]]]] = deque()
-    with (
-        ThreadPoolExecutor(workers) as threads,
-        tqdm(total=total, initial=done, unit="image", disable=process.rank > 0) as progress,
-    ):
+    hidden = {"disable": True} if process.rank else {}
+    with ThreadPoolExecutor(workers) as threads, tqdm(total=total, initial=done, unit="image", **hidden) as progress:
         for batch in loader if batches else ():
             begun.append(list(_begin(task, images, batch, threads)))
             if len(begun) > _BATCHES_AHEAD:
