@@ -20,6 +20,7 @@ setup(
     package_data={"pytorch_grad_cam": ["py.typed"], "pytorch_grad_cam.demo": ["*.pt", "*.png"]},
     install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
     extras_require={
-        "test": [*PYTEST, "hypothesis>=6.100", "timm>=1.0", "transformers>=4.40", "ruff>=0.9", "mypy>=1.13"]
+        "ray": ["ray[data]>=2.60"],
+        "test": [*PYTEST, "hypothesis>=6.100", "timm>=1.0", "transformers>=4.40", "ruff>=0.9", "mypy>=1.13"],
     },
 )
