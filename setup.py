@@ -20,6 +20,7 @@ setup(
     package_data={"pytorch_grad_cam": ["py.typed", "templates/*"], "pytorch_grad_cam.demo": ["*.pt", "*.png"]},
     install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
     extras_require={
+        "ray": ["ray[data]>=2.60"],
         "test": [
             *PYTEST,
             "hypothesis>=6.100",
@@ -30,6 +31,6 @@ setup(
             "ruff>=0.9",
             "mypy>=1.13",
             "selenium>=4.20",
-        ]
+        ],
     },
 )

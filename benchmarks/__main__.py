@@ -9,15 +9,17 @@ import subprocess
 import sys
 
 QUICK = ("speed", "growth", "agreement", "digits")
-ALL = (*QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "leaks", "page", "plots")
-WITH_DEVICE = ("speed", "growth")
+ALL = (
+    *QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "leaks", "folder", "page", "plots",
+)  # fmt: skip
+WITH_DEVICE = ("speed", "growth", "folder")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=ALL, help="default: all")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cpu", help="of speed and growth")
+    parser.add_argument("--device", default="cpu", help="of speed, growth and folder")
     options = parser.parse_args()
     for part in options.parts or (QUICK if options.quick else ALL):
         command = [sys.executable, "-m", f"benchmarks.{part}"]

@@ -60,7 +60,7 @@ class Race:
         """Seconds of the folder mode."""
         with tempfile.TemporaryDirectory() as output:
             start = time.perf_counter()
-            task = Task(self.classifier, self.cam, "gradcam", ["layer4"], Path(output), kinds, [], {})
+            task = Task(self.classifier, self.cam, "gradcam", Path(output), kinds, [], {})
             explain_images(task, images, self.batch_size, self.workers, Process())
             return time.perf_counter() - start
 

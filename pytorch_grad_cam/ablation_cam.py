@@ -49,8 +49,6 @@ class AblationCAM(BaseCAM):
     @torch.no_grad()
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         weights = torch.zeros(activations.shape[:2], device=activations.device)
-        if len(weights) == 0:
-            return weights
         with undisturbed(self.model), self._tail(input_tensor, target_layer) as tail:
             targets = resolve_targets(targets, tail.scores)
             for image, score in enumerate(target_scores(tail.scores, targets)):

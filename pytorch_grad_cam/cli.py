@@ -23,7 +23,7 @@ from pytorch_grad_cam.folder.processes import default_workers, process_group
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.folder.run import Task, explain_images
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
-from pytorch_grad_cam.layers import names_of, resolve_layers
+from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate, suggest_layers
 from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.read_image import read_image
@@ -180,7 +180,6 @@ def _explain_several(options: argparse.Namespace, device: torch.device) -> None:
                 classifier,
                 cam,
                 method=options.methods[0],
-                layers=names_of(model, cam.target_layers),
                 output_dir=options.output_dir,
                 kinds=options.save,
                 categories=_categories(options, classifier),

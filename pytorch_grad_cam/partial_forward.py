@@ -56,9 +56,9 @@ class PartialForward:
         if self.layer_output is None:
             raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
         known = {} if known is None else known
-        if layer not in known:
+        if self.batch and layer not in known:
             known[layer] = self.follows()
-        self._run: Callable[[int, int, Callable], Any] = self._run_tail if known[layer] else self._run_whole
+        self._run: Callable[[int, int, Callable], Any] = self._run_tail if known.get(layer) else self._run_whole
 
     def __call__(self, sample: int, rows: int, replace: Callable) -> Any:
         """The model's scores for `rows` copies of one sample, its layer returning what `replace(output)` gives.

@@ -231,6 +231,10 @@ def test_two_processes_one_killed_are_one_run(tmp_path):
         (tmp_path / "killed.py").write_text(KILLED)
         assert two_processes(str(tmp_path / "killed.py"), folder, tmp_path / "pair").returncode != 0
         assert (tmp_path / "pair/manifest.1.jsonl").read_text().endswith('{"path": "cut')
+        first, second = (paths_in(tmp_path / f"pair/manifest.{rank}.jsonl") for rank in (0, 1))
+        assert first
+        assert len(second) == 2, "one batch of the second process"
+        assert first.isdisjoint(second)
         shutil.copytree(tmp_path / "pair", tmp_path / "alone")
         explained(folder, tmp_path / "alone", "--save", *KINDS)
         continued = two_processes(str(ROOT / "cam.py"), folder, tmp_path / "pair")
@@ -240,6 +244,10 @@ def test_two_processes_one_killed_are_one_run(tmp_path):
     assert continued.stdout.count("9 of 10 images explained") == 1
     assert contents(tmp_path / "alone") == contents(tmp_path / "single")
     assert contents(tmp_path / "pair") == contents(tmp_path / "single")
+
+
+def paths_in(part: Path) -> set[str]:
+    return {json.loads(line)["path"] for line in part.read_text().splitlines() if line.endswith("}")}
 
 
 def two_processes(script: str, folder: Path, output: Path) -> subprocess.CompletedProcess:

@@ -259,7 +259,7 @@ def test_target_size_is_in_the_order_of_scale_cam_image(rank):
 
 def test_device_of_the_model():
     assert GradCAM(convolutional(), "last").device == torch.device("cpu")
-    assert GradCAM(nn.Identity(), []).device is None
+    assert GradCAM(nn.Identity()).device is None
 
 
 def test_tta_transforms_and_batch_size_are_attributes():

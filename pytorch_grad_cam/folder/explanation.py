@@ -11,17 +11,19 @@ import torch
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.classifiers import Classifier
+from pytorch_grad_cam.layers import names_of
 
 _TOP_CLASSES = 5
 
 
 class Explanation(NamedTuple):
-    """Of one image: its maps (K, H, W) of the classes `targets`, all classes' probabilities and the numbers of the
-    highest ones, and why maps are blank.
+    """Of one image: its maps (K, H, W) of the classes `targets`, the layers' names, all classes' probabilities, the
+    numbers of the highest ones, and why maps are blank.
     """
 
     maps: np.ndarray
     targets: list[int]
+    layers: list[str]
     probabilities: list[float]
     top_classes: list[int]
     warnings: list[str]
@@ -41,10 +43,12 @@ def explain(
     probabilities = classifier.probabilities(scores).tolist()
     top_classes = scores.topk(min(_TOP_CLASSES, scores.shape[1])).indices.tolist()
     highest = scores.argmax(1).tolist()
+    layers = names_of(cam.model, cam.target_layers)
     return [
         Explanation(
             maps[sample],
             list(categories) or [highest[sample]],
+            layers,
             probabilities[sample],
             top_classes[sample],
             [] if maps[sample].any((1, 2)).all() else _reasons(blank, sample),

@@ -22,14 +22,13 @@ _BATCHES_AHEAD = 2
 class Task(NamedTuple):
     """What is made of each image, and where.
 
-    method, layers: their names, for the manifest. kinds: of results, see `results.KINDS`. categories, smoothing: see
+    method: its name, for the manifest. kinds: of results, see `results.KINDS`. categories, smoothing: see
     `explanation.explain`.
     """
 
     classifier: Classifier
     cam: Any
     method: str
-    layers: Sequence[str]
     output_dir: Path
     kinds: Sequence[str]
     categories: Sequence[int]
@@ -81,17 +80,17 @@ def _records(
     hidden = {"disable": True} if process.rank else {}
     with ThreadPoolExecutor(workers) as threads, tqdm(total=total, initial=done, unit="image", **hidden) as progress:
         for batch in loader if batches else ():
-            begun.append(list(_begin(task, images, batch, threads)))
+            begun.append(list(begin(task, images, batch, threads)))
             if len(begun) > _BATCHES_AHEAD:
                 yield _finished(begun.popleft(), progress)
         for futures in begun:
             yield _finished(futures, progress)
 
 
-def _begin(
+def begin(
     task: Task, images: Sequence[ListedImage], batch: Batch, threads: ThreadPoolExecutor
 ) -> Iterator[Future[dict[str, Any]]]:
-    """Explain a batch; its pictures are drawn and written while the model goes on."""
+    """Explain a batch; the threads draw and write its pictures, and return a record for the manifest for each."""
     for position, error in batch.unreadable:
         yield threads.submit(dict, path=images[position].path, error=error)
     for positions, x in batch.groups:
@@ -125,7 +124,7 @@ def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explanation: Ex
         "path": listed.path,
         "top_classes": [described(category) for category in explanation.top_classes],
         "method": task.method,
-        "layers": task.layers,
+        "layers": explanation.layers,
         "targets": targets,
         "warnings": explanation.warnings,
     }
