@@ -46,7 +46,7 @@ _COMPARISON_HELP = (
     "a figure (.png, .pdf) of all methods, classes and layers beside each other "
     "(default for several methods: comparison.png in the output folder)"
 )
-_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model")
+_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "comparison", "report")
 _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
 
 
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> None:
     """Load, explain, write the pictures, and say what was done."""
     device = _device(options)
-    if len(options.methods) > 1 or "all" in options.methods or options.comparison or options.report:
+    several_methods = len(options.methods) > 1 or "all" in options.methods
+    if (several_methods or options.comparison or options.report) and not options.preview_model:
         _compare(options, device)
         return
     if options.image_path is not None and means_several(options.image_path):
@@ -110,28 +111,28 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace, device: torch.device) -> None:
-    """Methods, layers and classes beside each other: one figure of an image, a page of one or several images."""
+    """Methods, layers and classes beside each other: a figure and a page of one image, or a page of several."""
     from pytorch_grad_cam.report import write_report
 
     several = options.image_path is not None and means_several(options.image_path)
-    if several and not options.report:
-        raise UnusableInput("several methods of several images go to a page: pass --report FILE, or one image")
+    if several and (options.comparison or not options.report):
+        raise UnusableInput("several images have no figure, but a page, also of several methods: pass --report FILE")
     if options.save or options.workers:
-        raise UnusableInput(
-            "--save and --workers are for one method: leave out --report, --comparison and other methods"
-        )
+        raise UnusableInput("--save and --workers do not go with --report, --comparison or several methods")
     classifier = load_classifier(_model(options), options.weights)
     classifier.model.to(device)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    if several:
+        paths = [image.path for image in images_in(options.image_path, options.output_dir)]
+        _say(f"wrote {write_report(_explanations(options, classifier, paths), options.report)}")
+        return
+    (explanation,) = _explanations(options, classifier, [options.image_path])
+    for index, name, probability in explanation.top(_TOP_CLASSES):
+        _say(f"{probability:7.2%}  {name} ({index})")
     if options.report:
-        listed = images_in(options.image_path, options.output_dir) if several else []
-        explanations = _explanations(options, classifier, [image.path for image in listed] or [options.image_path])
-        _say(f"wrote {write_report(explanations, options.report)}")
-    if not several and (options.comparison or not options.report):
-        (explanation,) = _explanations(options, classifier, [options.image_path])
-        for index, name, probability in explanation.top(_TOP_CLASSES):
-            _say(f"{probability:7.2%}  {name} ({index})")
+        _say(f"wrote {explanation.report(options.report)}")
+    if options.comparison or not options.report:
         file = options.comparison or options.output_dir / "comparison.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
         explanation.grid().savefig(file)
         _say(f"wrote {file}")
 
