@@ -268,7 +268,7 @@ def _positive(text: str) -> int:
 
 
 def _device(options: argparse.Namespace) -> torch.device:
-    own_cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    own_cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     name = options.device or (own_cuda if options.use_cuda else "cpu")
     try:
         device = torch.device(name)

@@ -108,7 +108,8 @@ def test_results(folder, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["gradcam", "eigencam", "fullgrad", "finercam", "refinecam"])
 def test_several_classes(name, folder, tmp_path, capsys):
     """One map a class; of a class that is not there the manifest says so, and nothing else does."""
-    records = explained(folder, tmp_path / "output", "--target-category", "3", "5", "--method", name, "--save", "map")
+    options = ["--target-category", "3", "5", "--method", name, "--save", "map", "--batch-size", "5"]
+    records = explained(folder, tmp_path / "output", *options)
     assert "blank" not in capsys.readouterr().err
     for record in records:
         assert [target["class"] for target in record["targets"]] == [3, 5]
@@ -190,6 +191,8 @@ def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
 
 
 def test_another_configuration_is_refused(folder, tmp_path, capsys):
+    assert main(arguments_for(folder, tmp_path / "output", "--target-category", "seventeen")) == 2
+    capsys.readouterr()
     explained(folder, tmp_path / "output")
     before = contents(tmp_path / "output")
     assert main(arguments_for(folder, tmp_path / "output", "--method", "layercam", "--save", "map")) == 2

@@ -10,17 +10,15 @@ from pytorch_grad_cam.folder.whole_files import write_whole
 
 
 def claim(folder: Path, configuration: dict[str, Any], process: Process) -> None:
-    """Write `configuration.json` where it is not there yet; one of the processes does it.
+    """Write `configuration.json`; one of the processes does it.
 
-    Raises UnusableInput where it is that of another configuration, with what differs.
+    Raises UnusableInput where images are explained already by another configuration, with what differs.
     """
     file = folder / "configuration.json"
-    if not file.exists():
-        if process.rank == 0:
-            write_whole(file, (json.dumps(configuration, indent=1) + "\n").encode())
-        return
-    known = json.loads(file.read_text())
+    known = json.loads(file.read_text()) if file.exists() else configuration
     names = [name for name in {**known, **configuration} if known.get(name) != configuration.get(name)]
-    if names:
+    if names and any(manifest.stat().st_size for manifest in folder.glob("manifest*.jsonl")):
         changes = ", ".join(f"{name} was {known.get(name)!r}, is {configuration.get(name)!r}" for name in names)
         raise UnusableInput(f"{folder} holds maps of another configuration ({changes}): pass another --output-dir")
+    if process.rank == 0:
+        write_whole(file, (json.dumps(configuration, indent=1) + "\n").encode())

@@ -22,7 +22,7 @@ class Process(NamedTuple):
         if self.world_size == 1:
             return
         try:
-            dist.barrier()
+            dist.monitored_barrier(timeout=_LONGEST_RUN)
         except RuntimeError as error:
             raise ConnectionError("another process has ended: the same command continues what is missing") from error
 
@@ -33,7 +33,7 @@ def process_group() -> Iterator[Process]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Process()
         return
-    dist.init_process_group("gloo", timeout=_LONGEST_RUN)
+    dist.init_process_group("gloo")
     try:
         yield Process(dist.get_rank(), dist.get_world_size())
     finally:
