@@ -8,6 +8,7 @@ loaded once for all of them, a change takes some seconds, all together about an 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ TESTS = [
         "oracles", "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
-PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "scipy.sparse.linalg", "ttach"]
+PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "scipy.sparse.linalg", "sklearn.decomposition", "ttach"]
 MOST_SECONDS = 300
 NOTES = "killed: a quick test fails, or takes too long, on a copy of the package with that change"
 # Changes that leave every result as it is, or within rounding, and why.
@@ -72,6 +73,7 @@ def is_killed(module: str, source: str) -> bool:
 
 
 def _run_tests(folder: str, *stages: list[str]) -> None:
+    gc.freeze()  # pytest searches all that is loaded for garbage
     os.chdir(folder)
     torch.set_num_threads(1)
     options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={folder}"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from nets import convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import RandomCAM
+from pytorch_grad_cam import FEM, KPCA_CAM, AblationCAM, EigenCAM, GradCAMElementWise, RandomCAM, ScoreCAM
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
 from pytorch_grad_cam.bias_gradients import BiasGradients
 from pytorch_grad_cam.fem import feature_explanation
@@ -23,7 +23,7 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU
 from pytorch_grad_cam.layer_cam import layer_cam_weights
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize, spatial_axes
 from pytorch_grad_cam.masked_scores import channels_by_energy
-from pytorch_grad_cam.metrics.arcc import batch_pearson_coherency
+from pytorch_grad_cam.metrics.arcc import Complexity, batch_pearson_coherency
 from pytorch_grad_cam.metrics.road import neighbors_weights
 from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 from pytorch_grad_cam.refine_cam import product_of_layers
@@ -33,6 +33,7 @@ from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windo
 from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputReST,
     ClassifierOutputSoftmaxTarget,
+    ClassifierOutputTarget,
     FasterRCNNBoxScoreTarget,
     FinerWeightedTarget,
     SoftmaxOutputTarget,
@@ -220,9 +221,8 @@ def test_random_weights_are_drawn_from_minus_one_to_one():
 
 
 def test_random_cams_without_a_seed_differ():
-    model, x = convolutional(), images()
-    draws = [RandomCAM(model, "last").get_cam_weights(None, None, None, x, None) for _ in range(8)]
-    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 8
+    model = convolutional()
+    assert len({RandomCAM(model, "last").generator.initial_seed() for _ in range(100)}) == 100
 
 
 def test_windows_on_an_enlarged_image():
@@ -296,3 +296,86 @@ def test_principal_component_of_one_channel_is_the_channel_centred():
     torch.testing.assert_close(
         first_principal_component(torch.tensor([[[1.0, 2, 6]]])), torch.tensor([[-2.0, -1, 3]]), atol=1e-5, rtol=1e-5
     )
+
+
+def test_sign_of_a_component_whose_channels_nearly_cancel():
+    channels = torch.tensor([[[1.0, -1], [-0.9, 0.9]]])
+    torch.testing.assert_close(first_principal_component(channels), torch.tensor([[1.0, -1]]) * 1.81**0.5)
+
+
+def test_component_of_tiny_values_one_of_them_the_mean():
+    tiny = torch.tensor([[[-1e-25, 0, 1e-25]]])
+    torch.testing.assert_close(first_principal_component(tiny) * 1e25, torch.tensor([[-1.0, 0, 1]]))
+
+
+def test_component_with_a_channel_that_does_not_vary():
+    channels = torch.tensor([[[1.0, 2, 6, 3], [5, 5, 5, 5]]])
+    torch.testing.assert_close(first_principal_component(channels), torch.tensor([[-2.0, -1, 3, 0]]))
+
+
+def test_component_beside_an_image_whose_component_is_found_at_once():
+    """Two axes nearly as long as each other take many squarings."""
+    square = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]]).T * torch.tensor([[1.0], [0.995]])
+    channels = torch.stack([torch.tensor([[1.0, 2, 6, 3], [5, 5, 5, 5]]), square])
+    torch.testing.assert_close(first_principal_component(channels)[1].abs(), torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_component_in_autocast():
+    torch.manual_seed(0)
+    channels = torch.randn(1, 4, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = first_principal_component(channels)
+    assert torch.equal(found, first_principal_component(channels))
+
+
+def test_complexity_is_of_absolute_values():
+    np.testing.assert_array_equal(Complexity()(np.array([[[1.0, -1]], [[0.0, 0.5]]])), [1, 0.25])
+
+
+@pytest.mark.parametrize("targetless", [EigenCAM, KPCA_CAM, FEM, RandomCAM])
+def test_methods_for_no_class_in_particular_ask_no_target(targetless):
+    def target(scores):
+        raise AssertionError("asked")
+
+    with targetless(convolutional(), "last") as cam:
+        assert cam(images(), target).shape == (2, 12, 16)
+
+
+def test_elementwise_map_before_it_is_scaled():
+    cam = GradCAMElementWise(convolutional(), "last")
+    channels = torch.stack([ACTIVATIONS[0] + 1, ACTIVATIONS[0]])
+    maps = cam.get_cam_image(None, None, None, channels, torch.ones_like(channels))
+    assert maps.tolist() == [[3, 3, 7], [1, 2, 5]]
+    smooth = cam.get_cam_image(None, None, None, channels, torch.ones_like(channels), eigen_smooth=True)
+    torch.testing.assert_close(smooth, first_principal_component(channels.relu()))
+
+
+class OneWay(torch.autograd.Function):
+    """The identity, without a backward pass."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise AssertionError("differentiated")
+
+
+@pytest.mark.parametrize("forward_only", [EigenCAM, KPCA_CAM, FEM, RandomCAM, ScoreCAM, AblationCAM])
+def test_methods_without_gradients_run_no_backward(forward_only):
+    model = convolutional()
+    model.head.register_forward_hook(lambda module, inputs, output: OneWay.apply(output))
+    with forward_only(model, "last") as cam:
+        assert cam(images()).shape == (2, 12, 16)
+
+
+def test_score_cam_counts_constant_channels_as_blank():
+    model, x = convolutional(), images(count=1)
+    model.conv.weight.data[2:] = 0
+    activations = model[:4](x).detach()
+    masks = F.interpolate(activations[0, :2, None], size=x.shape[2:], mode="bilinear", align_corners=True)
+    scores = model(torch.cat([x * min_max(masks[:, 0])[:, None], torch.zeros_like(x)]))[:, 3].detach()
+    with ScoreCAM(model, "last") as cam:
+        weights = cam.get_cam_weights(x, model.last, [ClassifierOutputTarget(3)], activations, None)
+    torch.testing.assert_close(weights[0], scores[[0, 1, *[2] * 6]].softmax(0))
