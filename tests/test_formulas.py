@@ -142,7 +142,7 @@ def test_full_precision(dtype, expected):
 
 
 def test_product_of_layers():
-    first, second = torch.tensor([[[[1.0, 2, 3]]], [[[-1, 0, 2]]]]), torch.tensor([[[[0.0, 4, 8]]], [[[5, 5, 6]]]])
+    first, second = torch.tensor([[[[1.0, 2, 3]]], [[[-1, 0, 2]]]]), torch.tensor([[[[0.0, 4, 8]]], [[[5, 6, 6]]]])
     assert product_of_layers([first, second]).tolist() == [[[0, 0.25, 1]], [[0, 0, 1]]]
 
 
@@ -164,6 +164,8 @@ def test_similar_classes_are_those_of_the_closest_logits():
     assert (second.main_category, second.comparison_categories) == (3, [1, 2, 0])
     (few,) = against_similar_classes(logits[:1], 1, [1, 4], 0.5)
     assert few.comparison_categories == [0]
+    alone = ClassifierOutputTarget(0)
+    assert against_similar_classes(logits[:1, :1], [alone], [1], 0.5) == [alone]
 
 
 @pytest.mark.parametrize(

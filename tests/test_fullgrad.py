@@ -151,3 +151,15 @@ def test_small_gradients_in_half_precision():
 
     expected = FullGrad(model)(x, score)
     assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), score) - expected).mean() < 0.05
+
+
+def test_maps_of_layers_that_are_not_smaller_lie_where_they_look():
+    """Registration changes nothing where every cell looks at its own pixel."""
+    model, x = Registered("a"), images()
+    registered = FullGrad(model, align="receptive_field")(x, 3)
+    np.testing.assert_allclose(registered, FullGrad(model)(x, 3), atol=1e-5)
+
+
+def test_smoothing_takes_another_map_than_the_sum():
+    cam, x = FullGrad(Registered("a")), images()
+    assert np.abs(cam(x, 3, eigen_smooth=True) - cam(x, 3)).max() > 0.01
