@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from nets import convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import FEM, KPCA_CAM, AblationCAM, EigenCAM, GradCAMElementWise, RandomCAM, ScoreCAM
+from pytorch_grad_cam import (
+    FEM,
+    KPCA_CAM,
+    SESS,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMElementWise,
+    RandomCAM,
+    ScoreCAM,
+)
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
 from pytorch_grad_cam.bias_gradients import BiasGradients
 from pytorch_grad_cam.fem import feature_explanation
@@ -19,7 +29,8 @@ from pytorch_grad_cam.fullgrad_cam import rescaled
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 from pytorch_grad_cam.grad_cam_elementwise import positive_evidence
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
-from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU
+from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU, GuidedBackpropReLUModel
+from pytorch_grad_cam.kernel_component import first_kernel_component
 from pytorch_grad_cam.layer_cam import layer_cam_weights
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize, spatial_axes
 from pytorch_grad_cam.masked_scores import channels_by_energy
@@ -381,3 +392,46 @@ def test_score_cam_counts_constant_channels_as_blank():
     with ScoreCAM(model, "last") as cam:
         weights = cam.get_cam_weights(x, model.last, [ClassifierOutputTarget(3)], activations, None)
     torch.testing.assert_close(weights[0], scores[[0, 1, *[2] * 6]].softmax(0))
+
+
+def test_kernel_component_of_the_weakest_activations():
+    """What is as large as its own rounding only is no component; what is small only is one."""
+    torch.manual_seed(0)
+    channels = torch.rand(1, 4, 3, 3, dtype=torch.float64)
+    weak = first_kernel_component(channels * 1e-10, "linear")
+    torch.testing.assert_close(weak * 1e10, first_kernel_component(channels, "linear"))
+
+
+def test_sign_of_a_kernel_component_whose_channels_nearly_cancel():
+    channels = torch.tensor([[[1.0, -1], [-0.9, 0.9]]])
+    torch.testing.assert_close(first_kernel_component(channels, "linear"), torch.tensor([[1.0, -1]]) * 1.81**0.5)
+
+
+class Own(GradCAM):
+    """Of a user, with the call of 1.5."""
+
+    def __call__(self, input_tensor, targets=None, aug_smooth=False, eigen_smooth=False):
+        return super().__call__(input_tensor, targets, aug_smooth, eigen_smooth)
+
+
+def test_windows_of_a_users_base_method():
+    model, x = convolutional(), images()
+    expected = SESS(model, ["last"], num_scales=2)(x, [3, 1])
+    np.testing.assert_allclose(SESS(model, ["last"], base_method=Own, num_scales=2)(x, [3, 1]), expected, atol=1e-6)
+
+
+def test_windows_with_the_lowest_scores_are_left_out():
+    """Of four windows of a score that is the image's mean the best has the whole map."""
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., 4:, 4:] = torch.arange(1, 17.0).reshape(4, 4)
+    model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    options = {"scales": [8], "window_size": 4, "smooth": False, "use_softmax_scores": False}
+    maps = SESS(model, model[0], pre_filter_ratio=0.75, **options)(x, 0)
+    assert not maps[0, :4].any()
+    assert not maps[0, :, :4].any()
+    assert maps[0, 7, 7] == 1
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, torch.device("cpu")), ("meta", "meta")])
+def test_device_of_a_guided_model(given, expected):
+    assert GuidedBackpropReLUModel(convolutional(), given).device == expected
