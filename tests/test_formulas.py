@@ -47,6 +47,7 @@ from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputTarget,
     FasterRCNNBoxScoreTarget,
     FinerWeightedTarget,
+    SemanticSegmentationTarget,
     SoftmaxOutputTarget,
 )
 from pytorch_grad_cam.xgrad_cam import xgrad_cam_weights
@@ -165,6 +166,7 @@ def test_channels_by_energy():
     assert channels_by_energy(activations, 0.5).tolist() == [[True, False, False, False], [False, True, False, True]]
     assert channels_by_energy(activations, 0.9).tolist() == [[True, True, True, False], [True, True, False, True]]
     assert channels_by_energy(activations, 1).tolist() == [[True, True, True, False], [True, True, False, True]]
+    assert channels_by_energy(torch.tensor([[[1e10, 0], [1, 0]]]), 1).all(), "whatever the rounding"
 
 
 def test_similar_classes_are_those_of_the_closest_logits():
@@ -191,6 +193,15 @@ def test_similar_classes_are_those_of_the_closest_logits():
 def test_targets_of_rows_are_those_of_each(target):
     rows = torch.tensor([[1.0, 2, 4], [0, -1, 3]])
     torch.testing.assert_close(target(rows), torch.stack([target(row) for row in rows]))
+
+
+def test_softmax_output_target():
+    torch.testing.assert_close(SoftmaxOutputTarget()(torch.tensor([0.0, math.log(3)])), torch.tensor([0.25, 0.75]))
+
+
+def test_pixels_are_summed_in_full_precision():
+    scores = torch.ones(1, 300, 300, dtype=torch.float16)
+    assert SemanticSegmentationTarget(0, np.ones((300, 300)))(scores) == 90000, "beyond float16"
 
 
 def test_box_target_at_its_threshold():
@@ -327,10 +338,12 @@ def test_component_with_a_channel_that_does_not_vary():
 
 
 def test_component_beside_an_image_whose_component_is_found_at_once():
-    """Two axes nearly as long as each other take many squarings."""
-    square = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]]).T * torch.tensor([[1.0], [0.995]])
-    channels = torch.stack([torch.tensor([[1.0, 2, 6, 3], [5, 5, 5, 5]]), square])
-    torch.testing.assert_close(first_principal_component(channels)[1].abs(), torch.ones(4), atol=1e-3, rtol=0)
+    """Two axes nearly as long as each other, neither of them a channel, take many squarings."""
+    axes = torch.tensor([[1.0, 1, -1, -1], [0.995, -0.995, 0.995, -0.995]])
+    turned = torch.tensor([[1.0, 1], [1, -1]]) @ axes
+    channels = torch.stack([torch.tensor([[1.0, 2, 6, 3], [5, 5, 5, 5]]), turned])
+    found = first_principal_component(channels)[1]
+    torch.testing.assert_close(found, 2**0.5 * axes[0], atol=1e-3, rtol=0)
 
 
 def test_component_in_autocast():
