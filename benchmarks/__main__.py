@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 QUICK = ("speed", "growth", "agreement", "digits")
-ALL = (*QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "plots")
+ALL = (*QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "mutants", "plots")
 WITH_DEVICE = ("speed", "growth")
 
 

@@ -34,7 +34,8 @@ from pytorch_grad_cam.kernel_component import first_kernel_component
 from pytorch_grad_cam.layer_cam import layer_cam_weights
 from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize, spatial_axes
 from pytorch_grad_cam.masked_scores import channels_by_energy
-from pytorch_grad_cam.metrics.arcc import Complexity, batch_pearson_coherency
+from pytorch_grad_cam.metrics.arcc import ARCC, Complexity, batch_pearson_coherency
+from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.metrics.road import neighbors_weights
 from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 from pytorch_grad_cam.refine_cam import product_of_layers
@@ -448,3 +449,18 @@ def test_windows_with_the_lowest_scores_are_left_out():
 @pytest.mark.parametrize(("given", "expected"), [(None, torch.device("cpu")), ("meta", "meta")])
 def test_device_of_a_guided_model(given, expected):
     assert GuidedBackpropReLUModel(convolutional(), given).device == expected
+
+
+def test_arcc_clips_road():
+    """A road of 0.7, doubled, counts as 1, a negative one as next to nothing."""
+    arcc = ARCC(base_method=None)
+    arcc.coherency = lambda *_: np.array([0.5, 0.5])
+    arcc.complexity = lambda *_: np.array([0.5, 0.5])
+    arcc.road = lambda *_: np.array([0.7, -0.1])
+    np.testing.assert_allclose(arcc(None, None, None, None), [3 / (2 + 2 + 1), 3e-8], rtol=1e-6)
+
+
+def test_a_score_that_does_not_change_neither_rises_nor_falls():
+    change = np.array([0.0, 2, -3])
+    assert IncreaseInConfidence().of_change(change).tolist() == [0, 1, 0]
+    assert DropInConfidence().of_change(change).tolist() == [0, 0, 3]

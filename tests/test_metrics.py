@@ -77,8 +77,8 @@ def literally_imputed(image, mask, weighting):
 
 
 FAR_NEIGHBOURS = [((0, 2), 0.3), ((0, -2), 0.3), ((1, 0), 0.1), ((-1, 0), 0.1), ((0, 1), 0.1), ((0, -1), 0.1)]
-NEIGHBOURS_ABOVE = [((-2, 0), 0.6), ((1, 0), 0.2), ((0, 1), 0.2)]
-NEIGHBOURS_TO_THE_LEFT = [((0, -2), 0.6), ((1, 0), 0.2), ((0, 1), 0.2)]
+NEIGHBOURS_ABOVE = [((-3, 0), 0.6), ((1, 0), 0.2), ((0, 1), 0.2)]
+NEIGHBOURS_TO_THE_LEFT = [((0, -3), 0.6), ((1, 0), 0.2), ((0, 1), 0.2)]
 
 
 @pytest.mark.parametrize("weighting", [neighbors_weights, FAR_NEIGHBOURS, NEIGHBOURS_ABOVE, NEIGHBOURS_TO_THE_LEFT])
