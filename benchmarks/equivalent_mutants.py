@@ -13,8 +13,7 @@ _BY_REASON: dict[str, list[str]] = {
         "principal_component: _POLISHING = 6 -> _POLISHING = 5",
         "principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
         "principal_component: purity > 0 -> purity >= 0",
-        "principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE"
-        " -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
+        "principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
         "kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
         "kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
     ],
@@ -51,6 +50,32 @@ _BY_REASON: dict[str, list[str]] = {
     ],
     "of float64, which kernels are computed in here, autocast makes nothing": [
         "kernel_component: enabled=False -> enabled=True",
+    ],
+    "how a sparse system is solved, in how many threads, and what OpenCV does not read where Otsu's rule is asked for": [
+        "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
+        "metrics.road: {'SymmetricMode': True} -> {'SymmetricMode': False}",
+        "metrics.perturbation_confidence: ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads())))"
+        " -> ThreadPoolExecutor(min(1, min(len(metrics), torch.get_num_threads())))",
+        "metrics.perturbation_confidence: max(1, min(len(metrics), torch.get_num_threads()))"
+        " -> max(0, min(len(metrics), torch.get_num_threads()))",
+        "metrics.perturbation_confidence: max(1, min(len(metrics), torch.get_num_threads()))"
+        " -> max(1, max(len(metrics), torch.get_num_threads()))",
+        "metrics.perturbation_confidence: cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)"
+        " -> cv2.threshold(levels, 1, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)",
+    ],
+    "from where on it is worth the time to look for rows of zeros": [
+        "zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",
+        "zero_rows: gradient.device.type != 'cpu' or len(gradient) < _WORTH_LOOKING"
+        " -> gradient.device.type != 'cpu' and len(gradient) < _WORTH_LOOKING",
+        "zero_rows: len(gradient) < _WORTH_LOOKING -> len(gradient) <= _WORTH_LOOKING",
+        "zero_rows: return rows if 2 * len(rows) < len(gradient) else None -> return rows",
+        "zero_rows: 2 * len(rows) < len(gradient) -> 2 < len(gradient)",
+        "zero_rows: 2 * len(rows) -> 1 * len(rows)",
+        "zero_rows: 2 * len(rows) -> 2 / len(rows)",
+        "zero_rows: 2 * len(rows) < len(gradient) -> 2 * len(rows) <= len(gradient)",
+    ],
+    "the blur is symmetric": [
+        "sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
     ],
 }
 EQUIVALENT = {change: reason for reason, changes in _BY_REASON.items() for change in changes}

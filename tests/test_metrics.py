@@ -282,7 +282,7 @@ def test_arcc_is_the_harmonic_mean(x):
         (lambda cams: cams[:1], r"maps have shape \(1, 12, 16\), expected \(2, 12, 16\) for images \(2, 3, 12, 16\)"),
         (lambda cams: cams[0], r"maps have shape \(12, 16\)"),
         (lambda cams: cams[:, ::2, ::2], r"maps have shape \(2, 6, 8\)"),
-        (lambda cams: cams * np.nan, "maps are not finite"),
+        (lambda cams: np.where(cams == cams.max(), np.nan, cams), "maps are not finite"),
     ],
 )
 def test_maps_that_do_not_fit_are_refused(x, cams, metric, change, message):
@@ -310,6 +310,10 @@ def test_an_average_is_of_the_metrics_own_results(x, cams):
     plain = AveragerAcrossThresholds(ROADMostRelevantFirst, [20, 80])(x, cams, TARGETS, model)
     negative = AveragerAcrossThresholds(Negative, [20, 80])(x, cams, TARGETS, model)
     np.testing.assert_allclose(negative, -plain, atol=1e-6)
+    both = AveragerAcrossThresholds(
+        lambda percentile: (Negative if percentile == 80 else ROADMostRelevantFirst)(50), [20, 80]
+    )
+    np.testing.assert_allclose(both(x, cams, TARGETS, model), 0, atol=1e-6)
     drop = AveragerAcrossThresholds(lambda percentile: DropInConfidence(), [20, 80])(x, cams, TARGETS, model)
     np.testing.assert_allclose(drop, DropInConfidence()(x, cams, TARGETS, model), atol=1e-6)
 
