@@ -10,7 +10,8 @@ import sys
 
 QUICK = ("speed", "growth", "agreement", "digits")
 ALL = (
-    *QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "leaks", "folder", "page", "plots",
+    *QUICK, "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "leaks", "mutants", "folder",
+    "page", "plots",
 )  # fmt: skip
 WITH_DEVICE = ("speed", "growth", "folder")
 

@@ -42,7 +42,7 @@ class FullGrad(BaseCAM):
         factors = [(input_tensor.detach(), input_tensor.grad)]
         for bias, gradient in self.activations_and_grads.biases_and_gradients:
             factors.append((bias.reshape(-1, *[1] * (gradient.ndim - 2)), gradient))
-        contributions = [full_precision(factor) * full_precision(gradient) for factor, gradient in factors]
+        contributions = [full_precision(factor) * gradient for factor, gradient in factors]
         size = input_tensor.shape[2:]
         if self.align == "cell":
             enlarged = [resize(rescaled(each), size) for each in contributions]

@@ -119,5 +119,5 @@ def _blur_matrix(length: int) -> torch.Tensor:
     kernel = torch.exp(-(offsets**2) / (2 * _BLUR_SIGMA**2))
     period = max(2 * (length - 1), 1)
     sources = (torch.arange(length)[:, None] + offsets).remainder(period)
-    mirrored = torch.minimum(sources, period - sources).clamp(max=length - 1)
+    mirrored = torch.minimum(sources, period - sources)
     return torch.zeros(length, length).scatter_add_(1, mirrored, (kernel / kernel.sum()).expand(length, -1))

@@ -9,6 +9,7 @@ from nets import CONVOLUTIONS, convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import FullGrad, GradCAM
+from pytorch_grad_cam.bias_gradients import BiasGradients
 
 
 class Registered(nn.Module):
@@ -120,6 +121,7 @@ def test_transposed_convolutions(rank):
 
 def test_given_layers_are_named_as_not_used():
     model = convolutional()
+    assert not FullGrad.uses_layers, "the command line finds none for it"
     with pytest.warns(UserWarning, match="biases of all layers"):
         cam = FullGrad(model, [model.last])
     np.testing.assert_array_equal(cam(images(), 3), FullGrad(model, [])(images(), 3))
@@ -151,3 +153,40 @@ def test_small_gradients_in_half_precision():
 
     expected = FullGrad(model)(x, score)
     assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), score) - expected).mean() < 0.05
+
+
+def test_maps_of_layers_that_are_not_smaller_lie_where_they_look():
+    """Registration changes nothing where every cell looks at its own pixel."""
+    model, x = Registered("a"), images(count=1)
+    registered = FullGrad(model, align="receptive_field")(x, 3)
+    np.testing.assert_allclose(registered, FullGrad(model)(x, 3), atol=1e-5)
+
+
+def test_smoothing_takes_another_map_than_the_sum():
+    cam, x = FullGrad(Registered("a")), images()
+    assert np.abs(cam(x, 3, eigen_smooth=True) - cam(x, 3)).max() > 0.01
+
+
+class Sided(nn.Module):
+    """Normalises by the batch's own statistics; the other head's bias adds nothing to the score."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.side, self.fc = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Linear(3, 5)
+        nn.init.normal_(self.norm.bias)
+        nn.init.normal_(self.norm.running_mean)
+
+    def forward(self, x):
+        norm = self.norm
+        means, variances = norm.running_mean.clone(), norm.running_var.clone()
+        x = nn.functional.batch_norm(x, means, variances, norm.weight, norm.bias, training=True)
+        return self.fc(x.relu().mean((2, 3))), self.side(x)
+
+
+def test_biases_beside_the_score_and_of_a_batchs_own_statistics():
+    model, x = Sided(), images().requires_grad_()
+    watch = BiasGradients(model)
+    watch.differentiate(watch.capture(x, gradients=True)[0].sum(), [x])
+    ((bias, _),) = watch.biases_and_gradients
+    assert torch.equal(bias, model.norm.bias)

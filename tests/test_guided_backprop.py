@@ -72,6 +72,34 @@ def test_model_without_rectifiers_warns():
     np.testing.assert_allclose(gradient, plain[0].movedim(0, -1), atol=1e-6)
 
 
+@pytest.mark.parametrize("limit", [lambda x: x.clamp(min=-1), F.hardtanh, lambda x: F.threshold(x, 1, 0)])
+def test_limits_that_are_not_zero_are_not_guided(limit):
+    class Limited(nn.Module):
+        def forward(self, x):
+            return limit(x).mean((2, 3))
+
+    with pytest.warns(UserWarning, match="no ReLU"):
+        GuidedBackpropReLUModel(Limited())(images(count=1), 1)
+
+
+def test_a_rectifier_that_no_gradient_reaches():
+    class Stopped(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return None
+
+    class Beside(nn.Module):
+        def forward(self, x):
+            return (Stopped.apply(x.relu()) + x).mean((2, 3))
+
+    gradient = GuidedBackpropReLUModel(Beside())(images(count=1), 1)
+    np.testing.assert_allclose(gradient[..., 1], 1 / (12 * 16))
+
+
 def test_old_spelling_and_inference_mode():
     model, x = convolutional(), images(count=1)
     expected = GuidedBackpropReLUModel(model)(x, 3)

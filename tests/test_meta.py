@@ -56,11 +56,20 @@ def test_forward_takes_the_arguments_of_1_5(meta):
     assert np.abs(cam.forward(x, targets, True) - cam.forward(x, targets)).max() > 0.01
 
 
-def test_a_failed_constructor_leaves_no_second_error():
+@pytest.mark.parametrize("meta", METAS)
+def test_a_failed_constructor_leaves_no_second_error(meta):
     with pytest.raises(ValueError, match="nowhere"):
-        RefineCAM(convolutional(), ["nowhere"])
+        meta(convolutional(), ["nowhere"])
     with pytest.raises(AttributeError, match="base_cam"):
-        _ = FinerCAM.__new__(FinerCAM).base_cam
+        _ = meta.__new__(meta).base_cam
+
+
+@pytest.mark.parametrize("meta", METAS)
+def test_maps_as_a_tensor(meta):
+    with meta(convolutional(), ["last"], **_few_windows(meta)) as cam:
+        maps = cam(images(), 3, as_tensor=True)
+        np.testing.assert_array_equal(maps, cam(images(), 3))
+    assert isinstance(maps, torch.Tensor)
 
 
 def test_refine_cam_is_the_product_of_the_layers_maps():

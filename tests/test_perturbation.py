@@ -17,6 +17,7 @@ from pytorch_grad_cam import (
     RandomCAM,
     ScoreCAM,
 )
+from pytorch_grad_cam.ablation_layer import ablation_layer_for
 from pytorch_grad_cam.masked_scores import channels_by_energy
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -218,6 +219,24 @@ def test_ablation_layers_set_one_channel_a_row_to_zero():
             expected[row] = 0
             assert torch.equal(channels, expected)
         assert layer.indices.tolist() == [3]
+
+
+def test_ablation_layers_leave_what_has_no_channels_as_it_is():
+    """Of an output of maps, vectors, one number a sample and a name the first two have channels, which count on."""
+    maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.ones(2, 2), torch.ones(2)
+    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], torch.ones(6, 3, 3))
+    assert type(layer) is AblationLayer
+    assert layer.indices.size == 0
+    layer.indices = np.array([1, 5])
+    layer.set_next_batch(1, [maps, vectors, numbers, "name"], 2)
+    of_maps, of_vectors, *others = layer(None)
+    assert of_maps.sum((2, 3)).tolist() == [[9, 0, 9, 9], [9, 9, 9, 9]]
+    assert of_vectors.tolist() == [[1, 1], [1, 0]]
+    assert others == [numbers, "name"]
+
+
+def test_at_least_one_channel_is_ablated():
+    assert AblationLayer().activations_to_be_ablated(np.array([[1.0], [-3], [2]]), 0.01).tolist() == [1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
@@ -458,3 +477,5 @@ def test_mask_that_old_ablation_layers_choose_by():
     activations[:2, 1:3, 1:4] = 1
     mask = AblationLayer().objectiveness_mask_from_svd(activations, threshold=0.5)
     np.testing.assert_array_equal(mask, activations[0] > 0)
+    around = np.array([[-4.0, 0, 1, 3]])
+    assert AblationLayer().objectiveness_mask_from_svd(around, threshold=0.25).tolist() == [True, False, False, True]

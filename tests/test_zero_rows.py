@@ -76,6 +76,25 @@ def test_the_gradient_is_that_of_the_whole_backward(reads, is_causal, dtype):
     assert (found - expected).abs().max() <= 4 * tolerance * scale
 
 
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_of_which_a_part_of_a_row_is_read(is_causal):
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(2, 3, TOKENS, 64, generator=generator).requires_grad_() for _ in range(3)]
+    score = F.scaled_dot_product_attention(*tensors, is_causal=is_causal)[:, :, 50, :16].sum()
+    expected = torch.autograd.grad(score, tensors, retain_graph=True)
+    with SkipZeroRows():
+        torch.testing.assert_close(torch.autograd.grad(score, tensors), expected)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_either_gelu(approximate):
+    x = torch.randn(TOKENS, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    score = F.gelu(x, approximate=approximate)[7].sum()
+    (expected,) = torch.autograd.grad(score, x, retain_graph=True)
+    with SkipZeroRows():
+        assert torch.equal(torch.autograd.grad(score, x)[0], expected)
+
+
 def test_products_behind_a_class_token_have_one_row_an_image():
     all_rows, few_rows = RowsDifferentiated(), RowsDifferentiated()
     gradient(Block("token"), all_rows)

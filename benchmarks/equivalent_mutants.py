@@ -1,0 +1,91 @@
+"""Mutants that no test can notice, and why: what they change leaves every result as it is, or within rounding."""
+
+_BY_REASON: dict[str, list[str]] = {
+    "PyTorch's sort on the CPU is stable in any case": [
+        "finer_cam: stable=True -> stable=False",
+        "metrics.perturbation_confidence: stable=True -> stable=False",
+        "window_maps: stable=True -> stable=False",
+    ],
+    "a seed comes from half as many numbers": ["random_cam: 2 ** 62 -> 2 ** 61"],
+    "how exactly a loop converges, or how long it goes on when it has": [
+        "principal_component: _MOST_SQUARINGS = 24 -> _MOST_SQUARINGS = 23",
+        "principal_component: _NEARLY_RANK_ONE = 0.01 -> _NEARLY_RANK_ONE = 0.02",
+        "principal_component: _POLISHING = 6 -> _POLISHING = 5",
+        "principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
+        "principal_component: purity > 0 -> purity >= 0",
+        "principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
+        "kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
+        "kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
+    ],
+    "both ways of computing it give the same": [
+        "principal_component: matrix.shape[1] <= matrix.shape[2] -> matrix.shape[1] < matrix.shape[2]",
+        "kernel_component: _MOST_FOR_EIGH = 1024 -> _MOST_FOR_EIGH = 1023",
+        "kernel_component: positions <= _MOST_FOR_EIGH -> positions < _MOST_FOR_EIGH",
+    ],
+    "any factor about as large as the values will do": [
+        "principal_component: matrix.abs().amax -> matrix.amax",
+        "masked_scores: positions.double().square().sum(2) * varies -> positions.double().square().mean(2) * varies",
+        "ablation_layer: energy = np.square(activations.reshape(channels, -1)).sum(axis=1)"
+        " -> energy = np.square(activations.reshape(channels, -1)).mean(axis=1)",
+    ],
+    "where the rounding decides, the matrix is nearly constant and not negative": [
+        "kernel_component: similarity.abs().amax((1, 2))[:, None] -> similarity.abs().amin((1, 2))[:, None]",
+        "kernel_component: similarity.abs().amax -> similarity.amax",
+        "kernel_component: eigenvalue > rounding -> eigenvalue >= rounding",
+    ],
+    "the tests run on a CPU": [
+        "kernel_component: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
+    ],
+    "of the agreement only the sign is read, and where it is zero any sign will do": [
+        "principal_component: agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)"
+        " -> agreement = (projection * matrix.sum(2, keepdim=True)).mean(1, keepdim=True)",
+        "principal_component: projection * matrix.sum(2, keepdim=True) -> projection * matrix.mean(2, keepdim=True)",
+        "principal_component: agreement < 0 -> agreement <= 0",
+        "kernel_component: agreement = (projection * rows.sum(2)).sum(1, keepdim=True)"
+        " -> agreement = (projection * rows.sum(2)).mean(1, keepdim=True)",
+        "kernel_component: projection * rows.sum(2) -> projection * rows.mean(2)",
+        "kernel_component: agreement < 0 -> agreement <= 0",
+    ],
+    "all of it is overwritten": ["masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"],
+    "of one score the sum is the mean": [
+        "affine_tail: score = target_scores(tail(image, 1, source), [target]).sum()"
+        " -> score = target_scores(tail(image, 1, source), [target]).mean()",
+    ],
+    "the map is scaled to [0, 1] in the end": [
+        "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
+        " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
+    ],
+    "the layers' maps may come in any order": [
+        "fullgrad_cam: enlarged.insert(0, rescaled(contributions[0])) -> enlarged.insert(1, rescaled(contributions[0]))",
+    ],
+    "of float64, which kernels are computed in here, autocast makes nothing": [
+        "kernel_component: enabled=False -> enabled=True",
+    ],
+    "how a sparse system is solved, in how many threads, and what OpenCV does not read where Otsu's rule is asked for": [
+        "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
+        "metrics.road: {'SymmetricMode': True} -> {'SymmetricMode': False}",
+        "metrics.perturbation_confidence: ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads())))"
+        " -> ThreadPoolExecutor(min(1, min(len(metrics), torch.get_num_threads())))",
+        "metrics.perturbation_confidence: max(1, min(len(metrics), torch.get_num_threads()))"
+        " -> max(0, min(len(metrics), torch.get_num_threads()))",
+        "metrics.perturbation_confidence: max(1, min(len(metrics), torch.get_num_threads()))"
+        " -> max(1, max(len(metrics), torch.get_num_threads()))",
+        "metrics.perturbation_confidence: cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)"
+        " -> cv2.threshold(levels, 1, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)",
+    ],
+    "from where on it is worth the time to look for rows of zeros": [
+        "zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",
+        "zero_rows: gradient.device.type != 'cpu' or len(gradient) < _WORTH_LOOKING"
+        " -> gradient.device.type != 'cpu' and len(gradient) < _WORTH_LOOKING",
+        "zero_rows: len(gradient) < _WORTH_LOOKING -> len(gradient) <= _WORTH_LOOKING",
+        "zero_rows: return rows if 2 * len(rows) < len(gradient) else None -> return rows",
+        "zero_rows: 2 * len(rows) < len(gradient) -> 2 < len(gradient)",
+        "zero_rows: 2 * len(rows) -> 1 * len(rows)",
+        "zero_rows: 2 * len(rows) -> 2 / len(rows)",
+        "zero_rows: 2 * len(rows) < len(gradient) -> 2 * len(rows) <= len(gradient)",
+    ],
+    "the blur is symmetric": [
+        "sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
+    ],
+}
+EQUIVALENT = {change: reason for reason, changes in _BY_REASON.items() for change in changes}

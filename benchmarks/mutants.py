@@ -1,0 +1,127 @@
+"""Whether the tests notice a wrong formula: `python -m benchmarks.mutants`.
+
+Every small change that `benchmarks.mutations` knows is made in a copy of the package, and the quick tests run on it:
+those first that name the module or what it defines, until one fails. A change that none notices is listed. With torch
+loaded once for all of them, a change takes some seconds, all together about an hour; `--only maps` does one module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import re
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.mutations import mutants_of
+from benchmarks.report import ROOT, rows_of, save, write_report
+
+PACKAGE = ROOT / "pytorch_grad_cam"
+MODULES = (
+    "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
+    "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
+    "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "maps", "principal_component",
+    "kernel_component", "bias_gradients", "ablated_scores", "ablation_layer", "affine_tail", "masked_scores",
+    "sliding_windows", "window_maps", "zero_rows", "metrics.arcc", "metrics.cam_mult_image", "metrics.road",
+    "metrics.perturbation_confidence", "utils.model_targets", "utils.svd_on_activations",
+)  # fmt: skip
+TESTS = [
+    ROOT / f"tests/test_{name}.py"
+    for name in (
+        "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
+        "oracles", "several_targets", "perturbation", "meta", "properties",
+    )
+]  # fmt: skip
+PRELOADED = [
+    "torch",
+    "torchvision",
+    "pytest",
+    "hypothesis",
+    "cv2",
+    "scipy.sparse.linalg",
+    "sklearn.decomposition",
+    "ttach",
+]
+MOST_SECONDS = 300
+NOTES = "killed: a quick test fails, or takes too long, on a copy of the package with that change"
+# Changes that leave every result as it is, or within rounding, and why.
+EQUIVALENT: dict[str, str] = {}
+
+
+def tests_of(module: str) -> tuple[list[str], list[str]]:
+    """The quick tests that name the module or what it defines, and the others."""
+    names = re.findall(r"^(?:def|class) ([A-Za-z]\w*)", _path(module).read_text(), re.MULTILINE)
+    named = re.compile(rf"pytorch_grad_cam\.{module}\b|\b({'|'.join(names) or module})\b")
+    naming = [str(file) for file in TESTS if named.search(file.read_text())]
+    return naming, [str(file) for file in TESTS if str(file) not in naming]
+
+
+def is_killed(module: str, source: str) -> bool:
+    """Whether a test fails on a copy of the package with another source of the module, or takes too long."""
+    with TemporaryDirectory() as folder:
+        package = shutil.copytree(PACKAGE, Path(folder) / PACKAGE.name)
+        (package / _path(module).relative_to(PACKAGE)).write_text(source)
+        forks = get_context("forkserver")
+        forks.set_forkserver_preload(PRELOADED)
+        process = forks.Process(target=_run_tests, args=(folder, *tests_of(module)))
+        process.start()
+        process.join(MOST_SECONDS)
+        process.kill()
+        process.join()
+        return process.exitcode != 0
+
+
+def _run_tests(folder: str, *stages: list[str]) -> None:
+    gc.freeze()  # pytest searches all that is loaded for garbage
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-o", f"pythonpath={folder}"]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        failed = any(pytest.main([*options, *tests]) for tests in stages if tests)
+    sys.exit(int(failed))
+
+
+def _path(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
+
+
+def row_of(module: str, jobs: int) -> dict[str, Any]:
+    """How many mutants there are, how many the tests kill, and the others."""
+    meant = [mutant for mutant in mutants_of(_path(module)) if f"{module}: {mutant.change}" not in EQUIVALENT]
+    with ThreadPoolExecutor(jobs) as threads:
+        killed = list(threads.map(lambda mutant: is_killed(module, mutant.source), meant))
+    survivors = [mutant for mutant, is_dead in zip(meant, killed, strict=True) if not is_dead]
+    lines = [f"{module.replace('.', '/')}.py:{mutant.line}: `{mutant.change}`" for mutant in survivors]
+    return {"mutants": len(meant), "killed": sum(killed), "survivors": "; ".join(lines) or None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=MODULES, metavar="MODULE", help="default: all")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    if is_killed("maps", _path("maps").read_text()):
+        raise RuntimeError("the tests fail on the package as it is: nothing can be learnt from changing it")
+    rows = rows_of("mutants") if options.only else {}
+    for module in options.only or MODULES:
+        rows[module] = row_of(module, options.jobs)
+        sys.stderr.write(f"{module}: {rows[module]}\n")
+        counted = [rows[each] for each in MODULES if each in rows]
+        total = {column: sum(row[column] for row in counted) for column in ("mutants", "killed")}
+        rows = {"all": total, **{each: rows[each] for each in MODULES if each in rows}}
+        save("mutants", rows, NOTES)
+    write_report("mutants", rows, NOTES)
+
+
+if __name__ == "__main__":
+    main()
