@@ -35,8 +35,8 @@ class Classifier(NamedTuple):
 
     def picture(self, image: torch.Tensor) -> np.ndarray:
         """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1]."""
-        shown = image.movedim(0, -1).float().cpu() * torch.tensor(self.std) + torch.tensor(self.mean)
-        return shown.clamp(0, 1).numpy()
+        std, mean = (np.array(values, dtype=np.float32) for values in (self.std, self.mean))
+        return (image.movedim(0, -1).float().cpu().numpy() * std + mean).clip(0, 1)
 
 
 def load_classifier(name: str, weights: str = "default") -> Classifier:
