@@ -50,14 +50,13 @@ class Classifier(NamedTuple):
         With an unknown mean from its lowest value to its highest one. One channel is shown as grey, of others than
         three the first.
         """
-        pixels = image.detach().float().cpu()
+        values = image.detach().movedim(0, -1).float().cpu()
         if self.mean is None or self.std is None:
-            pixels = min_max(pixels[None])[0]
+            pixels = min_max(values[None])[0].numpy()
         else:
-            mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
-            pixels = (pixels * std + mean).clamp(0, 1)
-        rgb = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
-        return rgb.movedim(0, -1).numpy()
+            std, mean = (np.array(statistics, dtype=np.float32) for statistics in (self.std, self.mean))
+            pixels = (values.numpy() * std + mean).clip(0, 1)
+        return pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, axis=2)
 
 
 def load_classifier(name: str, weights: str = "default") -> Classifier:
