@@ -56,12 +56,13 @@ _BY_REASON: dict[str, list[str]] = {
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
     ],
     "the layers' maps may come in any order": [
-        "fullgrad_cam: enlarged.insert(0, rescaled(contributions[0])) -> enlarged.insert(1, rescaled(contributions[0]))",
+        "fullgrad_cam: enlarged.insert(0, rescaled(contributions[0]))"
+        " -> enlarged.insert(1, rescaled(contributions[0]))",
     ],
     "of float64, which kernels are computed in here, autocast makes nothing": [
         "kernel_component: enabled=False -> enabled=True",
     ],
-    "how a sparse system is solved, in how many threads, and what OpenCV does not read where Otsu's rule is asked for": [
+    "how a sparse system is solved, in how many threads, and what OpenCV does not read with Otsu's rule": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
         "metrics.road: {'SymmetricMode': True} -> {'SymmetricMode': False}",
         "metrics.perturbation_confidence: ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads())))"
@@ -83,6 +84,10 @@ _BY_REASON: dict[str, list[str]] = {
         "zero_rows: 2 * len(rows) -> 1 * len(rows)",
         "zero_rows: 2 * len(rows) -> 2 / len(rows)",
         "zero_rows: 2 * len(rows) < len(gradient) -> 2 * len(rows) <= len(gradient)",
+    ],
+    "what stays on the device, if it could": [
+        "window_maps: return {'as_tensor': True} if ours else {} -> return {}",
+        "window_maps: {'as_tensor': True} -> {'as_tensor': False}",
     ],
     "the blur is symmetric": [
         "sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",

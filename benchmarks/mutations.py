@@ -29,7 +29,7 @@ LIBRARIES = {"torch", "np", "F", "math"}
 # What says nothing of a formula, or fails at the first call if it is changed.
 PASSED_OVER = (ast.Raise, ast.Import, ast.ImportFrom, ast.arguments, ast.JoinedStr)
 PASSED_OVER_FIELDS = {"annotation", "returns", "decorator_list", "bases"}
-PASSED_OVER_OPTIONS = {"keepdim", "keepdims", "strict"}
+PASSED_OVER_OPTIONS = {"keepdim", "keepdims", "strict", "stacklevel"}
 PASSED_OVER_ARGUMENTS = {"reshape", "flatten", "expand", "movedim", "diagonal"}
 
 

@@ -99,7 +99,7 @@ class WindowMaps:
     def _scores(self, outputs: Any, target: Target) -> torch.Tensor:
         scores = self.base_cam.output_transform(outputs)
         scored = scores.softmax(-1) if self.use_softmax_scores else scores
-        return target_scores(scored, [target] * len(scored)).relu().float()
+        return target_scores(scored, [target] * len(scored)).float()
 
     def _as_tensor(self) -> dict[str, bool]:
         """Maps that stay on the device, where the base method's call is ours and knows how."""

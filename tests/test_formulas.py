@@ -434,16 +434,19 @@ def test_windows_of_a_users_base_method():
     np.testing.assert_allclose(SESS(model, ["last"], base_method=Own, num_scales=2)(x, [3, 1]), expected, atol=1e-6)
 
 
-def test_windows_with_the_lowest_scores_are_left_out():
-    """Of four windows of a score that is the image's mean the best has the whole map."""
+@pytest.mark.parametrize("bias", [0.0, -1000.0])
+def test_windows_with_the_lowest_scores_are_left_out(bias):
+    """Of four windows the best, where the score is the image's mean, also where all scores are negative."""
     x = torch.zeros(1, 1, 8, 8)
-    x[..., 4:, 4:] = torch.arange(1, 17.0).reshape(4, 4)
-    model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    x[..., :4, :4] = torch.arange(1, 17.0).reshape(4, 4)
+    model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 1))
+    nn.init.ones_(model[3].weight)
+    nn.init.constant_(model[3].bias, bias)
     options = {"scales": [8], "window_size": 4, "smooth": False, "use_softmax_scores": False}
     maps = SESS(model, model[0], pre_filter_ratio=0.75, **options)(x, 0)
-    assert not maps[0, :4].any()
-    assert not maps[0, :, :4].any()
-    assert maps[0, 7, 7] == 1
+    assert not maps[0, 4:].any()
+    assert not maps[0, :, 4:].any()
+    assert maps[0, 3, 3] == 1
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, torch.device("cpu")), ("meta", "meta")])
