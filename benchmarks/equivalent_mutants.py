@@ -36,15 +36,11 @@ _BY_REASON: dict[str, list[str]] = {
     "the tests run on a CPU": [
         "kernel_component: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
     ],
-    "of the agreement only the sign is read, and where it is zero any sign will do": [
-        "principal_component: agreement = (projection * matrix.sum(2, keepdim=True)).sum(1, keepdim=True)"
-        " -> agreement = (projection * matrix.sum(2, keepdim=True)).mean(1, keepdim=True)",
-        "principal_component: projection * matrix.sum(2, keepdim=True) -> projection * matrix.mean(2, keepdim=True)",
+    "where the agreement or the projection is zero any sign will do": [
         "principal_component: agreement < 0 -> agreement <= 0",
-        "kernel_component: agreement = (projection * rows.sum(2)).sum(1, keepdim=True)"
-        " -> agreement = (projection * rows.sum(2)).mean(1, keepdim=True)",
-        "kernel_component: projection * rows.sum(2) -> projection * rows.mean(2)",
-        "kernel_component: agreement < 0 -> agreement <= 0",
+        "principal_component: agreement.abs() > _NO_AGREEMENT * possible"
+        " -> agreement.abs() >= _NO_AGREEMENT * possible",
+        "principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
     ],
     "all of it is overwritten": ["masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"],
     "of one score the sum is the mean": [
@@ -62,7 +58,7 @@ _BY_REASON: dict[str, list[str]] = {
     "of float64, which kernels are computed in here, autocast makes nothing": [
         "kernel_component: enabled=False -> enabled=True",
     ],
-    "how a sparse system is solved, in how many threads, and what OpenCV does not read with Otsu's rule": [
+    "how a sparse system is solved, and in how many threads": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
         "metrics.road: {'SymmetricMode': True} -> {'SymmetricMode': False}",
         "metrics.perturbation_confidence: ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads())))"
@@ -71,8 +67,6 @@ _BY_REASON: dict[str, list[str]] = {
         " -> max(0, min(len(metrics), torch.get_num_threads()))",
         "metrics.perturbation_confidence: max(1, min(len(metrics), torch.get_num_threads()))"
         " -> max(1, max(len(metrics), torch.get_num_threads()))",
-        "metrics.perturbation_confidence: cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)"
-        " -> cv2.threshold(levels, 1, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)",
     ],
     "from where on it is worth the time to look for rows of zeros": [
         "zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",

@@ -10,7 +10,7 @@ from nets import convolutional, images
 from benchmarks.oracles import OPTIONS, ORACLES, finished_map, first_component
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
 from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.principal_component import agreeing_with, first_principal_component
 
 
 def test_every_method_has_an_oracle(method):
@@ -59,6 +59,16 @@ def test_sign_where_the_channels_sum_says_nothing(component):
         assert found.max() >= -found.min()
         for changed in (normalised[:, torch.randperm(12, generator=generator)], normalised + 1e-6 * values):
             torch.testing.assert_close(component(changed), found, atol=1e-3, rtol=1e-3)
+
+
+def test_how_much_agreement_decides_the_sign():
+    """Of the share r of what it could be, 1e-4 is the least that counts."""
+    projection = torch.tensor([[-3.0, 1, 1, 1], [-3.0, 1, 1, 1], [3.0, -1, -1, -1]], dtype=torch.float64)
+    rows = torch.tensor([1.0, -1], dtype=torch.float64).repeat(3, 4, 1)
+    for sample, share in enumerate((1.5e-4, 0.5e-4, 1.5e-4)):
+        rows[sample, 1, 1] += 12 * share  # the sum of |projection| is 6, that of each row's |values| 2
+    found = agreeing_with(rows, projection)
+    torch.testing.assert_close(found, projection * torch.tensor([[1.0], [-1], [-1]]))
 
 
 def test_first_principal_component_of_tiny_values():
