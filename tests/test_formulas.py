@@ -202,7 +202,7 @@ def test_softmax_output_target():
 
 def test_pixels_are_summed_in_full_precision():
     scores = torch.ones(1, 300, 300, dtype=torch.float16)
-    assert SemanticSegmentationTarget(0, np.ones((300, 300)))(scores) == 90000, "beyond float16"
+    assert SemanticSegmentationTarget(0, np.ones((300, 300)))(scores).item() == 90000, "beyond float16"
 
 
 def test_box_target_at_its_threshold():

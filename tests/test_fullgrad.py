@@ -155,6 +155,14 @@ def test_small_gradients_in_half_precision():
     assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), score) - expected).mean() < 0.05
 
 
+def test_products_below_half_precision():
+    torch.manual_seed(0)
+    pooled = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), *pooled), 1e-4 * images()
+    expected = FullGrad(model)(x, 3)
+    assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), 3) - expected).mean() < 0.01
+
+
 def test_maps_of_layers_that_are_not_smaller_lie_where_they_look():
     """Registration changes nothing where every cell looks at its own pixel."""
     model, x = Registered("a"), images(count=1)

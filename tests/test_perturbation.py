@@ -223,7 +223,7 @@ def test_ablation_layers_set_one_channel_a_row_to_zero():
 
 def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     """Of an output of maps, vectors, one number a sample and a name the first two have channels, which count on."""
-    maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.ones(2, 2), torch.ones(2)
+    maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.tensor([[1.0, 2], [3, 4]]), torch.ones(2)
     layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], torch.ones(6, 3, 3))
     assert type(layer) is AblationLayer
     assert layer.indices.size == 0
@@ -231,7 +231,7 @@ def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     layer.set_next_batch(1, [maps, vectors, numbers, "name"], 2)
     of_maps, of_vectors, *others = layer(None)
     assert of_maps.sum((2, 3)).tolist() == [[9, 0, 9, 9], [9, 9, 9, 9]]
-    assert of_vectors.tolist() == [[1, 1], [1, 0]]
+    assert of_vectors.tolist() == [[3, 4], [3, 0]]
     assert others == [numbers, "name"]
 
 
