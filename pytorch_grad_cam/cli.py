@@ -46,7 +46,7 @@ _COMPARISON_HELP = (
     "a figure (.png, .pdf) of all methods, classes and layers beside each other "
     "(default for several methods: comparison.png in the output folder)"
 )
-_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "comparison", "report")
+_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "methods", "comparison", "report")
 _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
 
 
@@ -196,7 +196,7 @@ def _explain_several(options: argparse.Namespace, device: torch.device) -> None:
 def _configuration(options: argparse.Namespace) -> dict[str, Any]:
     """What the maps depend on."""
     chosen = {name: value for name, value in vars(options).items() if name not in _WITHOUT_INFLUENCE}
-    return {"version": pytorch_grad_cam.__version__, **chosen}
+    return {"version": pytorch_grad_cam.__version__, "method": options.methods[0], **chosen}
 
 
 def _model(options: argparse.Namespace) -> str:
