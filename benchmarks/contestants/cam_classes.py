@@ -42,7 +42,8 @@ def cam_of(method: str, work: Work, layers: list[str], **options: Any) -> Iterat
         options["ablation_layer"] = pytorch_grad_cam.AblationLayerVit()
     cam_class = getattr(pytorch_grad_cam, method)
     with cam_class(work.model, modules, reshape_transform=work.network.as_map, **options) as cam:
-        cam.batch_size = 32
+        if not _is_here():
+            cam.batch_size = 32  # what its README says; here the default is made for the device
         yield cam
 
 
