@@ -72,6 +72,7 @@ def test_the_commands_are_known():
 def test_commands_run(command, tmp_path):
     for name in ("cam.py", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "photos").symlink_to(EXAMPLES)
     arguments = [sys.executable, *shlex.split(command)[1:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
