@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.browser import DRAWN, MISSING, chromium, open_page, wait_until
+from pytorch_grad_cam.explanation import Panel
 from pytorch_grad_cam.report import write_report
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
@@ -21,15 +22,6 @@ SIZE = 64
 HOSTILE = "</script><script>window.hostile = 1</script><img src=x onerror='window.hostile = 1'>&amp;\"'"
 COLOUR_MAPS = {"jet": cv2.COLORMAP_JET, "viridis": cv2.COLORMAP_VIRIDIS, "magma": cv2.COLORMAP_MAGMA}
 in_browser = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-
-
-class Panel(NamedTuple):
-    method: str
-    layer: str
-    category: int | None
-    name: str
-    probability: float | None
-    map: np.ndarray
 
 
 class Explanation(NamedTuple):

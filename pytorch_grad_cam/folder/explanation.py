@@ -59,7 +59,7 @@ def explain(
 
 def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[str, bool]) -> torch.Tensor:
     """(N, K, H, W)."""
-    if len(categories) > 1 and isinstance(cam, BaseCAM) and cam.uses_targets:
+    if len(categories) > 1 and isinstance(cam, BaseCAM):
         return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
     targets: Sequence[int | None] = categories or [None]
     return torch.stack([cam(x, target, as_tensor=True, **smoothing) for target in targets], dim=1)
