@@ -26,7 +26,15 @@ from pytorch_grad_cam.old_spellings import old_call, old_constructor
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.principal_component import first_principal_component
 from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
-from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, several_an_image, target_scores
+from pytorch_grad_cam.target_scores import (
+    Target,
+    TargetRule,
+    Targets,
+    chosen,
+    resolve_targets,
+    several_an_image,
+    target_scores,
+)
 from pytorch_grad_cam.thread_state import ThreadState
 from pytorch_grad_cam.trees import detached
 from pytorch_grad_cam.wrappers import unwrapped
@@ -176,6 +184,7 @@ class BaseCAM:
             outputs = hooks.capture(inputs, self.uses_gradients)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
+            targets = chosen(targets, scores)
             columns = several_an_image(targets)
             if columns is None:
                 return self._explained(hooks, image, scores, targets, eigen_smooth)
@@ -281,8 +290,10 @@ class BaseCAM:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         clean_maps = torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
         outputs = self.outputs
+        scores = self.output_transform(outputs)
+        targets = chosen(targets, scores)
         if self.uses_targets and several_an_image(targets) is None:
-            targets = resolve_targets(targets, self.output_transform(outputs))
+            targets = resolve_targets(targets, scores)
         image = image_of(input_tensor, self.spatial_from)
         images = _as_images(image)
         smoothed = []

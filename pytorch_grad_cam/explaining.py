@@ -13,12 +13,10 @@ import torch
 from torch import nn
 
 import pytorch_grad_cam
-from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of
 from pytorch_grad_cam.explanation import Explanation, Panel
 from pytorch_grad_cam.layers import names_of
-from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_outputs import scores_in
@@ -30,6 +28,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from pytorch_grad_cam.base_cam import BaseCAM
+    from pytorch_grad_cam.meta_cam import MetaCAM
 
     Method = str | type[BaseCAM] | type[MetaCAM]
     Target = int | str | Callable[[torch.Tensor], torch.Tensor]
@@ -93,7 +94,9 @@ def explain(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
-                at, maps = _maps(cam, x, chosen, smoothing)
+                with cam:
+                    maps = cam(x, [chosen], **smoothing)[0]
+                    at = " + ".join(names_of(cam.model, cam.target_layers))
             panels += [
                 Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
@@ -106,16 +109,6 @@ def explain(
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
     return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
-
-
-def _maps(cam: Any, x: torch.Tensor, targets: list[Any], smoothing: dict[str, bool]) -> tuple[str, np.ndarray]:
-    """The names of the layers, and a map (K, H, W) for each target."""
-    with cam:
-        one_forward = isinstance(cam, BaseCAM)
-        batch, rows = (x, [targets]) if one_forward else (x.expand(len(targets), -1, -1, -1), targets)
-        maps = cam(batch, rows, **smoothing)
-        maps = maps[0] if one_forward else maps
-        return " + ".join(names_of(cam.model, cam.target_layers)), maps
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:

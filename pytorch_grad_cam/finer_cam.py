@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets
+from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, several_an_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 
 DEFAULT_COMPARISON_CATEGORIES = (1, 2, 3)
 
 
-def against_similar_classes(
-    outputs: torch.Tensor, targets: Targets, ranks: Sequence[int], alpha: float
-) -> list[Target]:
+def against_similar_classes(outputs: torch.Tensor, targets: Targets, ranks: Sequence[int], alpha: float) -> list[Any]:
     r"""For each sample of the logits (N, classes) the score $y^c - \alpha y^d$, averaged over similar classes d.
 
     ranks: which classes are compared with c, by the distance of their logits from that of c; 1 is the closest. Targets
-    that are no plain class, and classes without any other to compare with, stay as they are.
+    that are no plain class, and classes without any other to compare with, stay as they are; several targets a sample
+    come back as several.
     """
+    columns = several_an_image(targets)
+    if columns is not None:
+        of_columns = [against_similar_classes(outputs, column, ranks, alpha) for column in columns]
+        return [list(row) for row in zip(*of_columns, strict=True)]
     compared: list[Target] = []
     for target, logits in zip(resolve_targets(targets, outputs), outputs, strict=True):
         if type(target) is ClassifierOutputTarget:

@@ -17,12 +17,17 @@ Target = Callable[[Any], torch.Tensor]
 
 @dataclass(frozen=True)
 class TargetRule:
-    """Targets that are chosen once the model's output is known: `choose(outputs)` gives one a sample."""
+    """Targets that are chosen once the model's output is known: `choose(outputs)` gives one, or a list, a sample."""
 
-    choose: Callable[[Any], Sequence[Target]]
+    choose: Callable[[Any], Sequence[Target | Sequence[Target]]]
 
 
 Targets = int | Target | Sequence[int | Target | Sequence[int | Target]] | torch.Tensor | np.ndarray | TargetRule | None
+
+
+def chosen(targets: Targets, outputs: Any) -> Targets:
+    """What a TargetRule chooses for the model's output; other targets as they are."""
+    return targets.choose(detached(outputs)) if isinstance(targets, TargetRule) else targets
 
 
 def several_an_image(targets: Targets) -> list[list[Any]] | None:
@@ -54,8 +59,7 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
         if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         targets = outputs.argmax(1)
-    if isinstance(targets, TargetRule):
-        targets = targets.choose(detached(outputs))
+    targets = chosen(targets, outputs)
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):

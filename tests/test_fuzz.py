@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pytorch_grad_cam.classifiers import UnusableInput, category_called
-from pytorch_grad_cam.cli import _parser
+from pytorch_grad_cam.cli.options import parser as command_line_parser
 from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 from pytorch_grad_cam.utils.image import (
@@ -213,7 +213,7 @@ def test_targets_of_any_form():
 
 
 def test_command_lines():
-    rng, parser = np.random.default_rng(6), _parser()
+    rng, parser = np.random.default_rng(6), command_line_parser()
     known = [option for action in parser._actions for option in action.option_strings]
     words = [*known, "gradcam", "5", "-1", "0", "", "é", "--", "-", "a" * 300, "nan", "layer4", "cuda", "\x00"]
     for _ in range(INPUTS):

@@ -124,6 +124,45 @@ class Worker:
                 found.append(((time.perf_counter() - started) / calls, _in_use("VmRSS")))
         return found
 
+    def breakdown(self, method: str) -> dict[str, float]:
+        """Seconds of a call, and of them those in forwards of the model and in backwards; the images of the forwards.
+
+        A forward within a forward and a backward counts as part of it.
+        """
+        spent = {"all": 0.0, "forwards": 0.0, "backwards": 0.0, "images": 0}
+        within = []
+
+        def timed(kind: str, function: Callable) -> Callable:
+            def called(*arguments: Any, **options: Any) -> Any:
+                if within:
+                    return function(*arguments, **options)
+                within.append(kind)
+                self._synchronize()
+                started = time.perf_counter()
+                try:
+                    return function(*arguments, **options)
+                finally:
+                    self._synchronize()
+                    spent[kind] += time.perf_counter() - started
+                    within.clear()
+
+            return called
+
+        def counted(model: torch.nn.Module, images: torch.Tensor) -> Any:
+            spent["images"] += 0 if within else len(images)
+            return timed("forwards", plain.forward)(model, images)
+
+        plain, gradients = type(self.work.model), torch.autograd.grad
+        with self._maps_by(method) as call:
+            call()
+            self.work.model.__class__ = type(plain.__name__, (plain,), {"forward": counted})
+            torch.autograd.grad = timed("backwards", gradients)
+            try:
+                spent["all"] = self._seconds(call)
+            finally:
+                self.work.model.__class__, torch.autograd.grad = plain, gradients
+        return spent
+
     def _take(self, new: Work) -> None:
         self.work = new._replace(model=new.model.to(self.device), images=new.images.to(self.device))
 

@@ -10,7 +10,7 @@ import torch
 
 from pytorch_grad_cam.classifiers import Classifier
 from pytorch_grad_cam.folder.batches import Batch, decoded, plan
-from pytorch_grad_cam.folder.explanation import Explanation, explain
+from pytorch_grad_cam.folder.explained import Explained, explain_batch
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.manifest import Manifest
 from pytorch_grad_cam.folder.processes import Process
@@ -23,7 +23,7 @@ class Task(NamedTuple):
     """What is made of each image, and where.
 
     method: its name, for the manifest. kinds: of results, see `results.KINDS`. categories, smoothing: see
-    `explanation.explain`.
+    `explained.explain_batch`.
     """
 
     classifier: Classifier
@@ -43,7 +43,7 @@ def explain_images(
     A batch of which anything is missing is made again as a whole: byte for byte the same results, however often the
     run is stopped and by however many processes it is continued, on machines that add in the same order. (RandomCAM
     draws anew.) Images that could not be read are tried again. workers: processes that decode, and threads that draw.
-    Cost: see `explanation.explain`; the memory does not grow with the number of images beyond their names.
+    Cost: see `explained.explain_batch`; the memory does not grow with the number of images beyond their names.
     """
     manifest = Manifest(task.output_dir, process.rank)
     if process.rank == 0:
@@ -95,9 +95,9 @@ def begin(
         yield threads.submit(dict, path=images[position].path, error=error)
     for positions, x in batch.groups:
         on_device = x.to(task.cam.device, non_blocking=True)
-        explanations = explain(task.cam, task.classifier, on_device, task.categories, **task.smoothing)
-        for position, image, explanation in zip(positions, x, explanations, strict=True):
-            yield threads.submit(_saved, task, images[position], image, explanation)
+        explained = explain_batch(task.cam, task.classifier, on_device, task.categories, **task.smoothing)
+        for position, image, each in zip(positions, x, explained, strict=True):
+            yield threads.submit(_saved, task, images[position], image, each)
 
 
 def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict[str, Any]]:
@@ -106,25 +106,25 @@ def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict
     return records
 
 
-def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explanation: Explanation) -> dict[str, Any]:
+def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Explained) -> dict[str, Any]:
     """Write the files of one image (C, H, W); returns its record."""
     picture = task.classifier.picture(image)
 
     def described(category: int) -> dict[str, Any]:
-        name = task.classifier.names(len(explanation.probabilities))[category]
-        probability = explanation.probabilities[category]
+        name = task.classifier.names(len(explained.probabilities))[category]
+        probability = explained.probabilities[category]
         return {"class": category, "name": name, "probability": round(probability, 6)}
 
     targets = []
-    for category, cam_map in zip(explanation.targets, explanation.maps, strict=True):
-        name = f"{listed.name}.{category}" if len(explanation.targets) > 1 else listed.name
+    for category, cam_map in zip(explained.targets, explained.maps, strict=True):
+        name = f"{listed.name}.{category}" if len(explained.targets) > 1 else listed.name
         results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
         targets.append(described(category) | results)
     return {
         "path": listed.path,
-        "top_classes": [described(category) for category in explanation.top_classes],
+        "top_classes": [described(category) for category in explained.top_classes],
         "method": task.method,
-        "layers": explanation.layers,
+        "layers": explained.layers,
         "targets": targets,
-        "warnings": explanation.warnings,
+        "warnings": explained.warnings,
     }

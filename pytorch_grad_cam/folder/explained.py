@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.classifiers import Classifier
 from pytorch_grad_cam.layers import names_of
@@ -16,7 +15,7 @@ from pytorch_grad_cam.layers import names_of
 _TOP_CLASSES = 5
 
 
-class Explanation(NamedTuple):
+class Explained(NamedTuple):
     """Of one image: its maps (K, H, W) of the classes `targets`, the layers' names, all classes' probabilities, the
     numbers of the highest ones, and why maps are blank.
     """
@@ -29,13 +28,13 @@ class Explanation(NamedTuple):
     warnings: list[str]
 
 
-def explain(
+def explain_batch(
     cam: Any, classifier: Classifier, x: torch.Tensor, categories: Sequence[int] = (), **smoothing: bool
-) -> list[Explanation]:
-    """Explanations of the images x (N, C, H, W), where the model is.
+) -> list[Explained]:
+    """What there is to tell about the images x (N, C, H, W), where the model is.
 
     categories: the classes to explain, for all images the same; none is each image's highest. smoothing: options of
-    the call. Cost: that of one call of the CAM, for methods that wrap others of one for each class.
+    the call. Cost: that of one call of the CAM.
     """
     with _blank_maps() as blank:
         maps = _maps(cam, x, categories, smoothing).cpu().numpy()
@@ -45,7 +44,7 @@ def explain(
     highest = scores.argmax(1).tolist()
     layers = names_of(cam.model, cam.target_layers)
     return [
-        Explanation(
+        Explained(
             maps[sample],
             list(categories) or [highest[sample]],
             layers,
@@ -59,10 +58,9 @@ def explain(
 
 def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[str, bool]) -> torch.Tensor:
     """(N, K, H, W)."""
-    if len(categories) > 1 and isinstance(cam, BaseCAM):
-        return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
-    targets: Sequence[int | None] = categories or [None]
-    return torch.stack([cam(x, target, as_tensor=True, **smoothing) for target in targets], dim=1)
+    if not categories:
+        return cam(x, as_tensor=True, **smoothing)[:, None]
+    return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
 
 
 @contextmanager
