@@ -38,7 +38,7 @@ LIBRARIES = {
 class Contestant:
     """The process of one library: `contestant.request(...)` is `Worker.request(...)` there.
 
-    A process that ended, for instance for want of memory, is begun anew with the network that it last prepared.
+    A process that ended, or that ran out of memory, is begun anew with the network that it last prepared.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
@@ -76,6 +76,8 @@ class Contestant:
             raise Failure(f"the process ended with status {self._process.wait()}")
         answer = json.loads(line)
         if "error" in answer:
+            if answer["error"].startswith("out of memory"):
+                self.close()
             raise Failure(answer["error"])
         return answer["answer"]
 

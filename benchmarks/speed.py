@@ -99,11 +99,24 @@ def _race(racing: list[Contestant], cells: list[Cell], before: list[Cell], round
         cells[0].ratios.append(seconds / bare)
         for each in racing:
             again = [c for c in cells if c.library == each.name and c.seconds and not c.why_not]
-            again = [c for c in again if sum(c.seconds) <= ENOUGH]
-            for method, (seconds, bare) in each.time([cell.method for cell in again]).items():
-                (cell,) = [cell for cell in again if cell.method == method]
-                cell.ratios.append(seconds / bare)
-                cell.seconds.append(seconds)
+            _time(each, [c for c in again if sum(c.seconds) <= ENOUGH])
+
+
+def _time(each: Contestant, cells: list[Cell]) -> None:
+    """One round of one library; where it fails, method by method."""
+    try:
+        times = each.time([cell.method for cell in cells])
+    except Failure as failure:
+        if len(cells) == 1:
+            cells[0].why_not = str(failure)
+            return
+        for cell in cells:
+            _time(each, [cell])
+        return
+    for cell in cells:
+        seconds, bare = times[cell.method]
+        cell.ratios.append(seconds / bare)
+        cell.seconds.append(seconds)
 
 
 def _check(each: Contestant, cell: Cell, bare: float, folder: Path) -> None:

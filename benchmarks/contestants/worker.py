@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -233,6 +234,7 @@ def main() -> None:
             out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
             name = "out of memory" if out_of_memory else type(error).__name__
             answer = {"error": f"{name}: {' '.join(str(error).split())[:200]}"}
+        gc.collect()  # of what a library leaves in cycles
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
