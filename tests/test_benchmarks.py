@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.breakdown import slowest
 from benchmarks.contest import HERE, Contestant, Failure
 from benchmarks.contestants.networks import COMPARED, RACED, growing, work
 from benchmarks.digits import correlation, localisation
@@ -64,6 +65,27 @@ def test_a_process_that_ended_is_begun_anew(here):
     with pytest.raises(Failure, match="ended"):
         here.time(["GradCAM"])
     assert "GradCAM" in here.time(["GradCAM"])
+
+
+def test_the_parts_of_a_call(here):
+    here.prepare_growing(channels=64, size=64, batch=2)
+    masked, gradient = here.breakdown("ScoreCAM"), here.breakdown("GradCAM")
+    assert masked["images"] == 2 * (2 + 64)
+    assert gradient["images"] == 2
+    assert masked["backwards"] == 0 < gradient["backwards"]
+    for spent in (masked, gradient):
+        assert 0 < spent["forwards"] + spent["backwards"] < spent["all"]
+
+
+def test_the_slowest_row_of_each_method():
+    cells = [
+        {"library": library, "method": method, "ratios": [ratio]}
+        for library, method, ratio in [
+            (HERE, "A", 2), (HERE, "A, 5 layers", 3), (HERE, "B", 7), (HERE, "C", 1), ("theirs", "D", 9),
+        ]
+    ]  # fmt: skip
+    cells.append({"library": HERE, "method": "E", "why_not": "about 200 s"})
+    assert [cell["method"] for cell in slowest(dict(enumerate(cells)), 2)] == ["B", "A, 5 layers"]
 
 
 def test_times_are_positive_and_memory_is_counted(here, tmp_path):
