@@ -5,6 +5,7 @@ Every library runs in its own process on the same seeded work; they take turns, 
 in brackets, the lowest and the highest. Memory: by how much the memory in use grows in a call, over what it grows in a
 bare forward. The first call of each method is for warming up, for memory and for checking the map. What would take
 longer than two and a half minutes is not begun, whosever it is, and is in the table with the time that it would take.
+Behind ≠ is what makes another map than we do.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FORWARDS_A_CHANNEL = {"ScoreCAM": 1, "AblationCAM": 1, "AblationCAM, layer3": 1,
 TAIL_ONLY = (HERE, "AblationCAM"), (HERE, "AblationCAM, layer3")
 TASKS_ON, TASKS_BATCH = "ResNet-50", 1
 BOTH_WAYS = "forward and backward"
+DIFFERENT = 0.1  # maps, somewhere, on a scale from 0 to 1
 QUICK = ("GradCAM", "LayerCAM", "EigenCAM", "FullGrad", "GradCAM, 5 classes", "GradCAM, aug_smooth")
 
 
@@ -164,9 +166,8 @@ def shown(cell: dict | None) -> str | None:
     if "ratios" not in cell:
         return cell["why_not"].partition(":")[0]
     middle, digits = statistics.median(cell["ratios"]), 2 if statistics.median(cell["ratios"]) < 10 else 0
-    if len(cell["ratios"]) == 1:
-        return f"{middle:,.{digits}f} (once)"
-    return f"{middle:,.{digits}f} ({min(cell['ratios']):,.{digits}f}-{max(cell['ratios']):,.{digits}f})"
+    spread = f"{min(cell['ratios']):,.{digits}f}-{max(cell['ratios']):,.{digits}f}" if len(cell["ratios"]) > 1 else "once"
+    return f"{middle:,.{digits}f} ({spread}){' ≠' if cell.get('beside', 0) > DIFFERENT else ''}"
 
 
 def summary(cells: Iterable[dict], network: str, batch: int) -> dict[str, dict]:

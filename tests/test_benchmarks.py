@@ -138,5 +138,6 @@ def test_tables_of_cells():
     rows = everything(cells, shown)
     assert rows["ResNet-50, 8, GradCAM"][HERE] == "1.10 (1.00-1.30)"
     assert "| SSCAM, one image |  |  | about 500 s |  |" in table(summary(cells, "ResNet-50", 8))
+    assert shown({"ratios": [2.0], "beside": 0.2}) == "2.00 (once) ≠"
     assert not math.isnan(fast.record()["ratios"][0])
     assert vars(Cell.of(fast.record())) == vars(fast)
