@@ -166,7 +166,9 @@ def shown(cell: dict | None) -> str | None:
     if "ratios" not in cell:
         return cell["why_not"].partition(":")[0]
     middle, digits = statistics.median(cell["ratios"]), 2 if statistics.median(cell["ratios"]) < 10 else 0
-    spread = f"{min(cell['ratios']):,.{digits}f}-{max(cell['ratios']):,.{digits}f}" if len(cell["ratios"]) > 1 else "once"
+    spread = (
+        f"{min(cell['ratios']):,.{digits}f}-{max(cell['ratios']):,.{digits}f}" if len(cell["ratios"]) > 1 else "once"
+    )
     return f"{middle:,.{digits}f} ({spread}){' ≠' if cell.get('beside', 0) > DIFFERENT else ''}"
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from networks import Work
 
 import pytorch_grad_cam
@@ -57,7 +58,7 @@ def _guided(cam: Any, work: Work) -> Any:
     guided = pytorch_grad_cam.GuidedBackpropReLUModel(work.model, device=work.images.device)
     maps = _call(cam, work.images, work.categories)
     gradients = [
-        guided(work.images[i : i + 1], category).transpose(2, 0, 1) for i, category in enumerate(work.categories)
+        np.moveaxis(guided(work.images[i : i + 1], category), -1, 0) for i, category in enumerate(work.categories)
     ]
     return [each * gradient for each, gradient in zip(maps, gradients, strict=True)]
 

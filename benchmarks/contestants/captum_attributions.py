@@ -21,7 +21,8 @@ def maps_by(method: str, work: Work) -> Iterator[Callable[[], Any]]:
     images, categories = work.images, work.categories
     if method == "GuidedGradCAM":
         guided = GuidedGradCam(work.model, layer)
-        yield lambda: guided.attribute(images, categories, interpolate_mode="bilinear")
+        mode = "bilinear" if images.ndim == 4 else "trilinear"
+        yield lambda: guided.attribute(images, categories, interpolate_mode=mode)
     elif method == "HiResCAM":
         products = LayerGradientXActivation(work.model, layer)
         yield lambda: products.attribute(images, categories).sum(1).relu()
