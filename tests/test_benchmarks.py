@@ -70,7 +70,7 @@ def test_a_process_that_ended_is_begun_anew(here):
 def test_the_parts_of_a_call(here):
     here.prepare_growing(channels=64, size=64, batch=2)
     masked, gradient = here.breakdown("ScoreCAM"), here.breakdown("GradCAM")
-    assert masked["images"] == 2 * (2 + 64)
+    assert 2 * 2 < masked["images"] <= 2 * (2 + 64), "channels that do not vary are not masked"
     assert gradient["images"] == 2
     assert masked["backwards"] == 0 < gradient["backwards"]
     for spent in (masked, gradient):
