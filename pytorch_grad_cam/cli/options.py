@@ -105,7 +105,7 @@ def method_of(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tens
     return cam
 
 
-def smoothing_of(options: argparse.Namespace) -> dict[str, bool]:
+def smoothing_of(options: argparse.Namespace) -> dict[str, Any]:
     """Of a method's call."""
     return {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
 
