@@ -3,13 +3,11 @@
 import torch
 
 from pytorch_grad_cam.array_interface import to_array
-from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.sliding_windows import sliding_window, window_starts
-from pytorch_grad_cam.target_scores import several_an_image
 from pytorch_grad_cam.window_maps import WindowMaps
 
 __all__ = ["SESS", "sliding_window", "window_starts"]
@@ -20,8 +18,7 @@ class SESS(MetaCAM):
 
     Finds small and repeated objects. Options: scales to batch_size, see `window_maps.WindowMaps`, which are attributes
     too. The windows' maps are the base method's (Grad-CAM), smoothed if asked for.
-    Cost: one forward and, for each target and window, one call of the base method (with pre_filter_ratio one forward
-    more).
+    Cost: one forward and, for each target and window, one call of the base method (pre_filter_ratio: one forward more).
     """
 
     own_attributes = ("base_cam", "window_maps")
@@ -54,13 +51,9 @@ class SESS(MetaCAM):
         with undisturbed(self.model), torch.no_grad():
             inputs = on_device_of(self.model, input_tensor)
             outputs = call(self.model, inputs)
-            scores, columns = self.output_transform(outputs), several_an_image(targets)
-            of_columns = [
-                min_max(self.window_maps(inputs, scores, column, smoothing)).float() for column in columns or [targets]
-            ]
-            maps = of_columns[0] if columns is None else torch.stack(of_columns, dim=1)
+            maps = self.window_maps(inputs, self.output_transform(outputs), targets, smoothing)
         self.outputs = outputs
-        return maps if as_tensor else to_array(maps)
+        return maps.float() if as_tensor else to_array(maps.float())
 
     def _owners(self):
         return [self.__dict__["window_maps"], self.base_cam] if "window_maps" in self.__dict__ else super()._owners()

@@ -8,10 +8,11 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.chunks import in_chunks
+from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
 from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
-from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, several_an_image, target_scores
 
 
 @dataclass
@@ -50,14 +51,18 @@ class WindowMaps:
                 raise ValueError(f"{name} is {size}, expected a whole number, at least 1")
 
     def __call__(self, inputs: Inputs, scores: Any, targets: Targets, smoothing: dict[str, bool]) -> torch.Tensor:
-        """Maps (N, *spatial) of images (N, C, *spatial), not scaled; all windows of an image explain its one target.
+        """Maps (N, *spatial) of images (N, C, *spatial), scaled to [0, 1]; for K targets an image (N, K, *spatial).
 
         inputs: what the model is called with, for windows with another image. scores: what targets read of the images.
+        All windows of an image explain the same target.
         """
+        columns = several_an_image(targets)
+        if columns is not None:
+            return torch.stack([self(inputs, scores, column, smoothing) for column in columns], dim=1)
         resolved = resolve_targets(targets, scores)
         images = image_of(inputs, self.base_cam.spatial_from)
         maps = [self._map(inputs, sample, target, smoothing) for sample, target in enumerate(resolved)]
-        return torch.stack(maps) if maps else images.new_zeros(0, *images.shape[2:])
+        return min_max(torch.stack(maps)) if maps else images.new_zeros(0, *images.shape[2:])
 
     def _map(self, inputs: Inputs, sample: int, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
         spatial_from = self.base_cam.spatial_from

@@ -173,8 +173,10 @@ def test_nothing_can_be_read(tmp_path, capsys):
 
 
 def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
-    output, batches, explain = tmp_path / "output", [], run.explain
-    monkeypatch.setattr(run, "explain", lambda *args, **options: batches.append(args[2]) or explain(*args, **options))
+    output, batches, explain = tmp_path / "output", [], run.explain_batch
+    monkeypatch.setattr(
+        run, "explain_batch", lambda *args, **options: batches.append(args[2]) or explain(*args, **options)
+    )
     explained(folder, output)
     assert [len(x) for x in batches] == [2, 2, 1]
     before = contents(output)
