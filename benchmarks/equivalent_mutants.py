@@ -51,10 +51,6 @@ _BY_REASON: dict[str, list[str]] = {
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
     ],
-    "the layers' maps may come in any order": [
-        "fullgrad_cam: enlarged.insert(0, rescaled(contributions[0]))"
-        " -> enlarged.insert(1, rescaled(contributions[0]))",
-    ],
     "of float64, which kernels are computed in here, autocast makes nothing": [
         "kernel_component: enabled=False -> enabled=True",
     ],

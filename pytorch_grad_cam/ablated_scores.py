@@ -27,7 +27,7 @@ def score_falls(
     one gradient.
     """
     if type(ablate) in (AblationLayer, AblationLayerVit):
-        added = contributions(tail, image, target)
+        added = contributions(tail, image, target, ablate.channel_axis)
         if added is not None:
             return added.movedim(ablate.channel_axis, 0).flatten(1).sum(1)[torch.as_tensor(channels)]
 

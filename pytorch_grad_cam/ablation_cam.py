@@ -25,8 +25,9 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost: two forwards (three for the first call on a layer) and, for each channel, the model's tail behind it; where
-    that is affine (global pooling and a linear classifier) one gradient of it gives the same for all channels.
+    Cost, for each target: two forwards (three for the first call with a number of images) and, for each channel, the
+    model's tail behind the layer; where that is affine (global pooling and a linear classifier) one gradient of it
+    gives the same for all channels.
     """
 
     uses_gradients = False
@@ -52,7 +53,7 @@ class AblationCAM(BaseCAM):
         with undisturbed(self.model), self._tail(input_tensor, target_layer) as tail:
             targets = resolve_targets(targets, tail.scores)
             for image, score in enumerate(target_scores(tail.scores, targets)):
-                ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, activations[image])
+                ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, tail.batch, activations[image])
                 channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
                 falls = score_falls(tail, image, targets[image], score, ablate, channels, self.batch_size)
                 weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, falls).to(weights)

@@ -56,6 +56,7 @@ class ActivationsAndGradients:
         self.reshape_transform = reshape_transform
         self.detach = detach
         self._thread = ThreadState()
+        self._differentiating = 0
         hook = _Hook(self)
         self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
@@ -90,17 +91,26 @@ class ActivationsAndGradients:
         if score.requires_grad:
             create_graph = self.second_order or not self.detach
             keep = keep_graph or create_graph
-            of_tokens = any(source.ndim == _TOKENS_NDIM for source in sources)
-            with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
-                found = torch.autograd.grad(
-                    score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
-                )
+            of_tokens = any(source.ndim == _TOKENS_NDIM and source.device.type == "cpu" for source in sources)
+            self._differentiating += 1
+            try:
+                with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
+                    found = torch.autograd.grad(
+                        score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
+                    )
+            finally:
+                self._differentiating -= 1
         gradient_of = {
             source: None if gradient is None else self.contribution(source, gradient)
             for source, gradient in zip(sources, found, strict=False)
         }
-        for layer, output in captured:
-            if all(gradient_of.get(tensor) is None for tensor in floating_tensors(output)):
+        reached = {
+            layer
+            for layer, output in captured
+            if any(gradient_of.get(tensor) is not None for tensor in floating_tensors(output))
+        }
+        for layer in self.target_layers:
+            if layer not in reached:
                 raise ValueError(
                     f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
                     "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
@@ -180,7 +190,11 @@ class ActivationsAndGradients:
 
     def _keep(self, module: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
-        return recording.keep(module, output) if recording is not None and recording.active else None
+        if recording is not None and recording.active:
+            return recording.keep(module, output)
+        # A checkpointed block runs once more in the backward pass: it must make the graph that it made before.
+        again = self._differentiating and torch.is_grad_enabled()
+        return copied(tree_map(_source, output)) if again else None
 
     def _captured(self) -> list[tuple[nn.Module, Any]]:
         recording = getattr(self._thread, "recording", None)
@@ -212,7 +226,7 @@ class _Recording:
     def keep(self, module: nn.Module, output: Any) -> Any:
         # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
         torch.set_grad_enabled(self.with_gradients)
-        kept = tree_map(self._source, output)
+        kept = tree_map(_source, output) if self.with_gradients else output
         calls = self.calls.setdefault(module, [])
         if self.standalone:
             for tensor in filter(_has_gradient, floating_tensors(kept)[:1]):
@@ -233,12 +247,6 @@ class _Recording:
         self.arrived[call] = gradient
         self.active = False  # what the model runs after this backward is another story
 
-    def _source(self, leaf: Any) -> Any:
-        """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
-        if not self.with_gradients or not _is_floating(leaf) or leaf.requires_grad:
-            return leaf
-        return leaf.detach().requires_grad_()
-
 
 class _Hook:
     """A forward hook that neither keeps its owner alive nor keeps the model from being copied or pickled."""
@@ -257,6 +265,11 @@ class _Hook:
 def _remove(handles: list) -> None:
     for handle in handles:
         handle.remove()
+
+
+def _source(leaf: Any) -> Any:
+    """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
+    return leaf.detach().requires_grad_() if _is_floating(leaf) and not leaf.requires_grad else leaf
 
 
 def _first_tensor(output: Any) -> torch.Tensor:

@@ -123,7 +123,7 @@ class BaseCAM:
         self.location: Location | None = None
         self._locate = partial(locate, self.model, spatial_from=spatial_from, output_transform=self.output_transform)
         self._layouts = FoundLayouts(self.model, spatial_from)
-        self._tail_follows: dict[nn.Module, bool] = {}
+        self._tail_follows: dict[tuple[nn.Module, int, int], bool] = {}
         make_hooks = partial(self.hooks_class, self.model, detach=detach)
         if self.uses_layers and target_layers is None:
             self.activations_and_grads: Any = FoundLayers(self._locate, make_hooks, reshape_transform, spatial_from)

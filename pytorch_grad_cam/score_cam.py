@@ -29,7 +29,7 @@ class ScoreCAM(BaseCAM):
     of several images share a batch, those that do not vary are scored once. On the CPU the masked inputs lie channels
     last in memory, which convolutions are faster with.
 
-    Cost: 2 + C forwards of each image.
+    Cost: 2 + C forwards of each image, 1 + C for each further target.
     """
 
     uses_gradients = False
