@@ -1,5 +1,6 @@
 """How far the score of an image falls without one channel of a layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,30 @@ from pytorch_grad_cam.target_scores import Target, target_scores
 def score_falls(
     tail: PartialForward,
     image: int,
-    target: Target,
-    score: torch.Tensor,
+    targets: Sequence[Target],
+    scores: torch.Tensor,
     ablate: AblationLayer,
     channels: np.ndarray,
     batch_size: int,
 ) -> torch.Tensor:
-    """The target's score for one image of the batch less that without each of the channels (K,).
+    """The scores (K,) of the K targets for one image of the batch less those without each of the channels: (C, K).
 
     Computed by ablating them, `batch_size` at a time; where the tail is affine and to ablate is to set to zero, from
-    one gradient.
+    one gradient a target.
     """
     if type(ablate) in (AblationLayer, AblationLayerVit):
-        added = contributions(tail, image, target, ablate.channel_axis)
-        if added is not None:
-            return added.movedim(ablate.channel_axis, 0).flatten(1).sum(1)[torch.as_tensor(channels)]
+        added = [contributions(tail, image, target, ablate.channel_axis) for target in targets]
+        if all(each is not None for each in added):
+            of_channels = [each.movedim(ablate.channel_axis, 0).flatten(1).sum(1) for each in added]
+            return torch.stack(of_channels, dim=1)[torch.as_tensor(channels)]
 
-    def scores(start: int, stop: int) -> torch.Tensor:
+    def without(start: int, stop: int) -> torch.Tensor:
         def ablated(layer_output: Any) -> Any:
             ablate.indices = channels[start:]
             ablate.set_next_batch(image, tail.layer_output, stop - start)
             return ablate(layer_output)
 
-        return target_scores(tail(image, stop - start, ablated), [target] * (stop - start))
+        outputs = tail(image, stop - start, ablated)
+        return torch.stack([target_scores(outputs, [target] * (stop - start)) for target in targets], dim=1)
 
-    return score - in_chunks(scores, len(channels), batch_size, "AblationCAM channels")
+    return scores - in_chunks(without, len(channels), batch_size, "AblationCAM channels")

@@ -12,11 +12,11 @@ from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for the score y and its falls $y - y_k$ without channel k (C,).
+    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for scores y (K,) and their falls $y - y_k$ without channel k (C, K).
 
     The paper divides by y itself; its absolute value keeps the sign right for a negative score. Undivided for y = 0.
     """
-    return falls / (score.abs() if score != 0 else 1)
+    return falls / score.abs().masked_fill(score == 0, 1)
 
 
 class AblationCAM(BaseCAM):
@@ -25,9 +25,9 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost, for each target: two forwards (three for the first call with a number of images) and, for each channel, the
-    model's tail behind the layer; where that is affine (global pooling and a linear classifier) one gradient of it
-    gives the same for all channels.
+    Cost, whatever the number of targets: two forwards (three for the first call with a number of images) and, for each
+    channel, the model's tail behind the layer; where that is affine (global pooling and a linear classifier) one
+    gradient of it for each target gives the same for all channels.
     """
 
     uses_gradients = False
@@ -49,12 +49,19 @@ class AblationCAM(BaseCAM):
 
     @torch.no_grad()
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        weights = torch.zeros(activations.shape[:2], device=activations.device)
-        with undisturbed(self.model), self._tail(input_tensor, target_layer) as tail:
-            targets = resolve_targets(targets, tail.scores)
-            for image, score in enumerate(target_scores(tail.scores, targets)):
-                ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, tail.batch, activations[image])
-                channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
-                falls = score_falls(tail, image, targets[image], score, ablate, channels, self.batch_size)
-                weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, falls).to(weights)
-        return weights
+        def weights_of_columns(columns):
+            weights = torch.zeros(len(columns), *activations.shape[:2], device=activations.device)
+            with self._tail(input_tensor, target_layer) as tail:
+                columns = [resolve_targets(column, tail.scores) for column in columns]
+                scores = torch.stack([target_scores(tail.scores, column) for column in columns])
+                for image, own in enumerate(zip(*columns, strict=True)):
+                    ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, tail.batch, activations[image])
+                    array = to_array(activations[image])
+                    channels = ablate.activations_to_be_ablated(array, self.ratio_channels_to_ablate)
+                    falls = score_falls(tail, image, own, scores[:, image], ablate, channels, self.batch_size)
+                    found = ablation_cam_weights(scores[:, image], falls)
+                    weights[:, image, torch.as_tensor(channels)] = found.T.to(weights)
+            return weights
+
+        with undisturbed(self.model):
+            return self.of_targets(target_layer, targets, weights_of_columns)

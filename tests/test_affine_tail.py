@@ -79,9 +79,9 @@ def one_by_one(model: nn.Module, x: torch.Tensor, category: int) -> np.ndarray:
 
 def found_by(model: nn.Module, x: torch.Tensor, target) -> tuple[torch.Tensor | None, np.ndarray]:
     with torch.no_grad(), PartialForward(model, model[0], x) as tail:
-        score = target(tail.scores[0])
-        falls = score_falls(tail, 0, target, score, AblationLayer(), np.arange(CHANNELS), 3)
-        return contributions(tail, 0, target, 1), falls.numpy()
+        scores = target(tail.scores[0]).reshape(1)
+        falls = score_falls(tail, 0, [target], scores, AblationLayer(), np.arange(CHANNELS), 3)
+        return contributions(tail, 0, target, 1), falls[:, 0].numpy()
 
 
 @pytest.mark.parametrize("name", [*AFFINE, *NOT_AFFINE])
