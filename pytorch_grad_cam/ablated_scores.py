@@ -28,8 +28,8 @@ def score_falls(
     one gradient a target.
     """
     if type(ablate) in (AblationLayer, AblationLayerVit):
-        added = [contributions(tail, image, target, ablate.channel_axis) for target in targets]
-        if all(each is not None for each in added):
+        added = contributions(tail, image, targets, ablate.channel_axis)
+        if added is not None:
             of_channels = [each.movedim(ablate.channel_axis, 0).flatten(1).sum(1) for each in added]
             return torch.stack(of_channels, dim=1)[torch.as_tensor(channels)]
 

@@ -1,5 +1,6 @@
 """What each value of a layer's output adds to a score, where the model is affine behind the layer."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +21,15 @@ _AFFINE = {
 _AFFINE_IN_EACH_FACTOR = {f"{name}Backward0" for name in ("Addmm", "Bmm", "Convolution", "Dot", "Mm", "Mul", "Mv")}
 
 
-def contributions(tail: PartialForward, image: int, target: Target, channel_axis: int) -> torch.Tensor | None:
-    r"""Gradient times output (1, ...) of one image of the layer where the score is affine in it, None where it is not.
+def contributions(
+    tail: PartialForward, image: int, targets: Sequence[Target], channel_axis: int
+) -> list[torch.Tensor] | None:
+    r"""For each target gradient times output (1, ...) of one image of the layer; None where one is not affine.
 
     The score of an affine tail (global pooling and a linear classifier) falls by just the sum of the contributions of
     what is set to zero. The graph tells where it may be affine, setting every other channel to zero whether it is: a
     comparison, a detached value or a choice of the highest class leaves no trace in the graph.
-    Cost: two forwards and one backward of the tail, of one image.
+    Cost: two forwards of the tail and one backward for each target, of one image.
     """
     kept: list[torch.Tensor] = []
 
@@ -34,19 +37,27 @@ def contributions(tail: PartialForward, image: int, target: Target, channel_axis
         kept.append(output.detach().clone().requires_grad_())
         return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
 
+    def scores_with(replace: Callable) -> torch.Tensor:
+        outputs = tail(image, 1, replace)
+        return torch.cat([target_scores(outputs, [target]) for target in targets])
+
     if not isinstance(tail.layer_output, torch.Tensor):
         return None
     with torch.enable_grad():
-        score = target_scores(tail(image, 1, source), [target]).sum()
-    if not score.requires_grad or not all(map(_is_affine, nodes_behind(score))):
-        return None
-    (gradient,) = torch.autograd.grad(score, kept)
-    added = (gradient * kept[0]).detach()
-    removed = torch.zeros_like(added, dtype=torch.bool)
+        scores = scores_with(source)
+        if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores))):
+            return None
+        gradients = [torch.autograd.grad(score, kept, retain_graph=True)[0] for score in scores]
+    added = [(gradient * kept[0]).detach() for gradient in gradients]
+    removed = torch.zeros_like(added[0], dtype=torch.bool)
     removed.movedim(channel_axis, 0)[::2] = True
-    rest = target_scores(tail(image, 1, lambda output: output.masked_fill(removed, 0)), [target]).sum()
-    tolerance = TOLERANCES.get(added.dtype, 1e-3) * added.abs().sum()
-    return added if (score - rest - added[removed].sum()).abs() <= tolerance else None
+    falls = scores.detach() - scores_with(lambda output: output.masked_fill(removed, 0))
+    tolerance = TOLERANCES.get(kept[0].dtype, 1e-3)
+    close = (
+        (fall - each[removed].sum()).abs() <= tolerance * each.abs().sum()
+        for fall, each in zip(falls, added, strict=True)
+    )
+    return added if all(close) else None
 
 
 def _is_affine(node: Any) -> bool:

@@ -193,8 +193,8 @@ class BaseCAM:
                 return torch.stack([maps_of_all] * len(columns), dim=1)
             self._thread.columns = [resolve_targets(column, scores) for column in columns]
             maps = []
-            for self._thread.column, column in enumerate(self._thread.columns):
-                keep_graph = self._thread.column < len(columns) - 1
+            for index, column in enumerate(self._thread.columns):
+                self._thread.column, keep_graph = index, index < len(columns) - 1
                 maps.append(self._explained(hooks, image, scores, column, eigen_smooth, keep_graph))
             return torch.stack([torch.as_tensor(each) for each in maps], dim=1)
         finally:

@@ -81,7 +81,7 @@ def found_by(model: nn.Module, x: torch.Tensor, target) -> tuple[torch.Tensor | 
     with torch.no_grad(), PartialForward(model, model[0], x) as tail:
         scores = target(tail.scores[0]).reshape(1)
         falls = score_falls(tail, 0, [target], scores, AblationLayer(), np.arange(CHANNELS), 3)
-        return contributions(tail, 0, target, 1), falls[:, 0].numpy()
+        return contributions(tail, 0, [target], 1), falls[:, 0].numpy()
 
 
 @pytest.mark.parametrize("name", [*AFFINE, *NOT_AFFINE])
