@@ -51,6 +51,7 @@ class PartialForward:
         self._replicas = _replicate(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
         self.layer_output: Any = None
+        self._follows = False
         self.outputs = self._record()
         if self.layer_output is None:
             self.outputs = self._run_exchanged(x, self._keep_layer_output)

@@ -53,7 +53,9 @@ NOT_AFFINE = {
     "one over it": lambda: net(*pooled(), Lambda(lambda x: 1 / (1 + x))),
     "Gram matrix": lambda: net(Lambda(lambda x: (x.flatten(2) @ x.flatten(2).mT).mean(2))),
     "maximum": lambda: net(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
-    "rectifier by comparison": lambda: net(*pooled(), nn.Linear(CHANNELS, CHANNELS), Lambda(lambda x: x * (x > 0))),
+    "rectifier by comparison": lambda: net(
+        *pooled(), nn.Linear(CHANNELS, CHANNELS, bias=False), Lambda(lambda x: x * (x > 0))
+    ),
     "detached maximum": lambda: net(*pooled(), Lambda(lambda x: x - x.amax(1, keepdim=True).detach())),
     "norm": lambda: net(*pooled(), Lambda(lambda x: x / x.norm(dim=1, keepdim=True))),
 }

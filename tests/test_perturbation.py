@@ -226,7 +226,7 @@ def test_ablation_layers_set_one_channel_a_row_to_zero():
 def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     """Of an output of maps, vectors, one number a sample and a name the first two have channels, which count on."""
     maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.tensor([[1.0, 2], [3, 4]]), torch.ones(2)
-    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], torch.ones(6, 3, 3))
+    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], 2, torch.ones(6, 3, 3))
     assert type(layer) is AblationLayer
     assert layer.indices.size == 0
     layer.indices = np.array([1, 5])
