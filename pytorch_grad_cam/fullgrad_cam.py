@@ -13,11 +13,13 @@ from pytorch_grad_cam.principal_component import first_principal_component
 
 
 def rescaled(contribution: torch.Tensor) -> torch.Tensor:
-    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C."""
-    magnitude = contribution.abs()
+    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C.
+
+    The contribution is overwritten, nothing else of its size is made.
+    """
+    magnitude = contribution.abs_()
     axes = tuple(range(1, magnitude.ndim))
     lowest, highest = magnitude.amin(axes, keepdim=True), magnitude.amax(axes, keepdim=True)
-    # The sum is divided instead of each channel: nothing else of the layer's size is made.
     return magnitude.sub_(lowest).sum(1, keepdim=True) / (highest - lowest).masked_fill(highest == lowest, 1)
 
 
