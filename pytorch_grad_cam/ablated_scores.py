@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
+from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit, ablation_layer_for
 from pytorch_grad_cam.affine_tail import contributions
+from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.chunks import in_chunks
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.target_scores import Target, target_scores
@@ -18,15 +19,33 @@ def score_falls(
     image: int,
     targets: Sequence[Target],
     scores: torch.Tensor,
+    activations: torch.Tensor,
+    ablation_layer: AblationLayer | None,
+    ratio: float,
+    batch_size: int,
+) -> torch.Tensor:
+    """The scores (K,) of the K targets for one image of the batch less those without each of its channels: (C, K).
+
+    activations: the image's (C, *spatial), of which the share `ratio` of the channels is ablated; 0 for the others.
+    Computed by ablating them, `batch_size` at a time; where the tail is affine and to ablate is to set to zero, from
+    one gradient a target.
+    """
+    ablate = ablation_layer_for(ablation_layer, tail.layer_output, tail.batch, activations)
+    channels = ablate.activations_to_be_ablated(to_array(activations), ratio)
+    falls = scores.new_zeros(len(activations), len(targets))
+    falls[torch.as_tensor(channels)] = _falls(tail, image, targets, scores, ablate, channels, batch_size)
+    return falls
+
+
+def _falls(
+    tail: PartialForward,
+    image: int,
+    targets: Sequence[Target],
+    scores: torch.Tensor,
     ablate: AblationLayer,
     channels: np.ndarray,
     batch_size: int,
 ) -> torch.Tensor:
-    """The scores (K,) of the K targets for one image of the batch less those without each of the channels: (C, K).
-
-    Computed by ablating them, `batch_size` at a time; where the tail is affine and to ablate is to set to zero, from
-    one gradient a target.
-    """
     if type(ablate) in (AblationLayer, AblationLayerVit):
         added = contributions(tail, image, targets, ablate.channel_axis)
         if added is not None:

@@ -3,8 +3,6 @@
 import torch
 
 from pytorch_grad_cam.ablated_scores import score_falls
-from pytorch_grad_cam.ablation_layer import ablation_layer_for
-from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
@@ -25,9 +23,8 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost, whatever the number of targets: two forwards (three for the first call with a number of images) and, for each
-    channel, the model's tail behind the layer; where that is affine (global pooling and a linear classifier) one
-    gradient of it for each target gives the same for all channels.
+    Cost: two forwards (three for the first call with a number of images) and, for each channel, the model's tail behind
+    the layer; where that is affine (global pooling and a linear classifier) one gradient a target gives the same.
     """
 
     uses_gradients = False
@@ -47,21 +44,17 @@ class AblationCAM(BaseCAM):
         self.ablation_layer, self.batch_size = ablation_layer, batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
 
-    @torch.no_grad()
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         def weights_of_columns(columns):
             weights = torch.zeros(len(columns), *activations.shape[:2], device=activations.device)
             with self._tail(input_tensor, target_layer) as tail:
                 columns = [resolve_targets(column, tail.scores) for column in columns]
                 scores = torch.stack([target_scores(tail.scores, column) for column in columns])
+                options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
                 for image, own in enumerate(zip(*columns, strict=True)):
-                    ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, tail.batch, activations[image])
-                    array = to_array(activations[image])
-                    channels = ablate.activations_to_be_ablated(array, self.ratio_channels_to_ablate)
-                    falls = score_falls(tail, image, own, scores[:, image], ablate, channels, self.batch_size)
-                    found = ablation_cam_weights(scores[:, image], falls)
-                    weights[:, image, torch.as_tensor(channels)] = found.T.to(weights)
+                    falls = score_falls(tail, image, own, scores[:, image], activations[image], *options)
+                    weights[:, image] = ablation_cam_weights(scores[:, image], falls).T
             return weights
 
-        with undisturbed(self.model):
+        with undisturbed(self.model), torch.no_grad():
             return self.of_targets(target_layer, targets, weights_of_columns)

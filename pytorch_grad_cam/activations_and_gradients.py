@@ -86,24 +86,15 @@ class ActivationsAndGradients:
         """
         captured = self._thread.recording.items(self.target_layers)
         sources = [tensor for _, output in captured for tensor in tree_leaves(output) if _has_gradient(tensor)]
-        wanted = [*sources, *inputs]
-        found: Sequence[torch.Tensor | None] = [None] * len(wanted)
-        if score.requires_grad:
-            create_graph = self.second_order or not self.detach
-            keep = keep_graph or create_graph
-            of_tokens = any(source.ndim == _TOKENS_NDIM and source.device.type == "cpu" for source in sources)
-            self._differentiating += 1
-            try:
-                with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
-                    found = torch.autograd.grad(
-                        score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
-                    )
-            finally:
-                self._differentiating -= 1
-        gradient_of = {
-            source: None if gradient is None else self.contribution(source, gradient)
-            for source, gradient in zip(sources, found, strict=False)
-        }
+        self._differentiating += 1
+        try:
+            found = self._derivatives(score, [*sources, *inputs], keep_graph)
+            gradient_of = {
+                source: None if gradient is None else self.contribution(source, gradient)
+                for source, gradient in zip(sources, found, strict=False)
+            }
+        finally:
+            self._differentiating -= 1
         reached = {
             layer
             for layer, output in captured
@@ -181,6 +172,18 @@ class ActivationsAndGradients:
             if layer not in recording.calls:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
         return outputs
+
+    def _derivatives(
+        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool
+    ) -> Sequence[torch.Tensor | None]:
+        if not score.requires_grad:
+            return [None] * len(wanted)
+        create_graph = self.second_order or not self.detach
+        of_tokens = any(tensor.ndim == _TOKENS_NDIM and tensor.device.type == "cpu" for tensor in wanted)
+        with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
+            return torch.autograd.grad(
+                score, wanted, retain_graph=keep_graph or create_graph, allow_unused=True, create_graph=create_graph
+            )
 
     def _begin(self, nothing: list) -> None:
         if nothing:

@@ -82,7 +82,7 @@ def one_by_one(model: nn.Module, x: torch.Tensor, category: int) -> np.ndarray:
 def found_by(model: nn.Module, x: torch.Tensor, target) -> tuple[torch.Tensor | None, np.ndarray]:
     with torch.no_grad(), PartialForward(model, model[0], x) as tail:
         scores = target(tail.scores[0]).reshape(1)
-        falls = score_falls(tail, 0, [target], scores, AblationLayer(), np.arange(CHANNELS), 3)
+        falls = score_falls(tail, 0, [target], scores, tail.layer_output[0], AblationLayer(), 1, 3)
         return contributions(tail, 0, [target], 1), falls[:, 0].numpy()
 
 

@@ -364,8 +364,8 @@ def test_every_method_is_one_of_two_kinds(method):
     gc.collect()
 
 
-@pytest.mark.parametrize("method", [GradCAM, ScoreCAM, AblationCAM, SESS])
-def test_inputs_in_a_mapping_that_is_no_dict(method):
+@pytest.mark.parametrize("kind", [GradCAM, ScoreCAM, AblationCAM, SESS])
+def test_inputs_in_a_mapping_that_is_no_dict(kind):
     class Keyword(nn.Module):
         def __init__(self):
             super().__init__()
@@ -375,7 +375,7 @@ def test_inputs_in_a_mapping_that_is_no_dict(method):
             return self.net(pixels)
 
     model = Keyword().eval()
-    expected = maps_of(method, model.net, images())
-    found = maps_of(method, model, UserDict(pixels=images()), layer="net.last", spatial_from="pixels")
+    expected = maps_of(kind, model.net, images())
+    found = maps_of(kind, model, UserDict(pixels=images()), layer="net.last", spatial_from="pixels")
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert GradCAM(model, align="receptive_field")(UserDict(pixels=images())).shape == expected.shape
