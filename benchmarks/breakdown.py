@@ -10,7 +10,7 @@ import argparse
 import statistics
 
 from benchmarks.contest import HERE, Contestant
-from benchmarks.report import rows_of, write_report
+from benchmarks.report import rows_of, suffix_of, write_report
 from benchmarks.speed import BOTH_WAYS
 
 ROWS = 10
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    suffix = suffix_of(options.device)
     rows = {}
     here = Contestant(HERE, options.device)
     for cell in slowest(rows_of(f"speed_cells{suffix}"), ROWS):

@@ -43,17 +43,9 @@ _BY_REASON: dict[str, list[str]] = {
         "principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
     ],
     "all of it is overwritten": ["masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"],
-    "of one score the sum is the mean": [
-        "affine_tail: score = target_scores(tail(image, 1, source), [target]).sum()"
-        " -> score = target_scores(tail(image, 1, source), [target]).mean()",
-    ],
     "the map is scaled to [0, 1] in the end": [
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
-    ],
-    "the layers' maps may come in any order": [
-        "fullgrad_cam: enlarged.insert(0, rescaled(contributions[0]))"
-        " -> enlarged.insert(1, rescaled(contributions[0]))",
     ],
     "of float64, which kernels are computed in here, autocast makes nothing": [
         "kernel_component: enabled=False -> enabled=True",

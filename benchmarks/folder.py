@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.report import write_report
+from benchmarks.report import suffix_of, write_report
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.chunks import images_at_a_time
 from pytorch_grad_cam.classifiers import Classifier, load_classifier
@@ -121,7 +121,7 @@ def main() -> None:
         for index in range(MANY):
             os.link(images[index % IMAGES].path, links / f"{index:05}.jpg")
         rows["memory"] = peaks(race, images_in(str(links), links / "output"))
-    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    suffix = suffix_of(options.device)
     notes = f"ResNet-50, batch {race.batch_size}, {race.workers} workers, JPEGs of {WIDTH} x {HEIGHT}"
     write_report(f"folder{suffix}", rows, notes)
 

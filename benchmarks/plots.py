@@ -9,33 +9,35 @@ from benchmarks.contest import HERE, LIBRARIES
 from benchmarks.report import RESULTS, rows_of
 
 COLOURS = dict(zip(LIBRARIES, ("#1b7837", "#b2182b", "#2166ac", "#e08214"), strict=True))
-BATCH = 8
+BATCH = 1  # the one with which every method of every library was run
 
 
 def speed(plt: Any) -> None:
-    """Each library's methods: the mean over the networks of what a call costs in forwards."""
+    """Each library's methods: the mean of what a call costs in forwards, over the networks that all of them ran."""
     import numpy as np
 
-    found: dict[tuple[str, str], list[float]] = {}
+    races: dict[str, dict[str, dict[str, float]]] = {}
     for cell in rows_of("speed_cells").values():
-        if cell.get("ratios") and cell["batch"] in (1, BATCH) and "," not in cell["method"]:
-            batches = found.setdefault((cell["method"], cell["library"]), {})
-            batches.setdefault(cell["batch"], []).append(np.median(cell["ratios"]))
-    methods = list(dict.fromkeys(method for method, _ in found))[::-1]
+        if cell.get("ratios") and cell["batch"] == BATCH and "," not in cell["method"]:
+            race = races.setdefault(cell["method"], {}).setdefault(cell["network"], {})
+            race[cell["library"]] = float(np.median(cell["ratios"]))
+    means: dict[str, dict[str, float]] = {}
+    for method, networks in races.items():
+        entered = set.union(*map(set, networks.values()))
+        shared = [race for race in networks.values() if set(race) == entered]
+        means[f"{method} ({len(shared)})"] = {
+            library: float(np.exp(np.mean([np.log(race[library]) for race in shared]))) for library in entered
+        }
+    rows = list(means.values())[::-1]
     height = 0.8 / len(LIBRARIES)
-    figure, axes = plt.subplots(figsize=(9, 0.42 * len(methods) + 1), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(rows) + 1), layout="constrained")
     for offset, library in enumerate(LIBRARIES):
-        places, widths = [], []
-        for place, method in enumerate(methods):
-            batches = found.get((method, library))
-            if batches:
-                widths.append(float(np.exp(np.log(batches.get(BATCH, batches.get(1))).mean())))
-                places.append(place + height * (1.5 - offset))
-        axes.barh(places, widths, height, label=library, color=COLOURS[library])
-    axes.set_yticks(range(len(methods)), methods)
+        bars = [(place + height * (1.5 - offset), row[library]) for place, row in enumerate(rows) if library in row]
+        axes.barh(*zip(*bars, strict=True), height, label=library, color=COLOURS[library])
+    axes.set_yticks(range(len(rows)), list(means)[::-1])
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel(f"bare forwards of the same batch ({BATCH} images, else one); geometric mean over the networks")
+    axes.set_xlabel("one image, in bare forwards: geometric mean over the (networks) that all libraries of the row ran")
     axes.legend()
     figure.savefig(RESULTS / "speed.png", dpi=110)
 

@@ -34,6 +34,11 @@ def rows_of(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
 
 
+def suffix_of(device: str) -> str:
+    """Of the names of results that each device has of its own."""
+    return "" if device == "cpu" else f"_{device}"
+
+
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
     """Save the rows; print them as a table and put it between the marks `<!-- name -->` of a document."""
     shown = quoted(save(name, rows, notes))

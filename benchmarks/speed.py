@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
 from benchmarks.contestants.networks import RACED
 from benchmarks.maps import finished
-from benchmarks.report import rows_of, save, table, write_report
+from benchmarks.report import rows_of, save, suffix_of, table, write_report
 
 ROUNDS = 5
 # A cell is measured again until it has taken so many seconds; no call is begun that should take more than PATIENCE.
@@ -198,6 +198,20 @@ def grown(cell: dict) -> str | None:
     return f"{cell['memory']:.2f}" if "memory" in cell else None
 
 
+def write_tables(cells: dict[str, dict], suffix: str, batch: int) -> None:
+    """Of all cells, and of two networks with `batch` images for the README."""
+    ordered = sorted(cells.values(), key=lambda cell: (list(RACED).index(cell["network"]), cell["batch"]))
+    rounds = [len(cell["ratios"]) for cell in ordered if len(cell.get("ratios", [])) > 1]
+    notes = (
+        "in bare inference_mode forwards of the same batch; median (lowest-highest) of "
+        f"{min(rounds)} to {max(rounds)} rounds"
+    )
+    for network, name in (("ResNet-50", "speed"), ("ViT-S", "speed_vit")):
+        write_report(f"{name}{suffix}", summary(ordered, network, batch), f"{network}, batch {batch}; {notes}")
+    write_report(f"speed_all{suffix}", everything(ordered, shown), notes)
+    write_report(f"memory{suffix}", everything(ordered, grown), "growth in a call, over that in a bare forward")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -211,7 +225,7 @@ def main() -> None:
     if options.quick:
         options.networks, options.batches, options.rounds, options.methods = ["ResNet-50", "ViT-S"], [1], 3, QUICK
     batches = options.batches or ([1, 8, 32] if options.device == "cpu" else [1, 64, 256])
-    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    suffix = suffix_of(options.device)
     known = rows_of(f"speed_cells{suffix}") if options.add else {}
     before = [Cell.of(record) for record in known.values()]
     for cells in measured(options.networks, batches, options.rounds, options.methods, options.device, before):
@@ -221,12 +235,7 @@ def main() -> None:
     if options.quick:
         sys.stdout.write(table(everything(known.values(), shown)) + "\n")
         return
-    size = 8 if options.device == "cpu" else 64
-    notes = "in bare inference_mode forwards of the same batch; median (lowest-highest)"
-    for network, name in (("ResNet-50", "speed"), ("ViT-S", "speed_vit")):
-        write_report(f"{name}{suffix}", summary(known.values(), network, size), f"{network}, batch {size}; {notes}")
-    write_report(f"speed_all{suffix}", everything(known.values(), shown), notes)
-    write_report(f"memory{suffix}", everything(known.values(), grown), "growth in a call, over that in a bare forward")
+    write_tables(known, suffix, 8 if options.device == "cpu" else 64)
 
 
 if __name__ == "__main__":

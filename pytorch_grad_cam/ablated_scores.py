@@ -1,12 +1,14 @@
 """How far the score of an image falls without one channel of a layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
+from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit, ablation_layer_for
 from pytorch_grad_cam.affine_tail import contributions
+from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.chunks import in_chunks
 from pytorch_grad_cam.partial_forward import PartialForward
 from pytorch_grad_cam.target_scores import Target, target_scores
@@ -15,28 +17,48 @@ from pytorch_grad_cam.target_scores import Target, target_scores
 def score_falls(
     tail: PartialForward,
     image: int,
-    target: Target,
-    score: torch.Tensor,
+    targets: Sequence[Target],
+    scores: torch.Tensor,
+    activations: torch.Tensor,
+    ablation_layer: AblationLayer | None,
+    ratio: float,
+    batch_size: int,
+) -> torch.Tensor:
+    """The scores (K,) of the K targets for one image of the batch less those without each of its channels: (C, K).
+
+    activations: the image's (C, *spatial), of which the share `ratio` of the channels is ablated; 0 for the others.
+    Computed by ablating them, `batch_size` at a time; where the tail is affine and to ablate is to set to zero, from
+    one gradient a target.
+    """
+    ablate = ablation_layer_for(ablation_layer, tail.layer_output, tail.batch, activations)
+    channels = ablate.activations_to_be_ablated(to_array(activations), ratio)
+    falls = scores.new_zeros(len(activations), len(targets))
+    falls[torch.as_tensor(channels)] = _falls(tail, image, targets, scores, ablate, channels, batch_size)
+    return falls
+
+
+def _falls(
+    tail: PartialForward,
+    image: int,
+    targets: Sequence[Target],
+    scores: torch.Tensor,
     ablate: AblationLayer,
     channels: np.ndarray,
     batch_size: int,
 ) -> torch.Tensor:
-    """The target's score for one image of the batch less that without each of the channels (K,).
-
-    Computed by ablating them, `batch_size` at a time; where the tail is affine and to ablate is to set to zero, from
-    one gradient.
-    """
     if type(ablate) in (AblationLayer, AblationLayerVit):
-        added = contributions(tail, image, target)
+        added = contributions(tail, image, targets, ablate.channel_axis)
         if added is not None:
-            return added.movedim(ablate.channel_axis, 0).flatten(1).sum(1)[torch.as_tensor(channels)]
+            of_channels = [each.movedim(ablate.channel_axis, 0).flatten(1).sum(1) for each in added]
+            return torch.stack(of_channels, dim=1)[torch.as_tensor(channels)]
 
-    def scores(start: int, stop: int) -> torch.Tensor:
+    def without(start: int, stop: int) -> torch.Tensor:
         def ablated(layer_output: Any) -> Any:
             ablate.indices = channels[start:]
             ablate.set_next_batch(image, tail.layer_output, stop - start)
             return ablate(layer_output)
 
-        return target_scores(tail(image, stop - start, ablated), [target] * (stop - start))
+        outputs = tail(image, stop - start, ablated)
+        return torch.stack([target_scores(outputs, [target] * (stop - start)) for target in targets], dim=1)
 
-    return score - in_chunks(scores, len(channels), batch_size, "AblationCAM channels")
+    return scores - in_chunks(without, len(channels), batch_size, "AblationCAM channels")

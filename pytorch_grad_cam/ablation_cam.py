@@ -3,8 +3,6 @@
 import torch
 
 from pytorch_grad_cam.ablated_scores import score_falls
-from pytorch_grad_cam.ablation_layer import ablation_layer_for
-from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
@@ -12,11 +10,11 @@ from pytorch_grad_cam.target_scores import resolve_targets, target_scores
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for the score y and its falls $y - y_k$ without channel k (C,).
+    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for scores y (K,) and their falls $y - y_k$ without channel k (C, K).
 
     The paper divides by y itself; its absolute value keeps the sign right for a negative score. Undivided for y = 0.
     """
-    return falls / (score.abs() if score != 0 else 1)
+    return falls / score.abs().masked_fill(score == 0, 1)
 
 
 class AblationCAM(BaseCAM):
@@ -25,8 +23,8 @@ class AblationCAM(BaseCAM):
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
     batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
     with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost: two forwards (three for the first call on a layer) and, for each channel, the model's tail behind it; where
-    that is affine (global pooling and a linear classifier) one gradient of it gives the same for all channels.
+    Cost: two forwards (three for the first call with a number of images) and, for each channel, the model's tail behind
+    the layer; where that is affine (global pooling and a linear classifier) one gradient a target gives the same.
     """
 
     uses_gradients = False
@@ -46,14 +44,17 @@ class AblationCAM(BaseCAM):
         self.ablation_layer, self.batch_size = ablation_layer, batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
 
-    @torch.no_grad()
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        weights = torch.zeros(activations.shape[:2], device=activations.device)
-        with undisturbed(self.model), self._tail(input_tensor, target_layer) as tail:
-            targets = resolve_targets(targets, tail.scores)
-            for image, score in enumerate(target_scores(tail.scores, targets)):
-                ablate = ablation_layer_for(self.ablation_layer, tail.layer_output, activations[image])
-                channels = ablate.activations_to_be_ablated(to_array(activations[image]), self.ratio_channels_to_ablate)
-                falls = score_falls(tail, image, targets[image], score, ablate, channels, self.batch_size)
-                weights[image, torch.as_tensor(channels)] = ablation_cam_weights(score, falls).to(weights)
-        return weights
+        def weights_of_columns(columns):
+            weights = torch.zeros(len(columns), *activations.shape[:2], device=activations.device)
+            with self._tail(input_tensor, target_layer) as tail:
+                columns = [resolve_targets(column, tail.scores) for column in columns]
+                scores = torch.stack([target_scores(tail.scores, column) for column in columns])
+                options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
+                for image, own in enumerate(zip(*columns, strict=True)):
+                    falls = score_falls(tail, image, own, scores[:, image], activations[image], *options)
+                    weights[:, image] = ablation_cam_weights(scores[:, image], falls).T
+            return weights
+
+        with undisturbed(self.model), torch.no_grad():
+            return self.of_targets(target_layer, targets, weights_of_columns)

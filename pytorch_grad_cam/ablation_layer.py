@@ -94,17 +94,24 @@ class AblationLayerFasterRCNN(AblationLayer):
     """
 
 
-def ablation_layer_for(given: AblationLayer | None, layer_output: Any, activations: torch.Tensor) -> AblationLayer:
-    """A copy of the given layer, which keeps the state of one image; without one that for an output (N, ...) by where
-    it has the channels of one image's map (C, *spatial).
+def ablation_layer_for(
+    given: AblationLayer | None, layer_output: Any, batch: int, activations: torch.Tensor
+) -> AblationLayer:
+    """A copy of the given layer, which keeps the state of one image; without one that for an output of `batch` images
+    by where it has the channels of one image's map (C, *spatial).
 
-    Raises ValueError where neither the second nor the last axis holds them.
+    Raises ValueError where the first axis does not hold the images, or neither the second nor the last the channels.
     """
     if given is not None:
         return copy(given)
     levels = floating_tensors(layer_output)
     channels = len(activations)
     first = levels[0]
+    if len(first) != batch:
+        raise ValueError(
+            f"the target layer gives {tuple(first.shape)} for {batch} images, ablation needs them on the first axis: "
+            "choose a layer that has them there (a norm, the patch embedding), or another method"
+        )
     if first.shape[1:] != activations.shape and first.shape[-1] == channels:
         return AblationLayerVit()
     if channels in (first.shape[1], sum(level.shape[1] for level in levels if level.ndim > 1)):

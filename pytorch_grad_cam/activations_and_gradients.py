@@ -56,6 +56,7 @@ class ActivationsAndGradients:
         self.reshape_transform = reshape_transform
         self.detach = detach
         self._thread = ThreadState()
+        self._differentiating = 0
         hook = _Hook(self)
         self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
@@ -85,22 +86,22 @@ class ActivationsAndGradients:
         """
         captured = self._thread.recording.items(self.target_layers)
         sources = [tensor for _, output in captured for tensor in tree_leaves(output) if _has_gradient(tensor)]
-        wanted = [*sources, *inputs]
-        found: Sequence[torch.Tensor | None] = [None] * len(wanted)
-        if score.requires_grad:
-            create_graph = self.second_order or not self.detach
-            keep = keep_graph or create_graph
-            of_tokens = any(source.ndim == _TOKENS_NDIM for source in sources)
-            with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
-                found = torch.autograd.grad(
-                    score, wanted, retain_graph=keep, allow_unused=True, create_graph=create_graph
-                )
-        gradient_of = {
-            source: None if gradient is None else self.contribution(source, gradient)
-            for source, gradient in zip(sources, found, strict=False)
+        self._differentiating += 1
+        try:
+            found = self._derivatives(score, [*sources, *inputs], keep_graph)
+            gradient_of = {
+                source: None if gradient is None else self.contribution(source, gradient)
+                for source, gradient in zip(sources, found, strict=False)
+            }
+        finally:
+            self._differentiating -= 1
+        reached = {
+            layer
+            for layer, output in captured
+            if any(gradient_of.get(tensor) is not None for tensor in floating_tensors(output))
         }
-        for layer, output in captured:
-            if all(gradient_of.get(tensor) is None for tensor in floating_tensors(output)):
+        for layer in self.target_layers:
+            if layer not in reached:
                 raise ValueError(
                     f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
                     "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
@@ -172,6 +173,18 @@ class ActivationsAndGradients:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
         return outputs
 
+    def _derivatives(
+        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool
+    ) -> Sequence[torch.Tensor | None]:
+        if not score.requires_grad:
+            return [None] * len(wanted)
+        create_graph = self.second_order or not self.detach
+        of_tokens = any(tensor.ndim == _TOKENS_NDIM and tensor.device.type == "cpu" for tensor in wanted)
+        with SkipZeroRows() if of_tokens and not create_graph else nullcontext():
+            return torch.autograd.grad(
+                score, wanted, retain_graph=keep_graph or create_graph, allow_unused=True, create_graph=create_graph
+            )
+
     def _begin(self, nothing: list) -> None:
         if nothing:
             raise AttributeError("activations and gradients can only be emptied, by assigning []")
@@ -180,7 +193,11 @@ class ActivationsAndGradients:
 
     def _keep(self, module: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
-        return recording.keep(module, output) if recording is not None and recording.active else None
+        if recording is not None and recording.active:
+            return recording.keep(module, output)
+        # A checkpointed block runs once more in the backward pass: it must make the graph that it made before.
+        again = self._differentiating and torch.is_grad_enabled()
+        return copied(tree_map(_source, output)) if again else None
 
     def _captured(self) -> list[tuple[nn.Module, Any]]:
         recording = getattr(self._thread, "recording", None)
@@ -212,7 +229,7 @@ class _Recording:
     def keep(self, module: nn.Module, output: Any) -> Any:
         # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
         torch.set_grad_enabled(self.with_gradients)
-        kept = tree_map(self._source, output)
+        kept = tree_map(_source, output) if self.with_gradients else output
         calls = self.calls.setdefault(module, [])
         if self.standalone:
             for tensor in filter(_has_gradient, floating_tensors(kept)[:1]):
@@ -233,12 +250,6 @@ class _Recording:
         self.arrived[call] = gradient
         self.active = False  # what the model runs after this backward is another story
 
-    def _source(self, leaf: Any) -> Any:
-        """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
-        if not self.with_gradients or not _is_floating(leaf) or leaf.requires_grad:
-            return leaf
-        return leaf.detach().requires_grad_()
-
 
 class _Hook:
     """A forward hook that neither keeps its owner alive nor keeps the model from being copied or pickled."""
@@ -257,6 +268,11 @@ class _Hook:
 def _remove(handles: list) -> None:
     for handle in handles:
         handle.remove()
+
+
+def _source(leaf: Any) -> Any:
+    """A tensor that gradients can be taken of: a leaf where the graph has not begun yet."""
+    return leaf.detach().requires_grad_() if _is_floating(leaf) and not leaf.requires_grad else leaf
 
 
 def _first_tensor(output: Any) -> torch.Tensor:

@@ -1,11 +1,12 @@
 """What each value of a layer's output adds to a score, where the model is affine behind the layer."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from pytorch_grad_cam.autograd_graph import nodes_behind
-from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.partial_forward import TOLERANCES, PartialForward
 from pytorch_grad_cam.target_scores import Target, target_scores
 
 _AFFINE = {
@@ -20,11 +21,15 @@ _AFFINE = {
 _AFFINE_IN_EACH_FACTOR = {f"{name}Backward0" for name in ("Addmm", "Bmm", "Convolution", "Dot", "Mm", "Mul", "Mv")}
 
 
-def contributions(tail: PartialForward, image: int, target: Target) -> torch.Tensor | None:
-    r"""Gradient times output (1, ...) of one image of the layer where the score is affine in it, None where it is not.
+def contributions(
+    tail: PartialForward, image: int, targets: Sequence[Target], channel_axis: int
+) -> list[torch.Tensor] | None:
+    r"""For each target gradient times output (1, ...) of one image of the layer; None where one is not affine.
 
     The score of an affine tail (global pooling and a linear classifier) falls by just the sum of the contributions of
-    what is set to zero. Cost: one forward and backward of the tail, of one image.
+    what is set to zero. The graph tells where it may be affine. A comparison, a detached value or a choice of the
+    highest class leaves no trace there, so the falls without the even channels, the odd ones and all are compared.
+    Cost: two forwards of the tail and one backward for each target, of one image and three copies of it.
     """
     kept: list[torch.Tensor] = []
 
@@ -32,14 +37,26 @@ def contributions(tail: PartialForward, image: int, target: Target) -> torch.Ten
         kept.append(output.detach().clone().requires_grad_())
         return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
 
+    def scores_with(replace: Callable, rows: int) -> torch.Tensor:
+        outputs = tail(image, rows, replace)
+        return torch.stack([target_scores(outputs, [target] * rows) for target in targets])
+
     if not isinstance(tail.layer_output, torch.Tensor):
         return None
     with torch.enable_grad():
-        score = target_scores(tail(image, 1, source), [target]).sum()
-    if not score.requires_grad or not all(map(_is_affine, nodes_behind(score))):
-        return None
-    (gradient,) = torch.autograd.grad(score, kept)
-    return (gradient * kept[0]).detach()
+        scores = scores_with(source, 1)
+        if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores))):
+            return None
+        gradients = [torch.autograd.grad(score, kept, retain_graph=True)[0] for score in scores]
+    added = [(gradient * kept[0]).detach() for gradient in gradients]
+    removed = torch.zeros_like(added[0], dtype=torch.bool).repeat(3, *[1] * (added[0].ndim - 1))
+    by_channel = removed.movedim(channel_axis, 1)
+    by_channel[0, ::2] = by_channel[1, 1::2] = by_channel[2] = True
+    falls = scores.detach() - scores_with(lambda output: output.masked_fill(removed, 0), 3)
+    expected = torch.stack([(each * removed).flatten(1).sum(1) for each in added])
+    size = torch.stack([each.abs().sum() for each in added])[:, None]
+    exact = (falls - expected).abs() <= TOLERANCES.get(added[0].dtype, 1e-3) * size
+    return added if exact.all() else None
 
 
 def _is_affine(node: Any) -> bool:

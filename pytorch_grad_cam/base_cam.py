@@ -123,7 +123,7 @@ class BaseCAM:
         self.location: Location | None = None
         self._locate = partial(locate, self.model, spatial_from=spatial_from, output_transform=self.output_transform)
         self._layouts = FoundLayouts(self.model, spatial_from)
-        self._tail_follows: dict[nn.Module, bool] = {}
+        self._tail_follows: dict[tuple[nn.Module, int, int], bool] = {}
         make_hooks = partial(self.hooks_class, self.model, detach=detach)
         if self.uses_layers and target_layers is None:
             self.activations_and_grads: Any = FoundLayers(self._locate, make_hooks, reshape_transform, spatial_from)
@@ -191,13 +191,16 @@ class BaseCAM:
             if not self.uses_targets:
                 maps_of_all = torch.as_tensor(self._explained(hooks, image, scores, None, eigen_smooth))
                 return torch.stack([maps_of_all] * len(columns), dim=1)
-            *early, last = columns
-            maps = [self._explained(hooks, image, scores, column, eigen_smooth, keep_graph=True) for column in early]
-            maps.append(self._explained(hooks, image, scores, last, eigen_smooth))
+            self._thread.columns = [resolve_targets(column, scores) for column in columns]
+            maps = []
+            for index, column in enumerate(self._thread.columns):
+                self._thread.column, keep_graph = index, index < len(columns) - 1
+                maps.append(self._explained(hooks, image, scores, column, eigen_smooth, keep_graph))
             return torch.stack([torch.as_tensor(each) for each in maps], dim=1)
         finally:
             hooks.clear()
-            del self._thread.inputs
+            for name in ("inputs", "columns", "column", "of_columns"):
+                self._thread.__dict__.pop(name, None)
 
     def _explained(
         self,
@@ -279,6 +282,22 @@ class BaseCAM:
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
         """The mean of the layers' maps, scaled to [0, 1]: (N, *spatial)."""
         return min_max(torch.cat(cam_per_target_layer, dim=1).relu().mean(dim=1))
+
+    def of_targets(
+        self, layer: nn.Module, targets: list[Target], compute: Callable[[list[list[Target]]], torch.Tensor]
+    ) -> torch.Tensor:
+        """What `compute` gives for the targets of the images, one an image.
+
+        compute: from K such lists to (K, ...). In a call with several targets an image it is asked once for all of
+        them; for methods whose forwards are the same whatever the target.
+        """
+        if not hasattr(self._thread, "column"):
+            return compute([targets])[0]
+        known = self._thread.__dict__.setdefault("of_columns", {})
+        run = layer, self._thread.call_index
+        if run not in known:
+            known[run] = compute(self._thread.columns)
+        return known[run][self._thread.column]
 
     def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, ...]:
         """The input's spatial size, the last axis first: the `target_size` of `utils.image.scale_cam_image`."""

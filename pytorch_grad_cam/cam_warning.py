@@ -1,15 +1,19 @@
 """Why a map is blank."""
 
 import math
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
 from pytorch_grad_cam.layouts import grid_of_proportions
 
-_STACK_LEVEL = 6  # the line that called the CAM
+_thread = threading.local()
+_PACKAGE = __name__.partition(".")[0]
 
 
 class CamWarning(UserWarning):
@@ -40,9 +44,15 @@ def warn_of_blank_maps(
     for sample in (highest == 0).nonzero()[:, 0].tolist():
         samples.setdefault(_reason(evidence[0], sample), []).append(sample)
     for reason, blank in samples.items():
-        why = reason + (alternative() if reason == _ZERO_GRADIENT else "")
-        which = f"{len(blank)} of {len(highest)} maps are blank" if len(highest) > 1 else "the map is blank"
-        warnings.warn(CamWarning(f"{which}: {why}", why, blank), stacklevel=_STACK_LEVEL)
+        warn_of_blank(blank, len(highest), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
+
+
+def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
+    """A CamWarning that these of so many maps are blank, where they are not parts of another map."""
+    if getattr(_thread, "parts", False):
+        return
+    which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
+    warnings.warn(CamWarning(f"{which}: {why}", why, samples), stacklevel=_level_of_user())
 
 
 def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
@@ -54,8 +64,27 @@ def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
             f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}: give it that "
             "height and width, or leave it out",
             CamWarning,
-            stacklevel=_STACK_LEVEL,
+            stacklevel=_level_of_user(),
         )
+
+
+@contextmanager
+def maps_are_parts() -> Iterator[None]:
+    """Within, in this thread: maps may be blank, they are parts of another one."""
+    outer = getattr(_thread, "parts", False)
+    _thread.parts = True
+    try:
+        yield
+    finally:
+        _thread.parts = outer
+
+
+def _level_of_user() -> int:
+    """The stack level, for the function that asks, of the line outside this package that called it."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"

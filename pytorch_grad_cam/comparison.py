@@ -41,33 +41,29 @@ def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eige
 
 def comparison_figure(explanation: Explanation) -> Figure:
     """The overlays in a grid: a column for each class with its probability, a row for each method and layer."""
-    columns = list(dict.fromkeys(_column(panel) for panel in explanation.panels))
-    rows = list(dict.fromkeys(_row(panel) for panel in explanation.panels))
+    rows: dict[str, list[int]] = {}
+    for index, panel in enumerate(explanation.panels):
+        rows.setdefault("\n".join(filter(None, (panel.method, panel.layer))), []).append(index)
+    columns = max(map(len, rows.values()))
     height, width = explanation.picture.shape[:2]
-    size = (_INCHES * (len(columns) + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
+    size = (_INCHES * (columns + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
     figure = ShownFigure(figsize=size, dpi=150)
     figure.set_layout_engine("constrained", h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), len(columns) + 1, squeeze=False)
+    grid = figure.subplots(len(rows), columns + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     grid[0, 0].imshow(explanation.picture)
     grid[0, 0].set_title(explanation.title, fontsize=8)
-    for index, panel in enumerate(explanation.panels):
-        row, column = rows.index(_row(panel)), columns.index(_column(panel))
-        axes = grid[row, column + 1]
-        axes.imshow(explanation.overlay(index))
-        axes.set_title(_column(panel) if row == 0 else "", fontsize=8)
-        if column == 0:
-            axes.annotate(_row(panel), (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center")
+    for row, (label, panels) in enumerate(rows.items()):
+        grid[row, 1].annotate(label, (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center")
+        for axes, index in zip(grid[row, 1:], panels, strict=False):
+            axes.imshow(explanation.overlay(index))
+            axes.set_title(_title(explanation.panels[index]) if row == 0 else "", fontsize=8)
     figure.colorbar(ScalarMappable(cmap="jet"), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
     return figure
 
 
-def _column(panel: Panel) -> str:
+def _title(panel: Panel) -> str:
     number = "" if panel.category is None else f" ({panel.category})"
     return f"{panel.name}{number}" + ("" if panel.probability is None else f" {panel.probability:.1%}")
-
-
-def _row(panel: Panel) -> str:
-    return "\n".join(filter(None, (panel.method, panel.layer)))

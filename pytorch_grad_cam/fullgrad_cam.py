@@ -7,14 +7,20 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.maps import full_precision, min_max, resize
+from pytorch_grad_cam.maps import full_precision, resize
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
 
 
 def rescaled(contribution: torch.Tensor) -> torch.Tensor:
-    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C."""
-    return min_max(contribution.abs()).sum(1, keepdim=True)
+    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C.
+
+    The contribution is overwritten, nothing else of its size is made.
+    """
+    magnitude = contribution.abs_()
+    axes = tuple(range(1, magnitude.ndim))
+    lowest, highest = magnitude.amin(axes, keepdim=True), magnitude.amax(axes, keepdim=True)
+    return magnitude.sub_(lowest).sum(1, keepdim=True) / (highest - lowest).masked_fill(highest == lowest, 1)
 
 
 class FullGrad(BaseCAM):
@@ -42,13 +48,11 @@ class FullGrad(BaseCAM):
         factors = [(input_tensor.detach(), input_tensor.grad)]
         for bias, gradient in self.activations_and_grads.biases_and_gradients:
             factors.append((bias.reshape(-1, *[1] * (gradient.ndim - 2)), gradient))
-        contributions = [full_precision(factor) * gradient for factor, gradient in factors]
-        size = input_tensor.shape[2:]
+        of_input, *of_layers = [rescaled(full_precision(factor) * gradient) for factor, gradient in factors]
         if self.align == "cell":
-            enlarged = [resize(rescaled(each), size) for each in contributions]
+            enlarged = [resize(each, input_tensor.shape[2:]) for each in of_layers]
         else:
             places = self.activations_and_grads.registrations(self._inputs(input_tensor), self.spatial_from)
-            enlarged = [place.enlarge(rescaled(each)) for place, each in zip(places, contributions[1:], strict=True)]
-            enlarged.insert(0, rescaled(contributions[0]))
-        maps = torch.cat(enlarged, dim=1)
+            enlarged = [place.enlarge(each) for place, each in zip(places, of_layers, strict=True)]
+        maps = torch.cat([of_input, *enlarged], dim=1)
         return [(first_principal_component(maps) if eigen_smooth else maps.sum(1))[:, None]]

@@ -9,9 +9,11 @@ from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.autograd_graph import nodes_behind
+from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
+from pytorch_grad_cam.wrappers import unwrapped
 
 _RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward")
 
@@ -50,7 +52,7 @@ class GuidedBackpropReLUModel:
 
     @old_constructor
     def __init__(self, model: nn.Module, device: Any = None) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.device = model_device(model) if device is None else device
 
     def __call__(self, input_img: torch.Tensor, target_category: Targets = None) -> np.ndarray:
@@ -61,7 +63,7 @@ class GuidedBackpropReLUModel:
         """
         with undisturbed(self.model), torch.enable_grad():
             image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
-            outputs = self.model(image)
+            outputs = scores_in(self.model(image))
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
             rectifiers = [node for node in nodes_behind(score) if _is_rectifier(node)]
             if not rectifiers:

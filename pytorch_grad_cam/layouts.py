@@ -79,10 +79,15 @@ def _channels(axes: str, shape: Sequence[int]) -> int:
 
 
 def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
-    """Whether one stride fits all axes, when each may have a cell more or less than the image's size says."""
+    """Whether one stride fits all axes, when each may have a cell more or less than the image's size says.
+
+    One axis has no proportions to tell by; a signal's map may be a quarter longer than the signal, as the padding of
+    causal convolutions makes it.
+    """
     lowest = max(size / (cells + 1) for cells, size in zip(grid, image_size, strict=True))
     highest = min(size / max(cells - 1, 0.5) for cells, size in zip(grid, image_size, strict=True))
-    not_enlarged = all(cells <= size for cells, size in zip(grid, image_size, strict=True))
+    longest = 1.25 if len(image_size) == 1 else 1
+    not_enlarged = all(cells <= longest * size for cells, size in zip(grid, image_size, strict=True))
     return lowest <= highest and not_enlarged
 
 

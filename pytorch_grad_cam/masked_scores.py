@@ -22,12 +22,13 @@ def masked_scores(
     images: torch.Tensor,
     activations: torch.Tensor,
     chosen: torch.Tensor,
-    targets: Sequence[Target],
+    columns: Sequence[Sequence[Target]],
     batch_size: int | None,
 ) -> torch.Tensor:
-    """The targets' scores (K,) of the images times each of the K chosen channels, enlarged and scaled to [0, 1].
+    """The scores (M, K) of the images times each of the M chosen channels, enlarged and scaled to [0, 1].
 
-    activations: (N, C, *spatial). chosen: bool (N, C). Masks are made for one batch at a time.
+    activations: (N, C, *spatial). chosen: bool (N, C). columns: K times the targets of the images. Masks are made for
+    one batch at a time.
     """
     channels = activations.shape[1]
     rows = chosen.flatten().nonzero()[:, 0]
@@ -38,7 +39,7 @@ def masked_scores(
         masks = cam.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
         masked = (images[owners] * min_max(masks[:, 0])[:, None]).to(images.dtype)
         outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners), masked)
-        return target_scores(outputs, [targets[i] for i in owners.tolist()])
+        return torch.stack([target_scores(outputs, [column[i] for i in owners.tolist()]) for column in columns], dim=1)
 
     size = images_at_a_time(images.device) if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ScoreCAM channels")

@@ -42,11 +42,16 @@ def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
         batched = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == batch
         return leaf[rows.to(leaf.device)] if batched else leaf
 
-    return tree_map(select, inputs)
+    return tree_map(select, as_tree(inputs))
+
+
+def as_tree(inputs: Inputs) -> Inputs:
+    """Any mapping (transformers' BatchFeature is no dict) as a dict, which PyTorch looks into."""
+    return dict(inputs) if isinstance(inputs, Mapping) else inputs
 
 
 def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list, Any, int]:
-    leaves, structure = tree_flatten(inputs)
+    leaves, structure = tree_flatten(as_tree(inputs))
     wanted = None if spatial_from is None else inputs[spatial_from]
     for index, leaf in enumerate(leaves):
         if leaf is wanted or (wanted is None and _has_spatial_axes(leaf)):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from pytorch_grad_cam.model_inputs import as_tree
 from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
@@ -54,7 +55,9 @@ def model_device(model: nn.Module) -> torch.device | None:
 def on_device_of(model: nn.Module, inputs: Any) -> Any:
     """The tensors of the inputs where the model is; as they are for a model that is nowhere."""
     device = model_device(model)
-    return tree_map(lambda leaf: leaf.to(device or leaf.device) if isinstance(leaf, torch.Tensor) else leaf, inputs)
+    return tree_map(
+        lambda leaf: leaf.to(device or leaf.device) if isinstance(leaf, torch.Tensor) else leaf, as_tree(inputs)
+    )
 
 
 class _Flags:

@@ -4,15 +4,23 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.cam_warning import warn_of_blank
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 
 
 def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
-    r"""$L = \prod_l L_l$ of the layers' maps (N, 1, *spatial) in [0, 1], scaled to [0, 1]: (N, *spatial)."""
+    r"""$L = \prod_l L_l$ of the layers' maps (N, 1, *spatial) in [0, 1], scaled to [0, 1]: (N, *spatial).
+
+    A CamWarning says where the layers have nothing in common.
+    """
     maps = torch.cat([torch.as_tensor(cam) for cam in cam_per_target_layer], dim=1).relu()
-    return min_max(min_max(maps.flatten(0, 1)).reshape(maps.shape).prod(1))
+    product = min_max(min_max(maps.flatten(0, 1)).reshape(maps.shape).prod(1))
+    blank = maps.flatten(1).any(1) & ~product.flatten(1).any(1)
+    if blank.any():
+        warn_of_blank(blank.nonzero()[:, 0].tolist(), len(blank), "no position is high in the maps of all layers")
+    return product
 
 
 class RefineCAM(MetaCAM):

@@ -29,7 +29,7 @@ class ScoreCAM(BaseCAM):
     of several images share a batch, those that do not vary are scored once. On the CPU the masked inputs lie channels
     last in memory, which convolutions are faster with.
 
-    Cost: 2 + C forwards of each image.
+    Cost: 2 + C forwards of each image, whatever the number of targets.
     """
 
     uses_gradients = False
@@ -43,10 +43,15 @@ class ScoreCAM(BaseCAM):
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
         activations = activations.to(input_tensor.device)
         chosen = channels_by_energy(activations, self.share_of_energy)
-        with undisturbed(self.model), torch.no_grad():
+
+        def scores_of_columns(columns):
             blank = self.scores_of(torch.zeros_like(input_tensor), torch.arange(len(input_tensor)))
-            targets = resolve_targets(targets, blank)
-            scores = target_scores(blank, targets)[:, None].repeat(1, activations.shape[1])
+            columns = [resolve_targets(column, blank) for column in columns]
+            of_blank = torch.stack([target_scores(blank, column) for column in columns])
+            scores = of_blank[:, :, None].repeat(1, 1, activations.shape[1])
             if chosen.any():
-                scores[chosen] = masked_scores(self, input_tensor, activations, chosen, targets, self.batch_size)
-        return score_cam_weights(scores)
+                scores[:, chosen] = masked_scores(self, input_tensor, activations, chosen, columns, self.batch_size).T
+            return scores
+
+        with undisturbed(self.model), torch.no_grad():
+            return score_cam_weights(self.of_targets(target_layer, targets, scores_of_columns))

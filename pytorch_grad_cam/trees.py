@@ -1,5 +1,7 @@
 """What modules return: tensors, or tuples, lists and dicts of them."""
 
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -7,8 +9,19 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 def detached(tree: Any) -> Any:
-    """The tree with its tensors outside the autograd graph."""
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, tree)
+    """The tree, of dataclasses too, with its tensors outside the autograd graph."""
+    return tree_map(_detached, tree)
+
+
+def _detached(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach()
+    if not is_dataclass(leaf) or isinstance(leaf, type):
+        return leaf
+    result = copy(leaf)
+    for field in fields(leaf):
+        object.__setattr__(result, field.name, detached(getattr(leaf, field.name)))  # frozen ones too
+    return result
 
 
 def copied(tree: Any) -> Any:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam_warning import maps_are_parts, warn_of_blank
 from pytorch_grad_cam.chunks import in_chunks
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
 from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
-from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, several_an_image, target_scores
+from pytorch_grad_cam.target_scores import Target, Targets, chosen, resolve_targets, several_an_image, target_scores
 
 
 @dataclass
@@ -23,7 +24,8 @@ class WindowMaps:
     `scale_step_ratio` of it. window_size: None is the image's shortest side. step_size: None is the window's size.
     pre_filter_ratio: the share of each image's windows, those with the lowest scores, that is left out.
     pool: 'mean' of the values above `theta` at each position, or 'max'. smooth: blur the result.
-    use_softmax_scores: windows are weighted by the target's score of the softmax of the logits, else of the logits.
+    use_softmax_scores: windows are weighted by the target's score of the softmax of the logits, where there is one
+    logit by the sigmoid of its score; else by that of the logits.
     batch_size: windows at a time.
     """
 
@@ -56,13 +58,20 @@ class WindowMaps:
         inputs: what the model is called with, for windows with another image. scores: what targets read of the images.
         All windows of an image explain the same target.
         """
+        targets = chosen(targets, scores)
         columns = several_an_image(targets)
         if columns is not None:
             return torch.stack([self(inputs, scores, column, smoothing) for column in columns], dim=1)
         resolved = resolve_targets(targets, scores)
         images = image_of(inputs, self.base_cam.spatial_from)
-        maps = [self._map(inputs, sample, target, smoothing) for sample, target in enumerate(resolved)]
-        return min_max(torch.stack(maps)) if maps else images.new_zeros(0, *images.shape[2:])
+        if not resolved:
+            return images.new_zeros(0, *images.shape[2:])
+        with maps_are_parts():
+            maps = torch.stack([self._map(inputs, row, target, smoothing) for row, target in enumerate(resolved)])
+        blank = (~maps.flatten(1).any(1)).nonzero()[:, 0].tolist()
+        if blank:
+            warn_of_blank(blank, len(maps), "so are those of all windows")
+        return min_max(maps)
 
     def _map(self, inputs: Inputs, sample: int, target: Target, smoothing: dict[str, bool]) -> torch.Tensor:
         spatial_from = self.base_cam.spatial_from
@@ -103,8 +112,11 @@ class WindowMaps:
 
     def _scores(self, outputs: Any, target: Target) -> torch.Tensor:
         scores = self.base_cam.output_transform(outputs)
-        scored = scores.softmax(-1) if self.use_softmax_scores else scores
-        return target_scores(scored, [target] * len(scored)).float()
+        probable = self.use_softmax_scores and isinstance(scores, torch.Tensor)
+        single = probable and (scores.ndim == 1 or scores.shape[1] == 1)
+        scored = scores.softmax(1) if probable and not single else scores
+        found = target_scores(scored, [target] * len(scored)).float()
+        return found.sigmoid() if single else found
 
     def _as_tensor(self) -> dict[str, bool]:
         """Maps that stay on the device, where the base method's call is ours and knows how."""

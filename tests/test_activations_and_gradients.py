@@ -8,6 +8,7 @@ from torch import nn
 
 from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM, ShapleyCAM
 from pytorch_grad_cam.attention import twice_differentiable_attention
+from pytorch_grad_cam.cam_warning import CamWarning
 
 
 def test_on_its_own_as_in_1_5():
@@ -74,6 +75,24 @@ def test_score_that_does_not_depend_on_the_layer():
         with pytest.raises(ValueError, match=r"no gradient leads from the score to layer side \(Conv2d\)"):
             GradCAM(model, layers)(images())
     assert EigenCAM(model, [model.side])(images()).shape == (2, 12, 16)
+
+
+def test_a_run_of_the_layer_that_the_score_does_not_depend_on():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, one, other):
+            return self.net(one), self.net(other)
+
+    model, x = Two().eval(), images()
+    expected = GradCAM(model.net, "last")(x, 3)
+    for call_index in (0, None):
+        found = GradCAM(model, "net.last", call_index=call_index)((x, images(seed=2)), 3)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.warns(CamWarning, match="zero gradient"):
+        assert not GradCAM(model, "net.last", call_index=1)((x, images(seed=2)), 3).any()
 
 
 def test_output_without_gradient():

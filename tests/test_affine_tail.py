@@ -53,6 +53,10 @@ NOT_AFFINE = {
     "one over it": lambda: net(*pooled(), Lambda(lambda x: 1 / (1 + x))),
     "Gram matrix": lambda: net(Lambda(lambda x: (x.flatten(2) @ x.flatten(2).mT).mean(2))),
     "maximum": lambda: net(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+    "rectifier by comparison": lambda: net(
+        *pooled(), nn.Linear(CHANNELS, CHANNELS, bias=False), Lambda(lambda x: x * (x > 0))
+    ),
+    "detached maximum": lambda: net(*pooled(), Lambda(lambda x: x - x.amax(1, keepdim=True).detach())),
     "norm": lambda: net(*pooled(), Lambda(lambda x: x / x.norm(dim=1, keepdim=True))),
 }
 
@@ -77,9 +81,9 @@ def one_by_one(model: nn.Module, x: torch.Tensor, category: int) -> np.ndarray:
 
 def found_by(model: nn.Module, x: torch.Tensor, target) -> tuple[torch.Tensor | None, np.ndarray]:
     with torch.no_grad(), PartialForward(model, model[0], x) as tail:
-        score = target(tail.scores[0])
-        falls = score_falls(tail, 0, target, score, AblationLayer(), np.arange(CHANNELS), 3)
-        return contributions(tail, 0, target), falls.numpy()
+        scores = target(tail.scores[0]).reshape(1)
+        falls = score_falls(tail, 0, [target], scores, tail.layer_output[0], AblationLayer(), 1, 3)
+        return contributions(tail, 0, [target], 1), falls[:, 0].numpy()
 
 
 @pytest.mark.parametrize("name", [*AFFINE, *NOT_AFFINE])
@@ -94,6 +98,12 @@ def test_falls_are_those_of_ablating(name):
 def test_a_target_that_is_not_affine_is_ablated():
     model = AFFINE["global pooling"]().requires_grad_(False)
     added, _ = found_by(model, images(count=1), ClassifierOutputSoftmaxTarget(2))
+    assert added is None
+
+
+def test_a_target_that_chooses_the_highest_is_ablated():
+    model = AFFINE["global pooling"]().requires_grad_(False)
+    added, _ = found_by(model, images(count=1), lambda scores: scores[(-scores).argmax()])
     assert added is None
 
 

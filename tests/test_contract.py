@@ -259,7 +259,6 @@ def test_nothing_is_kept(method):
     cam(x)
     alive = weakref.ref(x)
     del x
-    gc.collect()
     assert alive() is None
     assert cam.outputs.grad_fn is None
     hooks = weakref.ref(cam.activations_and_grads)
@@ -267,6 +266,25 @@ def test_nothing_is_kept(method):
     gc.collect()
     assert hooks() is None
     assert not model.last._forward_hooks, "a CAM dropped without `with` takes its hooks along"
+
+
+def test_a_call_makes_no_cycles_that_hold_tensors(method):
+    """They would fill the memory of a GPU until Python looks for cycles."""
+    model, x = convolutional(), images()
+    cam = method(model, model.last)
+    cam(x)
+    gc.collect()
+    gc.disable()
+    try:
+        before = _tensors()
+        cam(x)
+        assert _tensors() == before
+    finally:
+        gc.enable()
+
+
+def _tensors() -> int:
+    return sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects())
 
 
 def test_model_with_hooks_can_be_pickled_and_copied(method):

@@ -207,3 +207,12 @@ def test_compare(digits_net):
     assert isinstance(figure, Figure)
     assert figure._repr_png_().startswith(b"\x89PNG"), "what a notebook shows"
     assert sum(len(axes.images) for axes in figure.axes) >= 3
+
+
+def test_callables_of_one_name_have_columns_of_their_own(digits_net):
+    targets = [lambda scores: scores[5] - scores[7], lambda scores: scores[7] - scores[5]]
+    figure = compare(digits_net, example_scene(), ["gradcam", "layercam"], targets=targets)
+    overlays = [axes.images[0].get_array() for axes in figure.axes if axes.images][1:]
+    assert len([each for each in overlays if each.ndim == 3]) == 4
+    assert not np.array_equal(overlays[0], overlays[1])
+    assert [axes.get_title() for axes in figure.axes].count("<lambda>") == 2

@@ -129,6 +129,7 @@ def test_strongest_positive(values, expected):
 def test_rescaled():
     contribution = torch.tensor([[[-4.0, 0], [2, 1]], [[1, 3], [3, 5]]])
     assert rescaled(contribution).tolist() == [[[1.5, 0.25]], [[0.5, 1.5]]]
+    assert not rescaled(torch.full((1, 3, 2, 2), -0.1)).any()
 
 
 def test_min_max():

@@ -57,6 +57,21 @@ def test_functional_rectifiers(rectify):
     np.testing.assert_allclose(GuidedBackpropReLUModel(model)(x, 3), by_hand(model.net, x[0], 3), atol=1e-6)
 
 
+def test_compiled_models_and_scores_in_outputs():
+    class InDict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            return {"logits": self.net(x)}
+
+    x = images(count=1)
+    expected = GuidedBackpropReLUModel(convolutional())(x, 3)
+    for model in (InDict().eval(), torch.compile(convolutional())):
+        np.testing.assert_array_equal(GuidedBackpropReLUModel(model)(x, 3), expected)
+
+
 def test_relu6_is_guided():
     six = convolutional(nonlinearity=nn.ReLU6)
     with_relu = convolutional()

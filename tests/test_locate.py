@@ -1,5 +1,6 @@
 """The automatic choice of layer and layout, one rule a test."""
 
+import numpy as np
 import pytest
 import torch
 from nets import Transformer, convolutional, images, state_of
@@ -278,3 +279,13 @@ def test_first_tensor_of_a_tuple_unless_another_leads_to_the_score_too():
     assert locate(Model(pooled=False), images()).name == "pair"
     assert EigenCAM(Model(pooled=False))(images()).max() == 1
     assert locate(Model(pooled=True), images()).name == "pair.conv"
+
+
+def test_a_signals_map_may_be_longer_than_the_signal():
+    torch.manual_seed(0)
+    body = nn.Conv1d(3, 16, 4, padding=2), nn.ReLU()
+    model, x = nn.Sequential(*body, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 5)), torch.randn(2, 3, 100)
+    assert model[:2](x).shape == (2, 16, 101)
+    expected = GradCAM(model, "1", reshape_transform=lambda output: output)(x, 0)
+    np.testing.assert_array_equal(GradCAM(model, "1")(x, 0), expected)
+    assert locate(model, x).layout == Layout("NCS", (101,))

@@ -18,9 +18,16 @@ from pytorch_grad_cam import (
     ScoreCAM,
     ShapleyCAM,
 )
+from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.refine_cam import product_of_layers
 from pytorch_grad_cam.sess import sliding_window, window_starts
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
+from pytorch_grad_cam.utils.model_targets import (
+    BinaryClassifierOutputTarget,
+    ClassifierOutputTarget,
+    FinerWeightedTarget,
+    RawScoresOutputTarget,
+)
 
 BASES = [GradCAM, GradCAMPlusPlus, EigenCAM, ShapleyCAM, ScoreCAM, AblationCAM, FullGrad, FinerCAM, RefineCAM, SESS]
 METAS = [FinerCAM, RefineCAM, SESS]
@@ -81,6 +88,14 @@ def test_refine_cam_is_the_product_of_the_layers_maps():
     np.testing.assert_allclose(swapped, refined, atol=1e-6)
 
 
+def test_refine_cam_tells_where_the_layers_have_nothing_in_common():
+    first, second = torch.zeros(2, 2, 1, 1, 4)
+    first[:, 0, 0, :2] = second[1, 0, 0, 1:] = second[0, 0, 0, 2:] = 1
+    with pytest.warns(CamWarning, match="1 of 2 maps are blank: no position is high in the maps of all layers"):
+        maps = product_of_layers([first, second])
+    assert maps.tolist() == [[[0, 0, 0, 0]], [[0, 1, 0, 0]]]
+
+
 def test_finer_cam_explains_the_difference_to_similar_classes():
     model, x = convolutional(), images()
     logits = model(x)
@@ -98,6 +113,13 @@ def test_finer_cam_explains_the_difference_to_similar_classes():
     ]
     for maps in found:
         np.testing.assert_allclose(maps, expected, atol=1e-6)
+
+
+def test_finer_cam_around_sess_takes_several_classes_an_image():
+    model, x = convolutional(), images()
+    cam = FinerCAM(model, ["last"], base_method=SESS, num_scales=2)
+    expected = np.stack([cam(x, [0, 2]), cam(x, [1, 3])], axis=1)
+    np.testing.assert_allclose(cam(x, [[0, 1], [2, 3]]), expected, atol=1e-6)
 
 
 def test_finer_cam_of_a_single_logit_is_the_base_method():
@@ -164,6 +186,37 @@ def test_sess_batches_do_not_matter():
     expected = SESS(model, ["last"], num_scales=3)(x, [3, 1])
     found = SESS(model, ["last"], num_scales=3, batch_size=2)(x, [3, 1])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_sess_of_one_logit_weighs_windows_by_its_probability():
+    one, two, x = convolutional(), convolutional(), images()
+    one.head, two.head = nn.Linear(16, 1), nn.Linear(16, 2)
+    two.head.weight.data = torch.cat([torch.zeros(1, 16), one.head.weight.data])
+    two.head.bias.data = torch.cat([torch.zeros(1), one.head.bias.data])
+    options = {"num_scales": 3, "pre_filter_ratio": 0.4}
+    expected = SESS(two, ["last"], **options)(x, 1)
+    found = SESS(one, ["last"], **options)(x, BinaryClassifierOutputTarget(1))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    flat = nn.Sequential(*one, nn.Flatten(0))
+    for batch_size in (1, 32):
+        found = SESS(flat, [flat[3]], batch_size=batch_size, **options)(x, RawScoresOutputTarget())
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_sess_tells_of_blank_maps_and_not_of_blank_windows(recwarn):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+    model = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    model[-1].weight.data.abs_()
+    x = torch.zeros(2, 3, 12, 12)
+    x[0, :, :3, :3] = torch.rand(3, 3, 3)
+    with SESS(model, ["1"]) as cam:
+        maps = cam(x, 1)
+    assert maps[0].max() == 1
+    (warning,) = [each for each in recwarn if issubclass(each.category, CamWarning)]
+    assert str(warning.message) == "1 of 2 maps are blank: so are those of all windows"
+    assert warning.message.samples == [1]
+    assert warning.filename == __file__
 
 
 def test_sess_of_one_window_is_the_base_method():

@@ -335,3 +335,13 @@ def test_coherency_compares_maps_of_one_class(x):
     maps = cam(x)
     found = Coherency()(x, torch.from_numpy(maps), None, model, cam)
     np.testing.assert_allclose(found, Coherency()(x, maps, category, model, cam), atol=1e-6)
+
+
+def test_scores_are_found_in_outputs(x, cams):
+    class InDict(Counting):
+        def forward(self, x):
+            return {"logits": super().forward(x), "features": x}
+
+    metric = ROADMostRelevantFirst(50)
+    np.testing.assert_array_equal(metric(x, cams, TARGETS, InDict()), metric(x, cams, TARGETS, convolutional()))
+    np.testing.assert_array_equal(metric(x, cams, None, InDict()), metric(x, cams, None, convolutional()))

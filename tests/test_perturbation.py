@@ -1,6 +1,7 @@
 """AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pytorch_grad_cam import (
     AblationLayer,
     AblationLayerFasterRCNN,
     AblationLayerVit,
+    GradCAM,
     RandomCAM,
     ScoreCAM,
 )
@@ -224,7 +226,7 @@ def test_ablation_layers_set_one_channel_a_row_to_zero():
 def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     """Of an output of maps, vectors, one number a sample and a name the first two have channels, which count on."""
     maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.tensor([[1.0, 2], [3, 4]]), torch.ones(2)
-    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], torch.ones(6, 3, 3))
+    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], 2, torch.ones(6, 3, 3))
     assert type(layer) is AblationLayer
     assert layer.indices.size == 0
     layer.indices = np.array([1, 5])
@@ -479,3 +481,61 @@ def test_mask_that_old_ablation_layers_choose_by():
     np.testing.assert_array_equal(mask, activations[0] > 0)
     around = np.array([[-4.0, 0, 1, 3]])
     assert AblationLayer().objectiveness_mask_from_svd(around, threshold=0.25).tolist() == [True, False, False, True]
+
+
+class SequenceFirst(nn.Module):
+    """A transformer with the tokens on the first axis: (T, N, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=False)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.block(self.patch(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_images_on_another_axis_are_refused(batch_size):
+    cam = AblationCAM(SequenceFirst().eval(), "block", batch_size=batch_size)
+    with pytest.raises(ValueError, match=r"\(12, 2, 8\) for 2 images.*first axis"):
+        cam(images(), 3)
+
+
+def test_tensors_as_long_as_a_later_batch_are_told_from_it():
+    class WithTexts(nn.Module):
+        """Scores of images by 5 texts."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.texts = nn.Sequential(nn.Embedding(5, 6), nn.Tanh())
+            self.net = convolutional()[:4]
+
+        def forward(self, x):
+            texts = self.texts(torch.arange(5))
+            return self.net(x).mean((2, 3))[:, :6].tanh() @ texts.T
+
+    model, x = WithTexts().eval(), images(count=5)
+    with AblationCAM(model, "net") as cam:
+        singles = [cam(image[None], 3)[0] for image in x]
+        np.testing.assert_allclose(cam(x, 3), singles, atol=1e-5)
+
+
+def test_outputs_in_objects_are_compared():
+    @dataclass
+    class Output:
+        logits: torch.Tensor
+
+    class InObject(WithInPlaceGlue):
+        def forward(self, x):
+            return Output(super().forward(x))
+
+    model = InObject().eval()
+    with torch.no_grad():
+        assert not PartialForward(model, model.net.last, images()).follows()
+    with GradCAM(model, model.net.last) as cam:
+        cam(images(), 3)
+        assert not cam.outputs.logits.requires_grad

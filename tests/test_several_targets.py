@@ -5,7 +5,7 @@ import torch
 from conftest import METHODS
 from nets import Transformer, convolutional, images
 
-from pytorch_grad_cam import SESS, FinerCAM, GradCAM, RandomCAM, RefineCAM
+from pytorch_grad_cam import SESS, AblationCAM, FinerCAM, GradCAM, RandomCAM, RefineCAM, ScoreCAM
 
 OF_CLASSES = [method for method in METHODS if method is not RandomCAM]
 COLUMNS = ([1, 3], [4, 0], [2, 2])
@@ -46,6 +46,20 @@ def test_one_forward(kind):
     net.register_forward_hook(lambda *_: runs.append(1))
     kind(net, ["last"])(images(), ROWS)
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("kind", [ScoreCAM, AblationCAM], ids=lambda kind: kind.__name__)
+def test_no_more_forwards_than_for_one(kind):
+    net, rows = convolutional(), []
+    net.pool.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    with kind(net, ["last"]) as cam:
+        cam(images(), [1, 4])
+        counts = []
+        for targets in ([1, 4], ROWS, [[1, lambda scores: scores.softmax(0)[2]]] * 2):
+            rows.clear()
+            cam(images(), targets)
+            counts.append(sum(rows))
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.parametrize("form", [tuple, torch.tensor, lambda rows: torch.tensor(rows).numpy()])

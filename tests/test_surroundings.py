@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+from collections import UserDict
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from nets import convolutional, images, in_threads, state_of
 from torch import nn
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
-from pytorch_grad_cam import AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam import SESS, AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
@@ -91,6 +92,12 @@ class TestSameMaps:
         found = maps_of(method, Checkpointed(inside, use_reentrant).eval(), images())
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert "apply" not in vars(CheckpointFunction), "training goes on with checkpoints"
+
+    @pytest.mark.parametrize("use_reentrant", [True, False])
+    def test_layer_within_a_checkpointed_block(self, method, use_reentrant):
+        expected = maps_of(method, convolutional(), images(), layer="first")
+        found = maps_of(method, Checkpointed(True, use_reentrant).eval(), images(), layer="net.first")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_channels_last_memory(self, method):
         expected = maps_of(method, convolutional(), images())
@@ -355,3 +362,20 @@ def test_every_method_is_one_of_two_kinds(method):
     """What the tests here reach into."""
     assert issubclass(method, BaseCAM | MetaCAM)
     gc.collect()
+
+
+@pytest.mark.parametrize("kind", [GradCAM, ScoreCAM, AblationCAM, SESS])
+def test_inputs_in_a_mapping_that_is_no_dict(kind):
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, pixels):
+            return self.net(pixels)
+
+    model = Keyword().eval()
+    expected = maps_of(kind, model.net, images())
+    found = maps_of(kind, model, UserDict(pixels=images()), layer="net.last", spatial_from="pixels")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert GradCAM(model, align="receptive_field")(UserDict(pixels=images())).shape == expected.shape

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytorch_grad_cam.cli import comparison, one_image, options, several_images
-from pytorch_grad_cam.folder.image_list import means_several
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +29,7 @@ def run(chosen: argparse.Namespace) -> None:
     several_methods = len(chosen.methods) > 1 or "all" in chosen.methods
     if (several_methods or chosen.comparison or chosen.report) and not chosen.preview_model:
         comparison.run(chosen)
-    elif chosen.image_path is not None and means_several(chosen.image_path):
+    elif options.asks_for_several(chosen):
         several_images.run(chosen)
     else:
         one_image.run(chosen)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pytorch_grad_cam.classifiers import Classifier, UnusableInput
 from pytorch_grad_cam.cli.one_image import TOP_CLASSES, image_at
-from pytorch_grad_cam.cli.options import classifier_of, smoothing_of
+from pytorch_grad_cam.cli.options import asks_for_several, classifier_of, smoothing_of
 from pytorch_grad_cam.cli.saying import say
-from pytorch_grad_cam.folder.image_list import images_in, means_several
+from pytorch_grad_cam.folder.image_list import images_in
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanation import Explanation
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     """Write the figure, the page or both."""
     from pytorch_grad_cam.report import write_report
 
-    several = options.image_path is not None and means_several(options.image_path)
+    several = asks_for_several(options)
     if several and (options.comparison or not options.report):
         raise UnusableInput("several images have no figure, but a page, also of several methods: pass --report FILE")
     if options.save or options.workers:

@@ -9,6 +9,7 @@ import torch
 
 from pytorch_grad_cam.classifiers import Classifier, UnusableInput, category_called, load_classifier
 from pytorch_grad_cam.cli.saying import say
+from pytorch_grad_cam.folder.image_list import means_several
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.locate import locate
@@ -88,6 +89,11 @@ def device_of(options: argparse.Namespace) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UnusableInput(f"device {name} cannot be used here ({reason}): try --device cpu") from error
     return device
+
+
+def asks_for_several(options: argparse.Namespace) -> bool:
+    """Whether the path is that of a folder or of a list, or a glob."""
+    return options.image_path is not None and means_several(options.image_path)
 
 
 def categories_of(options: argparse.Namespace, classifier: Classifier) -> list[int]:

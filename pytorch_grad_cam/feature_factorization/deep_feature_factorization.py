@@ -17,6 +17,7 @@ from pytorch_grad_cam.maps import check_rank, full_precision
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
+from pytorch_grad_cam.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,11 +57,11 @@ class DeepFeatureFactorization:
         *,
         align: Alignment = "cell",
     ) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.align = checked_alignment(align)
         self.computation_on_concepts = computation_on_concepts
-        layers = resolve_layers(model, target_layer)
-        self.activations_and_grads = ActivationsAndGradients(model, layers, reshape_transform)
+        layers = resolve_layers(self.model, target_layer)
+        self.activations_and_grads = ActivationsAndGradients(self.model, layers, reshape_transform)
 
     def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple:
         """Factorise the activations of a batch (N, C, *spatial), all images together.

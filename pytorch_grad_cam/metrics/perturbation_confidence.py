@@ -11,6 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.memory_layout import in_fastest_layout
+from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.regions import otsu_mask
 from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
@@ -47,8 +48,8 @@ class PerturbationConfidenceMetric:
     ) -> Any:
         """One number an image: float32 (N,).
 
-        targets: as those of a CAM; classes that are not given are those of the unchanged images. return_diff: False
-        gives the perturbed images' scores. return_visualization: returns the perturbed images too.
+        targets: as those of a CAM, one an image; classes that are not given are those of the unchanged images.
+        return_diff: False gives the perturbed images' scores. return_visualization: returns the perturbed images too.
         Raises ValueError for maps that are not finite or not of the images' number and size.
         Cost: two forwards of each image.
         """
@@ -133,7 +134,7 @@ def perturbed_scores(
 def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, list[Target]]:
     """The scores (N,) of unchanged images and their targets, one an image. Cost: one forward."""
     with undisturbed(model), torch.no_grad():
-        outputs = model(on_device_of(model, images))
+        outputs = scores_in(model(on_device_of(model, images)))
         resolved = resolve_targets(targets, outputs)
         return target_scores(outputs, resolved).float(), resolved
 
@@ -143,7 +144,7 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
 
     def scores(start: int, stop: int) -> torch.Tensor:
         chunk = on_device_of(model, images[start:stop])
-        return target_scores(in_fastest_layout(model, model, chunk), targets[start:stop]).float()
+        return target_scores(scores_in(in_fastest_layout(model, model, chunk)), targets[start:stop]).float()
 
     size = images_at_a_time(model_device(model) or images.device)
     with undisturbed(model), torch.no_grad():
