@@ -1,6 +1,7 @@
 """The biases that a forward pass added, wherever in the model, and a score's gradients where they were added."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,34 +46,50 @@ class BiasGradients:
         return outputs
 
     def differentiate(
-        self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = (), keep_graph: bool = False
-    ) -> list[torch.Tensor]:
-        """Compute `biases_and_gradients`; returns the gradients with respect to `inputs`. Cost: one whole backward.
+        self, score: torch.Tensor, inputs: Sequence[torch.Tensor], keep_graph: bool = False
+    ) -> list[torch.Tensor | None]:
+        """Compute `contributions`; returns the gradients with respect to `inputs`. Cost: one whole backward.
 
         Raises ValueError when no gradient leads from the score to the inputs.
         """
-        edges = [edge for edge, _ in self._thread.added]
-        found: Sequence[Any] = [None]
-        if score.requires_grad:
-            found = torch.autograd.grad(score, [*inputs, *edges], allow_unused=True, retain_graph=keep_graph)
+        arrived: dict[int, Any] = {}
+
+        def keep(
+            index: int, edge: GradientEdge, bias: torch.Tensor, gradients: tuple[torch.Tensor | None, ...]
+        ) -> None:
+            gradient = gradients[edge.output_nr]
+            if gradient is not None:
+                arrived[index] = self.contribution(bias, gradient)
+
+        added = enumerate(self._thread.added)
+        handles = [edge.node.register_prehook(partial(keep, index, edge, bias)) for index, (edge, bias) in added]
+        found: Sequence[torch.Tensor | None] = [None]
+        try:
+            if score.requires_grad:
+                found = torch.autograd.grad(score, inputs, allow_unused=True, retain_graph=keep_graph)
+        finally:
+            for handle in handles:
+                handle.remove()
         if found[0] is None:
             raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
-        of_biases = found[len(inputs) :]
-        self._thread.leading = [index for index, gradient in enumerate(of_biases) if gradient is not None]
-        self.biases_and_gradients = [(self._thread.added[index][1], of_biases[index]) for index in self._thread.leading]
-        return list(found[: len(inputs)])
+        self._thread.leading = sorted(arrived)
+        self._thread.contributions = [arrived[index] for index in self._thread.leading]
+        return list(found)
+
+    def contribution(self, bias: torch.Tensor, gradient: torch.Tensor) -> Any:
+        """What is kept of a bias (C,) and the score's gradient (N, C, *spatial) at the positions that it was added to.
+
+        Here both. A subclass that keeps less saves the memory of the gradients, which arrive one by one.
+        """
+        return bias, gradient
 
     @property
-    def biases_and_gradients(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each bias (C,) the score's gradient (N, C, *spatial) at the positions that it was added to."""
-        return self._thread.biases_and_gradients
-
-    @biases_and_gradients.setter
-    def biases_and_gradients(self, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self._thread.biases_and_gradients = pairs
+    def contributions(self) -> list[Any]:
+        """What was kept of each bias that the score depends on by way of the inputs, in the order of execution."""
+        return self._thread.contributions
 
     def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration]:
-        """Where the results that `biases_and_gradients` were added to look, by geometry; even tiles where that does not
+        """Where the results of `contributions` look, by geometry; even tiles where that does not
         tell. Cost: one forward for inputs of a new size.
         """
         size = tuple(image_of(x, spatial_from).shape[2:])

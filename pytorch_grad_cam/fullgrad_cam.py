@@ -13,14 +13,18 @@ from pytorch_grad_cam.principal_component import first_principal_component
 
 
 def rescaled(contribution: torch.Tensor) -> torch.Tensor:
-    r"""$\psi$ of section 4 but for resizing: |contribution| (N, C, *spatial), each sample to [0, 1], summed over C.
-
-    The contribution is overwritten, nothing else of its size is made.
-    """
+    r"""$\psi$ but for resizing (section 4): |contribution| (N, C, *spatial), each sample to [0, 1], summed; overwritten."""
     magnitude = contribution.abs_()
     axes = tuple(range(1, magnitude.ndim))
     lowest, highest = magnitude.amin(axes, keepdim=True), magnitude.amax(axes, keepdim=True)
     return magnitude.sub_(lowest).sum(1, keepdim=True) / (highest - lowest).masked_fill(highest == lowest, 1)
+
+
+class RescaledContributions(BiasGradients):
+    """Of each bias the contribution to the score, rescaled: (N, 1, *spatial)."""
+
+    def contribution(self, bias: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return rescaled(full_precision(bias.reshape(-1, *[1] * (gradient.ndim - 2))) * gradient)
 
 
 class FullGrad(BaseCAM):
@@ -32,10 +36,10 @@ class FullGrad(BaseCAM):
     eigen_smooth: the first principal component of the layers' maps instead of their sum.
 
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
-    Cost: one forward with its graph, one whole backward, the memory of the gradients of all biased layers.
+    Cost: one forward with its graph, one whole backward.
     """
 
-    hooks_class = BiasGradients
+    hooks_class = RescaledContributions
     uses_layers = False
 
     @old_constructor
@@ -45,10 +49,8 @@ class FullGrad(BaseCAM):
         super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
-        factors = [(input_tensor.detach(), input_tensor.grad)]
-        for bias, gradient in self.activations_and_grads.biases_and_gradients:
-            factors.append((bias.reshape(-1, *[1] * (gradient.ndim - 2)), gradient))
-        of_input, *of_layers = [rescaled(full_precision(factor) * gradient) for factor, gradient in factors]
+        of_input = rescaled(full_precision(input_tensor.detach()) * input_tensor.grad)
+        of_layers = self.activations_and_grads.contributions
         if self.align == "cell":
             enlarged = [resize(each, input_tensor.shape[2:]) for each in of_layers]
         else:

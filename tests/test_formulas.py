@@ -233,7 +233,7 @@ def test_bias_of_a_batch_normalisation(affine):
     x = torch.randn(1, 2, 2, 2, requires_grad=True)
     watch = BiasGradients(norm)
     watch.differentiate(watch.capture(x, gradients=True).sum(), [x])
-    ((bias, gradient),) = watch.biases_and_gradients
+    ((bias, gradient),) = watch.contributions
     torch.testing.assert_close(bias, torch.tensor([7 - 4 * 2.0, 7 + 4 * 1.0] if affine else [-2.0, 1]))
     assert gradient.tolist() == torch.ones(1, 2, 2, 2).tolist()
 

@@ -60,21 +60,14 @@ def test_subclasses_and_in_place_operations_are_read():
 
 def test_input_and_bias_shares_add_up_to_the_score():
     """The completeness of section 3: of a net of ReLUs with all biases, those of the head added."""
-    model, x = normalised(nn.BatchNorm2d, False).double(), images().double()
-    cam = FullGrad(model)
-    kept = []
-    compute = cam.compute_cam_per_layer
-
-    def spy(input_tensor, targets, eigen_smooth):
-        shares = (input_tensor * input_tensor.grad).flatten(1).sum(1)
-        for bias, gradient in cam.activations_and_grads.biases_and_gradients:
-            shares = shares + (gradient.sum((2, 3)) * bias).sum(1)
-        kept.append(shares)
-        return compute(input_tensor, targets, eigen_smooth)
-
-    cam.compute_cam_per_layer = spy
-    cam(x, 3)
-    torch.testing.assert_close(kept[0] + model[-1].bias[3], model(x)[:, 3])
+    model, x = normalised(nn.BatchNorm2d, False).double(), images().double().requires_grad_()
+    watch = BiasGradients(model)
+    scores = watch.capture(x, gradients=True)[:, 3]
+    (gradient,) = watch.differentiate(scores.sum(), [x])
+    shares = (x * gradient).flatten(1).sum(1)
+    for bias, of_bias in watch.contributions:
+        shares = shares + (of_bias.sum((2, 3)) * bias).sum(1)
+    torch.testing.assert_close(shares + model[-1].bias[3], scores)
 
 
 class Skipping(nn.Module):
@@ -95,14 +88,9 @@ class Skipping(nn.Module):
 
 
 def test_biases_are_counted_as_often_as_they_are_added():
-    cam = FullGrad(Skipping())
-    counted = []
-    compute = cam.compute_cam_per_layer
-    cam.compute_cam_per_layer = lambda *args: (
-        counted.extend(len(bias) for bias, _ in cam.activations_and_grads.biases_and_gradients) or compute(*args)
-    )
-    cam(images(), 3)
-    assert counted == [3, 3, 4]
+    watch, x = BiasGradients(Skipping()), images().requires_grad_()
+    watch.differentiate(watch.capture(x, gradients=True)[:, 3].sum(), [x])
+    assert [len(bias) for bias, _ in watch.contributions] == [3, 3, 4]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -141,7 +129,7 @@ def test_other_methods_do_not_watch():
     full = FullGrad(model)
     full(x, 3)
     with pytest.raises(AttributeError):
-        _ = full.activations_and_grads.biases_and_gradients
+        _ = full.activations_and_grads.contributions
     GradCAM(model, "last")(x, 3)
 
 
@@ -196,5 +184,5 @@ def test_biases_beside_the_score_and_of_a_batchs_own_statistics():
     model, x = Sided(), images().requires_grad_()
     watch = BiasGradients(model)
     watch.differentiate(watch.capture(x, gradients=True)[0].sum(), [x])
-    ((bias, _),) = watch.biases_and_gradients
+    ((bias, _),) = watch.contributions
     assert torch.equal(bias, model.norm.bias)
