@@ -13,7 +13,7 @@ from pytorch_grad_cam.principal_component import first_principal_component
 
 
 def rescaled(contribution: torch.Tensor) -> torch.Tensor:
-    r"""$\psi$ but for resizing (section 4): |contribution| (N, C, *spatial), each sample to [0, 1], summed; overwritten."""
+    r"""$\psi$ (section 4) not resized: |contribution| (N, C, *spatial), each sample to [0, 1], summed; overwritten."""
     magnitude = contribution.abs_()
     axes = tuple(range(1, magnitude.ndim))
     lowest, highest = magnitude.amin(axes, keepdim=True), magnitude.amax(axes, keepdim=True)
