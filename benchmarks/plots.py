@@ -37,6 +37,7 @@ def speed(plt: Any) -> None:
     axes.set_yticks(range(len(rows)), list(means)[::-1])
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
+    axes.margins(y=0.01)
     axes.set_xlabel("one image, in bare forwards: geometric mean over the (networks) that all libraries of the row ran")
     axes.legend()
     figure.savefig(RESULTS / "speed.png", dpi=110)
