@@ -33,7 +33,7 @@ def score_falls(
     ablate = ablation_layer_for(ablation_layer, tail.layer_output, tail.batch, activations)
     channels = ablate.activations_to_be_ablated(to_array(activations), ratio)
     falls = scores.new_zeros(len(activations), len(targets))
-    falls[torch.as_tensor(channels)] = _falls(tail, image, targets, scores, ablate, channels, batch_size)
+    falls[torch.as_tensor(channels)] = _falls(tail, image, targets, scores, ablate, channels, batch_size).to(falls)
     return falls
 
 
