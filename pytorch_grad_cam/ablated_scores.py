@@ -11,7 +11,7 @@ from pytorch_grad_cam.affine_tail import contributions
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.chunks import in_chunks
 from pytorch_grad_cam.partial_forward import PartialForward
-from pytorch_grad_cam.target_scores import Target, target_scores
+from pytorch_grad_cam.target_scores import Target, scores_of_columns
 
 
 def score_falls(
@@ -58,7 +58,7 @@ def _falls(
             ablate.set_next_batch(image, tail.layer_output, stop - start)
             return ablate(layer_output)
 
-        outputs = tail(image, stop - start, ablated)
-        return torch.stack([target_scores(outputs, [target] * (stop - start)) for target in targets], dim=1)
+        rows = stop - start
+        return scores_of_columns(tail(image, rows, ablated), [[target] * rows for target in targets]).T
 
     return scores - in_chunks(without, len(channels), batch_size, "AblationCAM channels")

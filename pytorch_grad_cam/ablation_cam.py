@@ -6,7 +6,7 @@ from pytorch_grad_cam.ablated_scores import score_falls
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.target_scores import resolve_targets, target_scores
+from pytorch_grad_cam.target_scores import resolve_targets, scores_of_columns
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
@@ -49,7 +49,7 @@ class AblationCAM(BaseCAM):
             weights = torch.zeros(len(columns), *activations.shape[:2], device=activations.device)
             with self._tail(input_tensor, target_layer) as tail:
                 columns = [resolve_targets(column, tail.scores) for column in columns]
-                scores = torch.stack([target_scores(tail.scores, column) for column in columns])
+                scores = scores_of_columns(tail.scores, columns)
                 options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
                 for image, own in enumerate(zip(*columns, strict=True)):
                     falls = score_falls(tail, image, own, scores[:, image], activations[image], *options)

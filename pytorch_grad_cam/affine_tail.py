@@ -7,7 +7,7 @@ import torch
 
 from pytorch_grad_cam.autograd_graph import nodes_behind
 from pytorch_grad_cam.partial_forward import TOLERANCES, PartialForward
-from pytorch_grad_cam.target_scores import Target, target_scores
+from pytorch_grad_cam.target_scores import Target, scores_of_columns
 
 _AFFINE = {
     f"{name}Backward{version}"
@@ -38,8 +38,7 @@ def contributions(
         return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
 
     def scores_with(replace: Callable, rows: int) -> torch.Tensor:
-        outputs = tail(image, rows, replace)
-        return torch.stack([target_scores(outputs, [target] * rows) for target in targets])
+        return scores_of_columns(tail(image, rows, replace), [[target] * rows for target in targets])
 
     if not isinstance(tail.layer_output, torch.Tensor):
         return None

@@ -11,7 +11,7 @@ import torch
 from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.memory_layout import in_fastest_layout
-from pytorch_grad_cam.target_scores import Target, target_scores
+from pytorch_grad_cam.target_scores import Target, scores_of_columns
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
@@ -39,7 +39,7 @@ def masked_scores(
         masks = cam.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
         masked = (images[owners] * min_max(masks[:, 0])[:, None]).to(images.dtype)
         outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners), masked)
-        return torch.stack([target_scores(outputs, [column[i] for i in owners.tolist()]) for column in columns], dim=1)
+        return scores_of_columns(outputs, [[column[i] for i in owners.tolist()] for column in columns]).T
 
     size = images_at_a_time(images.device) if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ScoreCAM channels")

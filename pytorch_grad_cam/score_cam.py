@@ -6,7 +6,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.masked_scores import channels_by_energy, masked_scores
 from pytorch_grad_cam.model_state import undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.target_scores import resolve_targets, target_scores
+from pytorch_grad_cam.target_scores import resolve_targets, scores_of_columns
 
 
 def score_cam_weights(scores: torch.Tensor) -> torch.Tensor:
@@ -44,14 +44,13 @@ class ScoreCAM(BaseCAM):
         activations = activations.to(input_tensor.device)
         chosen = channels_by_energy(activations, self.share_of_energy)
 
-        def scores_of_columns(columns):
+        def of_masked(columns):
             blank = self.scores_of(torch.zeros_like(input_tensor), torch.arange(len(input_tensor)))
             columns = [resolve_targets(column, blank) for column in columns]
-            of_blank = torch.stack([target_scores(blank, column) for column in columns])
-            scores = of_blank[:, :, None].repeat(1, 1, activations.shape[1])
+            scores = scores_of_columns(blank, columns)[:, :, None].repeat(1, 1, activations.shape[1])
             if chosen.any():
                 scores[:, chosen] = masked_scores(self, input_tensor, activations, chosen, columns, self.batch_size).T
             return scores
 
         with undisturbed(self.model), torch.no_grad():
-            return score_cam_weights(self.of_targets(target_layer, targets, scores_of_columns))
+            return score_cam_weights(self.of_targets(target_layer, targets, of_masked))

@@ -93,6 +93,11 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
 
 
+def scores_of_columns(outputs: Any, columns: Sequence[Sequence[Target]]) -> torch.Tensor:
+    """The scores (K, N) of K lists of targets, each with one a sample, see `target_scores`."""
+    return torch.stack([target_scores(outputs, column) for column in columns])
+
+
 def _plain_classes(targets: Sequence[Target]) -> list[int]:
     """The classes of those targets that are nothing but a class index; a subclass may compute something else."""
     return [int(target.category) for target in targets if type(target) is ClassifierOutputTarget]
