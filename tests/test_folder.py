@@ -26,7 +26,7 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 ROOT = Path(__file__).parents[1]
 NAMES = ["a.jpg", "a.png", "sub/a.jpg", "sub/deep/b.bmp", "z.png"]
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from pytorch_grad_cam import cli
 from pytorch_grad_cam.folder.manifest import Manifest
 
@@ -35,6 +35,8 @@ append = Manifest.append
 def append_and_die(manifest, records):
     append(manifest, records)
     if os.environ["RANK"] == "1":
+        while not any(part.stat().st_size for part in manifest.folder.glob("manifest.0.jsonl")):
+            time.sleep(0.01)  # torchrun ends the other process with this one
         with manifest.part.open("a") as part:
             part.write('{"path": "cut')
         os.kill(os.getpid(), signal.SIGKILL)
