@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
 from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps, warn_of_proportions
+from pytorch_grad_cam.current_call import CurrentCall
 from pytorch_grad_cam.foreign_hooks import ForeignHooks, as_hooks
 from pytorch_grad_cam.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.layers import resolve_layers
@@ -173,34 +175,32 @@ class BaseCAM:
 
     def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
         """The maps (N, *spatial) of one batch, for K targets an image (N, K, *spatial); on the model's device."""
-        if hasattr(self._thread, "inputs"):
+        if self._current is not None:
             raise RuntimeError(
                 f"this {type(self).__name__} is called within its own call: make another one for a target"
             )
         hooks = self._hooks(input_tensor)
-        inputs = self._thread.inputs = self._on_device(input_tensor)
-        image = image_of(inputs, self.spatial_from)
-        try:
-            outputs = hooks.capture(inputs, self.uses_gradients)
-            self.outputs = detached(outputs)
-            scores = self.output_transform(outputs)
-            targets = chosen(targets, scores)
-            columns = several_an_image(targets)
-            if columns is None:
-                return self._explained(hooks, image, scores, targets, eigen_smooth)
-            if not self.uses_targets:
-                maps_of_all = torch.as_tensor(self._explained(hooks, image, scores, None, eigen_smooth))
-                return torch.stack([maps_of_all] * len(columns), dim=1)
-            self._thread.columns = [resolve_targets(column, scores) for column in columns]
-            maps = []
-            for index, column in enumerate(self._thread.columns):
-                self._thread.column, keep_graph = index, index < len(columns) - 1
-                maps.append(self._explained(hooks, image, scores, column, eigen_smooth, keep_graph))
-            return torch.stack([torch.as_tensor(each) for each in maps], dim=1)
-        finally:
-            hooks.clear()
-            for name in ("inputs", "columns", "column", "of_columns"):
-                self._thread.__dict__.pop(name, None)
+        with self._calling(self._on_device(input_tensor)) as current:
+            image = image_of(current.inputs, self.spatial_from)
+            try:
+                outputs = hooks.capture(current.inputs, self.uses_gradients)
+                self.outputs = detached(outputs)
+                scores = self.output_transform(outputs)
+                targets = chosen(targets, scores)
+                columns = several_an_image(targets)
+                if columns is None:
+                    return self._explained(hooks, image, scores, targets, eigen_smooth)
+                if not self.uses_targets:
+                    maps_of_all = torch.as_tensor(self._explained(hooks, image, scores, None, eigen_smooth))
+                    return torch.stack([maps_of_all] * len(columns), dim=1)
+                resolved = current.columns = [resolve_targets(column, scores) for column in columns]
+                maps = []
+                for current.column, column in enumerate(resolved):
+                    keep_graph = column is not resolved[-1]
+                    maps.append(self._explained(hooks, image, scores, column, eigen_smooth, keep_graph))
+                return torch.stack([torch.as_tensor(each) for each in maps], dim=1)
+            finally:
+                hooks.clear()
 
     def _explained(
         self,
@@ -224,33 +224,32 @@ class BaseCAM:
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
     ) -> list[torch.Tensor]:
         """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input."""
-        inputs = self._inputs(input_tensor)
-        hooks = self._hooks(inputs)
-        layers, activations = hooks.captured_layers, hooks.activations
-        gradients = hooks.gradients or [None] * len(layers)
-        maps: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
-        evidence = []
-        for position, call_index in self._chosen_calls(layers):
-            layer = layers[position]
-            self._thread.call_index = call_index
-            layout = None
-            if hooks.reshape_transform is None:
-                layout = self._layouts.of(layer, activations[position], inputs)
-            found = _as_map(activations[position], layout, input_tensor)
-            if layout is None:
-                warn_of_proportions(found.shape[2:], input_tensor.shape[2:])
-            as_map = hooks.reshape_transform if layout is None else layout.of_output
-            self._thread.registration = self._registration(layer, as_map, found)
-            grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)
-            cam = self.get_cam_image(input_tensor, layer, targets, found, grads, eigen_smooth)
-            evidence.append(LayerEvidence(found, grads, cam))
-            finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
-            scaled = min_max(torch.where(finite, cam, 0).relu())
-            maps[layer].append(self.enlarged(scaled[:, None], input_tensor.shape[2:]))
-        cams = [torch.stack(calls).mean(0) for calls in maps.values()]
-        highest = torch.stack([cam.flatten(1).amax(1) for cam in cams]).amax(0)
-        warn_of_blank_maps(highest, evidence, partial(self._other_layer, inputs))
-        return cams
+        with self._calling(input_tensor) as current:
+            hooks = self._hooks(current.inputs)
+            layers, activations = hooks.captured_layers, hooks.activations
+            gradients = hooks.gradients or [None] * len(layers)
+            maps: dict[nn.Module, list[torch.Tensor]] = {layer: [] for layer in layers}
+            evidence = []
+            for position, current.call_index in self._chosen_calls(layers):
+                layer = layers[position]
+                layout = None
+                if hooks.reshape_transform is None:
+                    layout = self._layouts.of(layer, activations[position], current.inputs)
+                found = _as_map(activations[position], layout, input_tensor)
+                if layout is None:
+                    warn_of_proportions(found.shape[2:], input_tensor.shape[2:])
+                as_map = hooks.reshape_transform if layout is None else layout.of_output
+                current.registration = self._registration(current.inputs, layer, as_map, found.shape[2:])
+                grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)
+                cam = self.get_cam_image(input_tensor, layer, targets, found, grads, eigen_smooth)
+                evidence.append(LayerEvidence(found, grads, cam))
+                finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
+                scaled = min_max(torch.where(finite, cam, 0).relu())
+                maps[layer].append(self.enlarged(scaled[:, None], input_tensor.shape[2:]))
+            cams = [torch.stack(calls).mean(0) for calls in maps.values()]
+            highest = torch.stack([cam.flatten(1).amax(1) for cam in cams]).amax(0)
+            warn_of_blank_maps(highest, evidence, partial(self._other_layer, current.inputs))
+            return cams
 
     @accepts_arrays
     def get_cam_image(
@@ -291,13 +290,13 @@ class BaseCAM:
         compute: from K such lists to (K, ...). In a call with several targets an image it is asked once for all of
         them; for methods whose forwards are the same whatever the target.
         """
-        if not hasattr(self._thread, "column"):
+        current = self._current
+        if current is None or not current.columns:
             return compute([targets])[0]
-        known = self._thread.__dict__.setdefault("of_columns", {})
-        run = layer, self._thread.call_index
-        if run not in known:
-            known[run] = compute(self._thread.columns)
-        return known[run][self._thread.column]
+        run = layer, current.call_index
+        if run not in current.of_columns:
+            current.of_columns[run] = compute(current.columns)
+        return current.of_columns[run][current.column]
 
     def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, ...]:
         """The input's spatial size, the last axis first: the `target_size` of `utils.image.scale_cam_image`."""
@@ -352,25 +351,39 @@ class BaseCAM:
 
         align_corners: with `align="cell"`, the outermost centres lie on the outermost pixels.
         """
-        registration = getattr(self._thread, "registration", None)
-        return resize(maps, size, align_corners) if registration is None else registration.enlarge(maps)
+        if self._current is None or self._current.registration is None:
+            return resize(maps, size, align_corners)
+        return self._current.registration.enlarge(maps)
 
     def _registration(
-        self, layer: nn.Module, as_map: Callable | None, activations: torch.Tensor
+        self, inputs: Inputs, layer: nn.Module, as_map: Callable | None, grid: Sequence[int]
     ) -> Registration | None:
         if self.align == "cell":
             return None
         if isinstance(self.align, Registration):
             found = self.align
         else:
-            inputs, grid = self._thread.inputs, activations.shape[2:]
             found = registration_of(self.model, layer, inputs, as_map, self.spatial_from, grid=grid)
         self.registrations[layer] = found
         return found
 
+    @property
+    def _current(self) -> CurrentCall | None:
+        return getattr(self._thread, "current", None)
+
+    @contextmanager
+    def _calling(self, inputs: Inputs) -> Iterator[CurrentCall]:
+        """This thread's call; where there is none, as in a subclass with a forward of its own, one with `inputs`."""
+        outer = self._current
+        self._thread.current = outer or CurrentCall(inputs)
+        try:
+            yield self._thread.current
+        finally:
+            self._thread.current = outer
+
     def _inputs(self, image: torch.Tensor) -> Inputs:
         """All that the model is called with in the current call; the image alone where there is none."""
-        return getattr(self._thread, "inputs", image)
+        return image if self._current is None else self._current.inputs
 
     def _hooks(self, inputs: Inputs) -> Any:
         hooks = self.activations_and_grads
@@ -405,7 +418,7 @@ class BaseCAM:
 
     def _tail(self, image: torch.Tensor, layer: nn.Module) -> PartialForward:
         """The part of the model behind a layer, in the current call."""
-        call_index = getattr(self._thread, "call_index", 0)
+        call_index = 0 if self._current is None else self._current.call_index
         return PartialForward(
             self.model, layer, self._inputs(image), len(image), call_index, self.output_transform, self._tail_follows
         )

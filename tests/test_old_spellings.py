@@ -213,6 +213,8 @@ def test_forward_written_for_1_5():
     np.testing.assert_allclose(cam(x, targets), GradCAM(model, ["first", "last"])(x, targets), atol=1e-6)
     smoothed = GradCAM(model, ["first", "last"])(x, targets, aug_smooth=True)
     np.testing.assert_allclose(cam(x, targets, aug_smooth=True), smoothed, atol=1e-6)
+    registered = GradCAM(model, ["last"], align="receptive_field")(x, targets)
+    np.testing.assert_allclose(Own(model, ["last"], align="receptive_field")(x, targets), registered, atol=1e-6)
 
 
 def test_compute_cam_per_layer_written_for_1_5():
