@@ -390,6 +390,20 @@ def test_a_method_without_classes_or_layers_of_the_others(opened):
 
 
 @in_browser
+def test_targets_of_one_name(opened):
+    """Two lambdas explained by two methods: each map can be looked at, and stays chosen from method to method."""
+    first, second = spot(10, 50), spot(50, 10)
+    twins = [Panel(method, "layer4", None, "<lambda>", None, cam_map) for method in "AB" for cam_map in (first, second)]
+    view = opened(explanation(made=twins))
+    assert len(view.all("#classes button")) == 2
+    assert view.find("#value").text == "highest: 1.00 at x 50, y 10"
+    view.redrawn(view.all("#classes button")[1].click)
+    assert view.find("#value").text == "highest: 1.00 at x 10, y 50"
+    view.click("methods", "B")
+    assert view.find("#value").text == "highest: 1.00 at x 10, y 50"
+
+
+@in_browser
 def test_keys(opened):
     left, up, right, down, shift = "\ue012", "\ue013", "\ue014", "\ue015", "\ue008"
     view = opened(explanation("one"), explanation("two"))

@@ -16,11 +16,16 @@ let colours = Object.keys(tables)[0];
 
 // Choosing
 
+// A class is its number and its name; of targets with one name, such as two lambdas, the first, the second...
 function explanationOf(item) {
   const explanation = JSON.parse(item.querySelector("script").textContent);
   const classes = [];
+  const counts = {};
   for (const panel of explanation.panels) {
-    const key = JSON.stringify([panel.category, panel.name]);
+    const target = [panel.category, panel.name];
+    const row = JSON.stringify([panel.method, panel.layer, ...target]);
+    counts[row] = (counts[row] ?? 0) + 1;
+    const key = JSON.stringify([...target, counts[row]]);
     if (!classes.includes(key)) classes.push(key);
     panel.rank = classes.indexOf(key);
   }
