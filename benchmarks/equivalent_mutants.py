@@ -24,7 +24,8 @@ _BY_REASON: dict[str, list[str]] = {
     ],
     "any factor about as large as the values will do": [
         "principal_component: matrix.abs().amax -> matrix.amax",
-        "masked_scores: positions.double().square().sum(2) * varies -> positions.double().square().mean(2) * varies",
+        "masked_scores: positions.to(most_precise_dtype(positions.device)).square().sum(2) * varies"
+        " -> positions.to(most_precise_dtype(positions.device)).square().mean(2) * varies",
         "ablation_layer: energy = np.square(activations.reshape(channels, -1)).sum(axis=1)"
         " -> energy = np.square(activations.reshape(channels, -1)).mean(axis=1)",
     ],
@@ -34,7 +35,7 @@ _BY_REASON: dict[str, list[str]] = {
         "kernel_component: eigenvalue > rounding -> eigenvalue >= rounding",
     ],
     "the tests run on a CPU": [
-        "kernel_component: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
+        "maps: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
     ],
     "where the agreement or the projection is zero any sign will do": [
         "principal_component: agreement < 0 -> agreement <= 0",
@@ -62,8 +63,6 @@ _BY_REASON: dict[str, list[str]] = {
     ],
     "from where on it is worth the time to look for rows of zeros": [
         "zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",
-        "zero_rows: gradient.device.type != 'cpu' or len(gradient) < _WORTH_LOOKING"
-        " -> gradient.device.type != 'cpu' and len(gradient) < _WORTH_LOOKING",
         "zero_rows: len(gradient) < _WORTH_LOOKING -> len(gradient) <= _WORTH_LOOKING",
         "zero_rows: return rows if 2 * len(rows) < len(gradient) else None -> return rows",
         "zero_rows: 2 * len(rows) < len(gradient) -> 2 < len(gradient)",

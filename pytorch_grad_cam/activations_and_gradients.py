@@ -188,8 +188,9 @@ class ActivationsAndGradients:
     def _begin(self, nothing: list) -> None:
         if nothing:
             raise AttributeError("activations and gradients can only be emptied, by assigning []")
-        self._thread.recording = _Recording(torch.is_grad_enabled(), standalone=True, on_host=self.detach)
-        self._thread.recording.active = True
+        recording = _Recording(torch.is_grad_enabled(), standalone=True, on_host=self.detach)
+        recording.active = recording.unbounded = True
+        self._thread.recording = recording
 
     def _keep(self, module: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
@@ -215,10 +216,13 @@ class ActivationsAndGradients:
 
 
 class _Recording:
-    """What one call captured: the outputs of each target layer, call by call."""
+    """What one call captured: the outputs of each target layer, call by call.
+
+    unbounded: it is not known when the call ends, so what the hooks change outside of it would stay.
+    """
 
     def __init__(self, gradients: bool, standalone: bool = False, on_host: bool = False) -> None:
-        self.active = False
+        self.active = self.unbounded = False
         self.standalone = standalone
         self.on_host = on_host
         self.with_gradients = gradients
@@ -227,13 +231,14 @@ class _Recording:
         self.arrived: dict[tuple[nn.Module, int], torch.Tensor] = {}
 
     def keep(self, module: nn.Module, output: Any) -> Any:
-        # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
-        torch.set_grad_enabled(self.with_gradients)
+        if not self.unbounded:
+            # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
+            torch.set_grad_enabled(self.with_gradients)
         kept = tree_map(_source, output) if self.with_gradients else output
         calls = self.calls.setdefault(module, [])
         if self.standalone:
             for tensor in filter(_has_gradient, floating_tensors(kept)[:1]):
-                tensor.register_hook(partial(self._arrive, (module, len(calls))))
+                tensor.register_hook(partial(_arrive, weakref.ref(self), (module, len(calls))))
         calls.append(kept)
         # The model goes on with a copy: an in-place operation behind the layer must not change what was captured.
         return copied(kept)
@@ -246,9 +251,12 @@ class _Recording:
             return self.gradients
         return [self.arrived.get((layer, i)) for layer in layers for i in range(len(self.calls.get(layer, [])))]
 
-    def _arrive(self, call: tuple[nn.Module, int], gradient: torch.Tensor) -> None:
-        self.arrived[call] = gradient
-        self.active = False  # what the model runs after this backward is another story
+
+def _arrive(recording: weakref.ref[_Recording], call: tuple[nn.Module, int], gradient: torch.Tensor) -> None:
+    """Keep a gradient where its recording is still there: a graph that held it would hold what holds the graph."""
+    if (alive := recording()) is not None:
+        alive.arrived[call] = gradient
+        alive.active = False  # what the model runs after this backward is another story
 
 
 class _Hook:

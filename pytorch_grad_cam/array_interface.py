@@ -14,17 +14,18 @@ _CONVERTED_KEYWORDS = ("activations", "grads", "cam_per_target_layer")
 
 
 def adapt_overrides(cls: type) -> None:
-    """Wrap a BaseCAM subclass's own override points.
+    """Wrap a BaseCAM subclass's own override points, and those of its mixins.
 
     The library's compute with tensors; called with arrays they return an array. Those of other packages are given
-    NumPy arrays and what they return becomes a tensor again, unless the class says `receives_tensors = True` or its
-    object was made with `detach=False`.
+    NumPy arrays, tensors where the object was made with `detach=False`, and what they return becomes a tensor again,
+    unless the class says `receives_tensors = True`.
     """
-    own = cls.__module__.partition(".")[0] == __package__
-    wrap = accepts_arrays if own else _given_arrays
     for name in _OVERRIDE_POINTS:
-        if name in vars(cls):
-            setattr(cls, name, wrap(vars(cls)[name]))
+        definer = next(base for base in cls.__mro__ if name in vars(base))
+        if definer is cls or not hasattr(definer, "receives_tensors"):  # a mixin
+            own = definer.__module__.partition(".")[0] == __package__
+            wrap = accepts_arrays if own else _given_arrays
+            setattr(cls, name, wrap(vars(definer)[name]))
 
 
 def accepts_arrays(method: Callable) -> Callable:
@@ -46,10 +47,12 @@ def _given_arrays(method: Callable) -> Callable:
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         converted = _convertible(method, args, kwargs)
         tensors = [leaf for leaf in tree_leaves(converted) if isinstance(leaf, torch.Tensor)]
-        if self is None or self.receives_tensors or not self.detach or not tensors:
+        if self is None or self.receives_tensors or not tensors:
             return method(self, *args, **kwargs)
-        result = np.asarray(_call_converted(method, self, args, kwargs, to_array))
-        return _to_tensor(tensors[0].device, result).to(tensors[0].dtype)
+        result = _call_converted(method, self, args, kwargs, to_array) if self.detach else method(self, *args, **kwargs)
+        if not isinstance(result, torch.Tensor):
+            result = _to_tensor(tensors[0].device, np.asarray(result))
+        return result.to(tensors[0])
 
     return wrapper
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
@@ -20,7 +21,7 @@ from pytorch_grad_cam.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.layouts import Layout
 from pytorch_grad_cam.locate import Location, locate
-from pytorch_grad_cam.maps import check_rank, full_precision, min_max, over_positions, resize
+from pytorch_grad_cam.maps import check_shape, full_precision, min_max, over_positions, resize, scaled_evidence
 from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
@@ -169,12 +170,27 @@ class BaseCAM:
         with undisturbed(self.model, frozen=frozen):
             if isinstance(targets, TargetRule) and type(self).forward is not BaseCAM.forward:
                 targets = resolve_targets(targets, self._scores(input_tensor))  # a forward of 1.x knows lists only
-            smoothed = self.forward_augmentation_smoothing if aug_smooth else self.forward
-            maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
+            smoothed = self.forward_augmentation_smoothing if aug_smooth else self._forward
+            try:
+                maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
+            finally:
+                hooks.clear()  # what a forward of 1.x leaves there
         return maps if as_tensor else to_array(maps)
 
-    def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
-        """The maps (N, *spatial) of one batch, for K targets an image (N, K, *spatial); on the model's device."""
+    def forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> np.ndarray | torch.Tensor:
+        """The call without `aug_smooth`; classes that say `receives_tensors = True` get a tensor on the device."""
+        with undisturbed(self.model, frozen=self.detach):
+            maps = self._maps(input_tensor, targets, eigen_smooth)
+        return maps if self.receives_tensors else to_array(maps)
+
+    def _forward(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False) -> torch.Tensor:
+        """The maps by a forward of a subclass, or ours, on the model's device."""
+        if type(self).forward is BaseCAM.forward:
+            return self._maps(input_tensor, targets, eigen_smooth)
+        return torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
+
+    def _maps(self, input_tensor: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
+        """The maps (N, *spatial) of one batch, for K targets an image (N, K, *spatial)."""
         if self._current is not None:
             raise RuntimeError(
                 f"this {type(self).__name__} is called within its own call: make another one for a target"
@@ -224,6 +240,7 @@ class BaseCAM:
         self, input_tensor: torch.Tensor, targets: list[Target], eigen_smooth: bool
     ) -> list[torch.Tensor]:
         """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input."""
+        size = self.get_target_width_height(input_tensor)[::-1]
         with self._calling(input_tensor) as current:
             hooks = self._hooks(current.inputs)
             layers, activations = hooks.captured_layers, hooks.activations
@@ -243,9 +260,7 @@ class BaseCAM:
                 grads = None if gradients[position] is None else _as_map(gradients[position], layout, input_tensor)
                 cam = self.get_cam_image(input_tensor, layer, targets, found, grads, eigen_smooth)
                 evidence.append(LayerEvidence(found, grads, cam))
-                finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
-                scaled = min_max(torch.where(finite, cam, 0).relu())
-                maps[layer].append(self.enlarged(scaled[:, None], input_tensor.shape[2:]))
+                maps[layer].append(self.enlarged(scaled_evidence(cam)[:, None], size))
             cams = [torch.stack(calls).mean(0) for calls in maps.values()]
             highest = torch.stack([cam.flatten(1).amax(1) for cam in cams]).amax(0)
             warn_of_blank_maps(highest, evidence, partial(self._other_layer, current.inputs))
@@ -306,12 +321,14 @@ class BaseCAM:
         self, input_tensor: torch.Tensor, targets: Targets, eigen_smooth: bool = False
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
-        clean_maps = torch.as_tensor(self.forward(input_tensor, targets, eigen_smooth))
+        self.outputs = None
+        clean_maps = self._forward(input_tensor, targets, eigen_smooth)
         outputs = self.outputs
-        scores = self.output_transform(outputs)
-        targets = chosen(targets, scores)
-        if self.uses_targets and several_an_image(targets) is None:
-            targets = resolve_targets(targets, scores)
+        if outputs is not None:  # as a forward of 1.x may leave it
+            scores = self.output_transform(outputs)
+            targets = chosen(targets, scores)
+            if self.uses_targets and several_an_image(targets) is None:
+                targets = resolve_targets(targets, scores)
         image = image_of(input_tensor, self.spatial_from)
         images = _as_images(image)
         smoothed = []
@@ -322,8 +339,9 @@ class BaseCAM:
             else:
                 restored = augmented.reshape(image.shape) if image.ndim != augmented.ndim else augmented
                 changed = with_image(input_tensor, restored, self.spatial_from)
-                maps = torch.as_tensor(self.forward(changed, targets, eigen_smooth))
-            smoothed.append(augmentation.deaugment_mask(_as_images(maps[:, None])))
+                maps = self._forward(changed, targets, eigen_smooth)
+            of_channels = maps.reshape(len(maps), -1, *image.shape[2:])
+            smoothed.append(augmentation.deaugment_mask(_as_images(of_channels)))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
 
@@ -410,8 +428,8 @@ class BaseCAM:
     def _other_layer(self, inputs: Inputs) -> str:
         try:
             location = self._locate(inputs)
-        except ValueError:  # there is none: nothing to advise
-            return ""
+        except Exception:  # noqa: BLE001
+            return ""  # nothing to advise; the maps are there all the same
         return (
             "" if location.layer in self.target_layers else f"; try target_layers=[{location.name!r}]: {location.why}"
         )
@@ -428,13 +446,11 @@ class BaseCAM:
             return self.output_transform(call(self.model, self._on_device(inputs)))
 
     def _on_device(self, inputs: Inputs) -> Inputs:
-        inputs = on_device_of(self.model, inputs)
+        inputs = tree_map(_usable, on_device_of(self.model, inputs))
+        if not self.compute_input_gradient:
+            return inputs
         image = image_of(inputs, self.spatial_from)
-        if image.is_inference():
-            image = image.clone()
-        return with_image(
-            inputs, image.detach().requires_grad_() if self.compute_input_gradient else image, self.spatial_from
-        )
+        return with_image(inputs, image.detach().requires_grad_(), self.spatial_from)
 
     def __enter__(self) -> BaseCAM:
         return self
@@ -443,9 +459,14 @@ class BaseCAM:
         self.activations_and_grads.release()
 
 
+def _usable(leaf: Any) -> Any:
+    """A tensor that was made in inference mode as one that autograd can use."""
+    return leaf.clone() if isinstance(leaf, torch.Tensor) and leaf.is_inference() else leaf
+
+
 def _as_map(tensor: torch.Tensor, layout: Layout | None, input_tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor if layout is None else layout(tensor)
-    check_rank(tensor, input_tensor)
+    check_shape(tensor, input_tensor)
     return full_precision(tensor)
 
 

@@ -29,7 +29,7 @@ class BiasGradients:
     def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
         self.model = model
         self._thread = ThreadState()
-        self._registrations: dict[tuple[int, ...], list[Registration]] = {}
+        self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
     def capture(self, x: Any, gradients: bool) -> Any:
         """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
@@ -88,24 +88,28 @@ class BiasGradients:
         """What was kept of each bias that the score depends on by way of the inputs, in the order of execution."""
         return self._thread.contributions
 
-    def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration]:
-        """Where the results of `contributions` look, by geometry; even tiles where that does not
-        tell. Cost: one forward for inputs of a new size.
+    def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
+        """Where the results of `contributions` look, by geometry; even tiles where that does not tell, None for what
+        is no map. Cost: one forward for inputs of a new size.
         """
         size = tuple(image_of(x, spatial_from).shape[2:])
         if size not in self._registrations:
             self._registrations[size] = self._follow(x, spatial_from)
         return [self._registrations[size][index] for index in self._thread.leading]
 
-    def _follow(self, x: Any, spatial_from: int | str | None) -> list[Registration]:
+    def _follow(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
         results: list[torch.Tensor] = []
         x = rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from)))
-        with undisturbed(self.model), torch.inference_mode():
+        with undisturbed(self.model), torch.no_grad():
             image = image_of(x, spatial_from).detach().clone()
             with CentresWatch(image) as watch, _BiasWatch(lambda result, bias: results.append(result)):
                 call(self.model, with_image(x, image, spatial_from))
             size = tuple(image.shape[2:])
-            return [registered(watch, result, size) for result in results if watch.depends(result)]
+            return [
+                registered(watch, result, size) if result.ndim == image.ndim else None
+                for result in results
+                if watch.depends(result)
+            ]
 
     def clear(self) -> None:
         """Forget what was captured in this thread."""
@@ -133,8 +137,10 @@ class _BiasWatch(TorchFunctionMode):
         return result
 
 
-def _convolution_bias(input: Any, weight: Any, bias: torch.Tensor | None = None, *_: Any, **__: Any) -> Any:
-    return bias
+def _convolution_bias(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor | None:
+    return bias if input.ndim == weight.ndim else None  # not of one sample without a batch
 
 
 def _batch_norm_bias(

@@ -40,16 +40,25 @@ def warn_of_blank_maps(
 
     alternative: what to do about a gradient of zero, asked for only then.
     """
+    if _of_parts():
+        return
     samples: dict[str, list[int]] = {}
     for sample in (highest == 0).nonzero()[:, 0].tolist():
         samples.setdefault(_reason(evidence[0], sample), []).append(sample)
     for reason, blank in samples.items():
         warn_of_blank(blank, len(highest), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
+    if len(evidence) > 1 and not all(layer.cam[highest > 0].isfinite().all() for layer in evidence):
+        warnings.warn(
+            "a layer with non-finite values (an overflow? run the model in float32 or bfloat16) is left out of the "
+            "mean over the layers",
+            CamWarning,
+            stacklevel=_level_of_user(),
+        )
 
 
 def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
     """A CamWarning that these of so many maps are blank, where they are not parts of another map."""
-    if getattr(_thread, "parts", False):
+    if _of_parts():
         return
     which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
     warnings.warn(CamWarning(f"{which}: {why}", why, samples), stacklevel=_level_of_user())
@@ -71,7 +80,7 @@ def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
 @contextmanager
 def maps_are_parts() -> Iterator[None]:
     """Within, in this thread: maps may be blank, they are parts of another one."""
-    outer = getattr(_thread, "parts", False)
+    outer = _of_parts()
     _thread.parts = True
     try:
         yield
@@ -79,10 +88,14 @@ def maps_are_parts() -> Iterator[None]:
         _thread.parts = outer
 
 
+def _of_parts() -> bool:
+    return getattr(_thread, "parts", False)
+
+
 def _level_of_user() -> int:
     """The stack level, for the function that asks, of the line outside this package that called it."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == _PACKAGE:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame, level = frame.f_back, level + 1
     return level
 

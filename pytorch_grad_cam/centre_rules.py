@@ -192,6 +192,8 @@ def _without(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, dim: 
 def _reduction(
     watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, dims: Any = (), keepdim: bool = False, **_: Any
 ) -> Centres | None:
+    if isinstance(dims, torch.Tensor):  # torch.max of two maps
+        return _entry_by_entry(watch, output, x, dims)
     centres = watch.of(x)
     dropped = {dim % x.ndim for dim in ([dims] if isinstance(dims, int) else dims or range(x.ndim))}
     for dim in sorted(dropped, reverse=True):

@@ -33,6 +33,7 @@ class FoundLayers:
         self._lock = threading.Lock()
         self._released = False
         self._found: dict[tuple[int, ...], tuple[Location, Any]] = {}
+        self._hooks: dict[tuple[nn.Module, Layout], Any] = {}
 
     def __reduce__(self) -> tuple:
         """A copy searches for itself."""
@@ -49,14 +50,21 @@ class FoundLayers:
         with self._lock:
             if size not in self._found:
                 location = self.search(x)
-                transform = self.reshape_transform or location.as_map
-                self._found[size] = location, self.make_hooks([location.layer], transform)
+                self._found[size] = location, self._hooks_on(location)
             return self._found[size]
+
+    def _hooks_on(self, location: Location) -> Any:
+        """Sizes that are read alike, as all of a CNN's, share hooks."""
+        layout = location.layout
+        reading = location.layer, layout if "T" in layout.axes else layout._replace(grid=())
+        if reading not in self._hooks:
+            self._hooks[reading] = self.make_hooks([location.layer], self.reshape_transform or location.as_map)
+        return self._hooks[reading]
 
     def release(self) -> None:
         """Remove the hooks from the model."""
         self._released = True
-        for _, hooks in self._found.values():
+        for hooks in self._hooks.values():
             hooks.release()
 
 

@@ -6,25 +6,11 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.maps import full_precision, resize
+from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps
+from pytorch_grad_cam.maps import full_precision, resize, scaled_evidence
 from pytorch_grad_cam.old_spellings import old_constructor
 from pytorch_grad_cam.principal_component import first_principal_component
-
-
-def rescaled(contribution: torch.Tensor) -> torch.Tensor:
-    r"""$\psi$ (section 4) not resized: |contribution| (N, C, *spatial), each sample to [0, 1], summed; overwritten."""
-    magnitude = contribution.abs_()
-    axes = tuple(range(1, magnitude.ndim))
-    lowest, highest = magnitude.amin(axes, keepdim=True), magnitude.amax(axes, keepdim=True)
-    return magnitude.sub_(lowest).sum(1, keepdim=True) / (highest - lowest).masked_fill(highest == lowest, 1)
-
-
-class RescaledContributions(BiasGradients):
-    """Of each bias the contribution to the score, rescaled: (N, 1, *spatial)."""
-
-    def contribution(self, bias: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return rescaled(full_precision(bias.reshape(-1, *[1] * (gradient.ndim - 2))) * gradient)
+from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
 
 
 class FullGrad(BaseCAM):
@@ -46,15 +32,27 @@ class FullGrad(BaseCAM):
     def __init__(self, model, target_layers: Any = None, reshape_transform=None, **options) -> None:
         if target_layers:
             warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
+        if not options.get("detach", True):
+            raise ValueError("FullGrad(detach=False): its maps cannot be differentiated, take HiResCAM or LayerCAM")
         super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
         of_input = rescaled(full_precision(input_tensor.detach()) * input_tensor.grad)
         of_layers = self.activations_and_grads.contributions
         if self.align == "cell":
-            enlarged = [resize(each, input_tensor.shape[2:]) for each in of_layers]
+            enlarged = [resize(each, input_tensor.shape[2:]) for each in of_layers if _is_map(each, input_tensor)]
         else:
             places = self.activations_and_grads.registrations(self._inputs(input_tensor), self.spatial_from)
-            enlarged = [place.enlarge(each) for place, each in zip(places, of_layers, strict=True)]
+            located = zip(places, of_layers, strict=True)
+            enlarged = [place.enlarge(each) for place, each in located if place and _is_map(each, input_tensor)]
         maps = torch.cat([of_input, *enlarged], dim=1)
-        return [(first_principal_component(maps) if eigen_smooth else maps.sum(1))[:, None]]
+        cam = first_principal_component(maps) if eigen_smooth else maps.sum(1)
+        scaled = scaled_evidence(cam)
+        evidence = LayerEvidence(input_tensor.detach(), input_tensor.grad, cam)
+        warn_of_blank_maps(scaled.flatten(1).amax(1), [evidence], str)
+        return [scaled[:, None]]
+
+
+def _is_map(contribution: torch.Tensor, input_tensor: torch.Tensor) -> bool:
+    """Whether a bias was added to maps of the images: not to features behind the pooling, nor to windows or boxes."""
+    return contribution.ndim == input_tensor.ndim and len(contribution) == len(input_tensor)

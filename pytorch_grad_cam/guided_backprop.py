@@ -55,6 +55,10 @@ class GuidedBackpropReLUModel:
         self.model = unwrapped(model)
         self.device = model_device(model) if device is None else device
 
+    def forward(self, input_img: torch.Tensor) -> Any:
+        """The model's output."""
+        return self.model(input_img)
+
     def __call__(self, input_img: torch.Tensor, target_category: Targets = None) -> np.ndarray:
         """Gradients (*spatial, C) of one image, (N, *spatial, C) of several; float32, signed, on the host.
 
@@ -63,7 +67,7 @@ class GuidedBackpropReLUModel:
         """
         with undisturbed(self.model), torch.enable_grad():
             image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
-            outputs = scores_in(self.model(image))
+            outputs = scores_in(self.forward(image))
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
             rectifiers = [node for node in nodes_behind(score) if _is_rectifier(node)]
             if not rectifiers:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from pytorch_grad_cam.maps import most_precise_dtype
 from pytorch_grad_cam.principal_component import agreeing_with
 
 _MOST_FOR_EIGH = 1024
@@ -34,7 +35,8 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
     if kernel not in KERNELS:
         raise ValueError(f"kernel {kernel!r}: choose one of {', '.join(KERNELS)}")
     with torch.autocast(activations.device.type, enabled=False):
-        rows = activations.flatten(2).mT.to(_most_precise(activations.device))
+        # Of weak activations the kernel is nearly constant: what centring leaves of it is lost in float32.
+        rows = activations.flatten(2).mT.to(most_precise_dtype(activations.device))
         rows = rows - rows.mean(1, keepdim=True)
         similarity = KERNELS[kernel](rows, 1 / rows.shape[2] if gamma is None else gamma)
         rounding = torch.finfo(similarity.dtype).eps * similarity.shape[1] * similarity.abs().amax((1, 2))[:, None]
@@ -46,17 +48,12 @@ def first_kernel_component(activations: torch.Tensor, kernel: str, gamma: float 
     return projection.to(activations.dtype).reshape(activations.shape[0], *activations.shape[2:])
 
 
-def _most_precise(device: torch.device) -> torch.dtype:
-    """Of weak activations the kernel is nearly constant: what centring leaves of it is lost in float32."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def _largest_eigenpair(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Of symmetric matrices (N, P, P), positive or not: the largest eigenvalues (N, 1) and their vectors (N, P)."""
     positions = matrices.shape[1]
     if positions <= _MOST_FOR_EIGH:
         values, vectors = torch.linalg.eigh(matrices)
         return values[:, -1:], vectors[..., -1]
-    start = torch.randn(positions, 1, generator=torch.Generator().manual_seed(0)).to(matrices)
+    start = torch.randn(positions, 1, generator=torch.Generator().manual_seed(0), device="cpu").to(matrices)
     values, vectors = torch.lobpcg(matrices, X=start.expand(len(matrices), -1, -1), largest=True, tol=_TOLERANCE)
     return values, vectors[..., 0]

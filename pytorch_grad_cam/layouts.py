@@ -23,6 +23,8 @@ class Layout(NamedTuple):
     extra: int = 0
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.axes.startswith("NCS"):
+            return tensor  # itself: a gradient that was taken of it knows no other
         batch_and_channels_first = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" not in self.axes:
             return batch_and_channels_first

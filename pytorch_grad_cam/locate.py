@@ -221,7 +221,7 @@ class _Examined:
     def _noisy_calls(self, modules: Collection[nn.Module]) -> list[Call]:
         """What modules return for the image with faint noise, stronger towards one corner."""
         image = image_of(self.x, self.spatial_from)
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(image)
         noisy = image + _FAINT * image.std().clamp(min=_FAINT) * _ramp(self.size).to(image) * noise
         with undisturbed(self.model), torch.no_grad(), traced(self.model, modules) as calls:
             call(self.model, with_image(self.x, noisy, self.spatial_from))
@@ -316,7 +316,7 @@ def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
         raise ValueError(_NO_GRADIENT)
     if gradient.any():
         return score
-    projection = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    projection = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), device="cpu")
     return (features * projection.to(features)).sum()
 
 

@@ -26,6 +26,12 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
     return shifted / span.masked_fill(span == 0, 1)
 
 
+def scaled_evidence(cam: torch.Tensor) -> torch.Tensor:
+    """What is positive of each signed map of (N, *spatial), scaled to [0, 1]; zeros where not all is finite."""
+    finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
+    return min_max(torch.where(finite, cam, 0).relu())
+
+
 def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:
     """Maps (N, C, *spatial) linearly interpolated to `size`.
 
@@ -42,8 +48,18 @@ def full_precision(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def check_rank(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
-    """Raise ValueError unless the layer's map has as many axes as the input."""
+def most_precise_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices that know nothing better."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def check_shape(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
+    """Raise ValueError unless the layer's map has as many axes as the input, and as many samples."""
+    if activations.ndim == input_tensor.ndim and len(activations) != len(input_tensor):
+        raise ValueError(
+            f"the target layer gives {tuple(activations.shape)}, {len(activations)} maps for {len(input_tensor)} "
+            "inputs (windows or boxes?): choose a layer that has one map for each, or pass a reshape_transform"
+        )
     if activations.ndim != input_tensor.ndim:
         raise ValueError(
             f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "

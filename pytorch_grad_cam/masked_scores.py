@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
-from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.maps import min_max, most_precise_dtype
 from pytorch_grad_cam.memory_layout import in_fastest_layout
 from pytorch_grad_cam.target_scores import Target, scores_of_columns
 
@@ -32,14 +32,15 @@ def masked_scores(
     """
     channels = activations.shape[1]
     rows = chosen.flatten().nonzero()[:, 0]
+    owners = rows // channels
+    targets = [[column[owner] for owner in owners.tolist()] for column in columns]
 
     def scores(start: int, stop: int) -> torch.Tensor:
         of_batch = rows[start:stop]
-        owners = of_batch // channels
         masks = cam.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
-        masked = (images[owners] * min_max(masks[:, 0])[:, None]).to(images.dtype)
-        outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners), masked)
-        return scores_of_columns(outputs, [[column[i] for i in owners.tolist()] for column in columns]).T
+        masked = (images[owners[start:stop]] * min_max(masks[:, 0])[:, None]).to(images.dtype)
+        outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners[start:stop]), masked)
+        return scores_of_columns(outputs, [column[start:stop] for column in targets]).T
 
     size = images_at_a_time(images.device) if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ScoreCAM channels")
@@ -56,7 +57,9 @@ def channels_by_energy(activations: torch.Tensor, share: float) -> torch.Tensor:
     varies = positions.amax(2) > positions.amin(2)
     if share == 1:
         return varies
-    energy, order = (positions.double().square().sum(2) * varies).sort(1, descending=True)
+    energy, order = (positions.to(most_precise_dtype(positions.device)).square().sum(2) * varies).sort(
+        1, descending=True
+    )
     before = energy.cumsum(1) - energy
     needed = torch.zeros_like(varies).scatter(1, order, before < share * energy.sum(1, keepdim=True))
     return needed & varies

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from pytorch_grad_cam.maps import most_precise_dtype
 from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.run_outputs import outputs_of
@@ -37,6 +38,7 @@ def measured_centres(
     x: Any,
     as_map: Callable[[Any], torch.Tensor],
     spatial_from: int | str | None = None,
+    grid: Sequence[int] | None = None,
     images: int | None = None,
     seed: int = 0,
 ) -> MeasuredCentres | None:
@@ -48,20 +50,23 @@ def measured_centres(
     random. Its centroid is taken above what half of the positions get (of layers that mix globally), in the largest
     window around it that the image holds on both sides: rows near the border, whose view is cut off, are not used.
 
+    grid: the cells of the map, of a layer that runs for maps of several sizes.
     images: None is 3, more of images so small that there is little to average in one, 16 of 64 x 64 pixels.
     Cost: as many forwards and, for each axis, backwards as there are images.
     """
     generator = torch.Generator().manual_seed(seed)
     image = image_of(x, spatial_from)
     images = images or min(max(_FEWEST, _PIXELS // math.prod(image.shape[2:])), _MOST)
-    noise = _pink(torch.randn(images, *image.shape[1:], generator=generator))
+    noise = _pink(torch.randn(images, *image.shape[1:], generator=generator, device="cpu"))
     inputs = with_image(rows_of(x, torch.zeros(images, dtype=torch.long), len(image)), noise.to(image), spatial_from)
     with undisturbed(model), torch.enable_grad(), outputs_of(layer) as outputs:
         inputs = on_device_of(model, inputs)
         noise = image_of(inputs, spatial_from).detach().requires_grad_()
         call(model, with_image(inputs, noise, spatial_from))
         for maps in map(as_map, outputs):
-            signed = maps * torch.randn(maps.shape, generator=generator).to(maps)
+            if grid is not None and tuple(maps.shape[2:]) != tuple(grid):
+                continue
+            signed = maps * torch.randn(maps.shape, generator=generator, device="cpu").to(maps)
             lines = [_line(signed, noise, axis) for axis in range(maps.ndim - 2)]
             if None not in lines:
                 first, step, error = zip(*lines, strict=True)
@@ -78,9 +83,9 @@ def _line(signed: torch.Tensor, noise: torch.Tensor, axis: int) -> tuple[float, 
     gradient = None
     if score.requires_grad:
         (gradient,) = torch.autograd.grad(score, noise, retain_graph=True, allow_unused=True)
-    if gradient is None or not gradient.any():
+    if gradient is None or not gradient.any() or not gradient.isfinite().all():
         return None
-    energy = gradient.double().square().sum(1)
+    energy = gradient.to(most_precise_dtype(gradient.device)).square().sum(1)
     profiles = energy.movedim(axis + 1, 1).reshape(images, pixels, -1).sum(2).cpu()
     centroids = _centroids(profiles, (rows + 0.5) * pixels / cells - 0.5)
     step = _step(rows, centroids, cells, pixels)

@@ -51,11 +51,21 @@ class MetaCAM:
 
         By position, as in grad-cam 1.5: `eigen_smooth` comes third, then the method's own options.
         """
-        return self.explain(input_tensor, targets, *options, aug_smooth=aug_smooth, eigen_smooth=eigen_smooth, **named)
+        if aug_smooth:
+            named["aug_smooth"] = True
+        return self.forward(input_tensor, targets, eigen_smooth, *options, **named)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The call."""
-        return self(*args, **kwargs)
+    def forward(
+        self,
+        input_tensor: torch.Tensor,
+        targets: Targets = None,
+        eigen_smooth: bool = False,
+        *options: Any,
+        aug_smooth: bool = False,
+        **named: Any,
+    ) -> Any:
+        """The call, for subclasses to override as in grad-cam 1.5."""
+        return self.explain(input_tensor, targets, *options, aug_smooth=aug_smooth, eigen_smooth=eigen_smooth, **named)
 
     def explain(self, input_tensor: torch.Tensor, targets: Targets, **options: Any) -> Any:
         """What the call returns: the base method's maps, if a subclass does nothing else."""

@@ -7,10 +7,17 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from pytorch_grad_cam.trees import copied
+
 Inputs = Any
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output, see `apply`, for copies of the inputs: it may change them in place."""
+    return apply(model, copied(as_tree(inputs)))
+
+
+def apply(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output: a tuple is unpacked into arguments, a mapping into keyword arguments."""
     if isinstance(inputs, Mapping):
         return model(**inputs)

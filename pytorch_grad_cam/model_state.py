@@ -16,6 +16,7 @@ from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_onc
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
+_WRITES_UNCOUNTED = ("torch.ao.", "torchao.")
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, "_Flags"] = weakref.WeakKeyDictionary()
 
@@ -27,20 +28,23 @@ def undisturbed(model: nn.Module, frozen: bool = True) -> Iterator[None]:
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
     that only what their gradient needs. Afterwards, whatever happened, the flags, the buffers that the model itself
     writes and the random state are as before.
-    Several threads may be within at once; the last one out restores the flags.
+    Several threads may be within at once; the last one out restores the flags. While one is within that is not frozen,
+    nothing is. Random numbers that other threads draw meanwhile from the default generator are drawn again.
     """
     device = model_device(model)
     with _random_state_kept(device), torch.inference_mode(False), reentrant_checkpoints_run_once():
         with _lock:
             flags = _in_use.setdefault(model, _Flags())
             flags.users += 1
+            flags.unfrozen += not frozen
         try:
             with _lock:
-                flags.take(model, frozen)
+                flags.take(model)
             yield
         finally:
             with _lock:
                 flags.users -= 1
+                flags.unfrozen -= not frozen
                 if flags.users == 0:
                     del _in_use[model]
                     flags.restore()
@@ -64,14 +68,14 @@ class _Flags:
     """The flags of a model that are switched off while it is in use, and its tensors that autograd cannot use."""
 
     def __init__(self) -> None:
-        self.users = 0
+        self.users = self.unfrozen = 0
         self.training: list[nn.Module] = []
         self.requiring: list[nn.Parameter] = []
         self.exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-        self.buffers: list[tuple[dict[str, Any], str, torch.Tensor, int, torch.Tensor]] = []
+        self.buffers: list[tuple[dict[str, Any], str, torch.Tensor, int | None, torch.Tensor]] = []
         self.usable: dict[torch.Tensor, torch.Tensor] = {}
 
-    def take(self, model: nn.Module, frozen: bool) -> None:
+    def take(self, model: nn.Module) -> None:
         for module in model.modules():
             if module.training:
                 self.training.append(module)
@@ -82,14 +86,22 @@ class _Flags:
                         self._exchange(tensors, name, tensor)
             if self.users == 1 and not type(module).__module__.startswith(_WRITES_NO_BUFFERS):
                 self.buffers += [
-                    (module._buffers, name, buffer, buffer._version, buffer.clone())
+                    (module._buffers, name, buffer, _version(module, buffer), buffer.clone())
                     for name, buffer in module._buffers.items()
                     if buffer is not None
                 ]
-        for parameter in model.parameters() if frozen else ():
+        if self.unfrozen:
+            self._thaw()
+            return
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 self.requiring.append(parameter)
                 parameter.requires_grad = False
+
+    def _thaw(self) -> None:
+        for parameter in self.requiring:
+            parameter.requires_grad = True
+        self.requiring.clear()
 
     def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
         """A model that was made in inference mode runs with copies, tied ones with the same copy."""
@@ -100,17 +112,21 @@ class _Flags:
         tensors[name] = self.usable[tensor]
 
     def restore(self) -> None:
-        for buffers, name, buffer, version, values in self.buffers:
-            buffers[name] = buffer
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(values)
-        for tensors, name, tensor in self.exchanged:
-            tensors[name] = tensor
         for module in self.training:
             module.training = True
-        for parameter in self.requiring:
-            parameter.requires_grad = True
+        self._thaw()
+        for buffers, name, buffer, version, values in self.buffers:
+            buffers[name] = buffer
+            if buffer._version != version or buffer.shape != values.shape:
+                with torch.no_grad():
+                    buffer.resize_(values.shape).copy_(values)
+        for tensors, name, tensor in self.exchanged:
+            tensors[name] = tensor
+
+
+def _version(module: nn.Module, buffer: torch.Tensor) -> int | None:
+    """The number of writes into a buffer; None where they are not counted, as those of fused observers."""
+    return None if type(module).__module__.startswith(_WRITES_UNCOUNTED) else buffer._version
 
 
 def _random_state_kept(device: torch.device | None):

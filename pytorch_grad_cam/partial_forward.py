@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pytorch_grad_cam.model_inputs import call, image_of
+from pytorch_grad_cam.model_inputs import apply, call, image_of
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.trees import copied, floating_tensors
 
@@ -165,7 +165,7 @@ class PartialForward:
         self._sample, self._rows = sample, rows
         self._replacement = replace(self._expanded(self.layer_output, sample, rows))
         self._calls: Counter[nn.Module] = Counter()
-        return call(self._replicas[self.model], self._expanded(self.x, sample, rows))
+        return apply(self._replicas[self.model], self._expanded(self.x, sample, rows))
 
     def _run_whole(self, sample: int, rows: int, replace: Callable) -> Any:
         return self._run_exchanged(self._expanded(self.x, sample, rows), replace)
@@ -204,7 +204,7 @@ def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """A shallow copy of each module, wired like the model: the parameters and hooks are shared, the modules are not."""
     replicas = {}
     for module in model.modules():
-        replica = type(module).__new__(type(module))
+        replica = object.__new__(type(module))  # that of torch.fx makes a class of its own for each object
         replica.__dict__.update(module.__dict__)
         replicas[module] = replica
     for module, replica in replicas.items():

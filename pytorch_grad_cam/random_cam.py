@@ -23,5 +23,5 @@ class RandomCAM(BaseCAM):
         self.generator = torch.Generator().manual_seed(drawn)
 
     def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        draws = torch.rand(activations.shape[:2], generator=self.generator)
+        draws = torch.rand(activations.shape[:2], generator=self.generator, device="cpu")
         return (2 * draws - 1).to(activations)

@@ -36,7 +36,7 @@ def _count(change: int) -> None:
         if _threads == 0:
             del CheckpointFunction.apply  # the inherited one is seen again
         elif _threads == change:
-            CheckpointFunction.apply = staticmethod(_apply)
+            CheckpointFunction.apply = staticmethod(_apply)  # type: ignore[method-assign, unused-ignore]
 
 
 def _apply(block: Callable, preserve_rng_state: bool, *args: Any) -> Any:

@@ -124,7 +124,7 @@ def registration_of(
 
     layer: a module of the model or its dotted name. x, spatial_from: as a CAM is called. reshape_transform: from what
     the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it tells.
-    grid: cells of the map, where they are known; an answer kept for others is not used.
+    grid: the cells of the map, of a layer that runs for maps of several sizes.
 
     Cost: one forward; measured, three more and for each axis three backwards. Raises ValueError where the layer gives
     no map.
@@ -134,16 +134,15 @@ def registration_of(
     image = image_of(x, spatial_from)
     size = tuple(image.shape[2:])
     kept = _KEPT.setdefault(model, weakref.WeakKeyDictionary()).setdefault(module, {})
-    known: Registration | None = kept.get(size)
-    if known is not None and grid is not None and known.grid != tuple(grid):
-        known = None
+    fitting = (found for (of_size, _), found in kept.items() if of_size == size)
+    known: Registration | None = next(fitting, None) if grid is None else kept.get((size, tuple(grid)))
     if known is None or (measure and known.source == "geometry"):
         x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image)))
         as_map = reshape_transform or layout_of(model, x, module, spatial_from).of_output
-        known = known or _by_geometry(model, module, x, as_map, spatial_from)
+        known = known or _by_geometry(model, module, x, as_map, spatial_from, grid)
         if measure or known.source != "geometry":
-            known = _with_measured(known, measured_centres(model, module, x, as_map, spatial_from))
-        kept[size] = known
+            known = _with_measured(known, measured_centres(model, module, x, as_map, spatial_from, known.grid))
+        kept[size, known.grid] = known
     return known if measure or known.geometry is None else known.by_geometry()
 
 
@@ -161,19 +160,25 @@ _KEPT: Any = weakref.WeakKeyDictionary()
 
 
 def _by_geometry(
-    model: nn.Module, layer: nn.Module, x: Any, as_map: Callable[[Any], torch.Tensor], spatial_from: int | str | None
+    model: nn.Module,
+    layer: nn.Module,
+    x: Any,
+    as_map: Callable[[Any], torch.Tensor],
+    spatial_from: int | str | None,
+    grid: Sequence[int] | None,
 ) -> Registration:
     """Of the first run of the layer whose cells are followed all the way from the image; even tiles where there is
     none. Cost: one forward.
     """
-    with undisturbed(model), torch.inference_mode(), outputs_of(layer) as outputs:
+    with undisturbed(model), torch.no_grad(), outputs_of(layer) as outputs:
         image = image_of(x, spatial_from).clone()
         with CentresWatch(image) as watch:
             call(model, with_image(x, image, spatial_from))
             maps = [as_map(output) for output in outputs]
     if not maps:
         raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-    found = [registered(watch, each, tuple(image.shape[2:])) for each in maps]
+    of_grid = [each for each in maps if grid is None or tuple(each.shape[2:]) == tuple(grid)]
+    found = [registered(watch, each, tuple(image.shape[2:])) for each in of_grid or maps]
     return next((each for each in found if each.source == "geometry"), found[0])
 
 

@@ -30,6 +30,8 @@ def _mm(gradient: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
 
 
 def _gelu_backward(gradient: torch.Tensor, x: torch.Tensor, **options: Any) -> torch.Tensor | None:
+    if gradient.ndim < 2:
+        return None
     flat = gradient.flatten(0, -2)
     rows = _few_rows(flat)
     if rows is None:
@@ -40,7 +42,7 @@ def _gelu_backward(gradient: torch.Tensor, x: torch.Tensor, **options: Any) -> t
 
 def _few_rows(gradient: torch.Tensor) -> torch.Tensor | None:
     """The rows of (R, D) that are not zero where they are fewer than half of them."""
-    if gradient.device.type != "cpu" or len(gradient) < _WORTH_LOOKING:
+    if gradient.device.type != "cpu" or gradient.layout != torch.strided or len(gradient) < _WORTH_LOOKING:
         return None
     rows = gradient.any(1).nonzero()[:, 0]
     return rows if 2 * len(rows) < len(gradient) else None

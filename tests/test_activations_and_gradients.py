@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -196,3 +198,47 @@ def test_shapley_cam_of_fused_attention():
 
     model = Attending().eval()
     assert ShapleyCAM(model, model.norm, lambda t: t.mT.unflatten(2, (3, 4)))(images(), 3).max() == 1
+
+
+def test_recordings_are_freed_without_the_graph_of_the_next():
+    """A tensor's hook that held the recording would hold the tensor: no collector sees through the graph."""
+    model, x = convolutional(), images()
+    hooks = ActivationsAndGradients(model, [model.first, model.last], None)
+    recordings = []
+    for _ in range(3):
+        hooks(x)[:, 1].sum().backward()
+        assert len(hooks.gradients) == 2
+        recordings.append(weakref.ref(hooks._thread.recording))
+    hooks.clear()
+    gc.collect()
+    assert [recording() for recording in recordings] == [None] * 3
+
+
+def test_emptied_lists_leave_autograd_as_it_is():
+    """The forward of a class for 1.x that empties the lists under no_grad: what the model runs next is trained."""
+
+    class Own(EigenCAM):
+        def forward(self, input_tensor, targets, eigen_smooth=False):
+            with torch.no_grad():
+                self.activations_and_grads.activations = []
+                self.outputs = self.model(input_tensor)
+            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+    model, x = convolutional(), images()
+    cam = Own(model, ["last"])
+    np.testing.assert_allclose(cam(x), EigenCAM(model, "last")(x), atol=1e-6)
+    assert len(cam.activations_and_grads.activations) == 0
+    cam.activations_and_grads.activations = []
+    assert model(x).requires_grad
+    with torch.no_grad():
+        model(x)
+        assert not torch.is_grad_enabled()
+
+
+def test_images_of_any_size_share_the_hooks_of_a_cnn():
+    model = convolutional()
+    with GradCAM(model) as cam:
+        for size in range(12, 18):
+            assert cam(torch.randn(1, 3, size, size + 4)).shape == (1, size, size + 4)
+        assert len(cam.target_layers[0]._forward_hooks) == 1
+    assert len(cam.target_layers[0]._forward_hooks) == 0

@@ -25,7 +25,6 @@ from pytorch_grad_cam.ablation_cam import ablation_cam_weights
 from pytorch_grad_cam.bias_gradients import BiasGradients
 from pytorch_grad_cam.fem import feature_explanation
 from pytorch_grad_cam.finer_cam import DEFAULT_COMPARISON_CATEGORIES, against_similar_classes
-from pytorch_grad_cam.fullgrad_cam import rescaled
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 from pytorch_grad_cam.grad_cam_elementwise import positive_evidence
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
@@ -39,6 +38,7 @@ from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseIn
 from pytorch_grad_cam.metrics.road import neighbors_weights
 from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 from pytorch_grad_cam.refine_cam import product_of_layers
+from pytorch_grad_cam.rescaled_contributions import rescaled
 from pytorch_grad_cam.score_cam import score_cam_weights
 from pytorch_grad_cam.shapley_cam import shapley_gradient
 from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on

@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam import FullGrad, GradCAM
 from pytorch_grad_cam.bias_gradients import BiasGradients
+from pytorch_grad_cam.cam_warning import CamWarning
 
 
 class Registered(nn.Module):
@@ -186,3 +187,46 @@ def test_biases_beside_the_score_and_of_a_batchs_own_statistics():
     watch.differentiate(watch.capture(x, gradients=True)[0].sum(), [x])
     ((bias, _),) = watch.contributions
     assert torch.equal(bias, model.norm.bias)
+
+
+def test_why_a_map_is_blank():
+    model, x = convolutional(), images()
+    x[0, 0, 0, 0] = torch.nan
+    with pytest.warns(CamWarning, match="1 of 2 maps are blank: non-finite values"):
+        maps = FullGrad(model)(x, 1)
+    assert np.isfinite(maps).all()
+    assert not maps[0].any()
+    assert maps[1].max() == 1
+    model.head.weight.data.zero_()
+    with pytest.warns(CamWarning, match="2 of 2 maps are blank: zero gradient"):
+        FullGrad(model)(images(), 1)
+
+
+def test_maps_cannot_be_differentiated():
+    with pytest.raises(ValueError, match="FullGrad\\(detach=False\\)"):
+        FullGrad(convolutional(), detach=False)
+
+
+class OtherBiases(nn.Module):
+    """Biases of features, of channels as a signal, of windows and of a single sample, behind those of maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.between = nn.Conv2d(3, 8, 3, padding=1), nn.Conv1d(1, 1, 3, padding=1)
+        self.window, self.norm, self.head = nn.Conv2d(8, 8, 1), nn.BatchNorm1d(8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).relu()
+        x = x * self.between(x.mean((2, 3))[:, None]).sigmoid().mT[..., None]
+        windows = self.window(x.unflatten(2, (2, -1)).movedim(2, 1).flatten(0, 1))
+        x = windows.unflatten(0, (len(x), 2)).movedim(1, 2).flatten(2, 3)
+        alone = torch.stack([self.window(sample) for sample in x])
+        return self.head(self.norm((x + alone).mean((2, 3))))
+
+
+@pytest.mark.parametrize("align", ["cell", "receptive_field"])
+def test_biases_of_what_is_no_map(align):
+    maps = FullGrad(OtherBiases().eval(), align=align)(images(), 1)
+    assert maps.shape == (2, 12, 16)
+    assert maps.max((1, 2)).tolist() == [1, 1]

@@ -254,3 +254,13 @@ def test_sess_refuses_a_scale_below_the_window():
 
 def _few_windows(meta):
     return {"num_scales": 2} if meta is SESS else {}
+
+
+def test_blank_windows_ask_for_no_other_layer(monkeypatch):
+    model, x = convolutional(), images()
+    model.head.weight.data.zero_()
+    cam, asked = SESS(model, ["last"], num_scales=2), []
+    monkeypatch.setattr(cam.base_cam, "_locate", lambda inputs: asked.append(inputs))
+    with pytest.warns(CamWarning):
+        cam(x, [3, 1])
+    assert asked == []

@@ -17,10 +17,12 @@ from pytorch_grad_cam import (
     FinerCAM,
     GradCAM,
     GradCAMPlusPlus,
+    GuidedBackpropReLUModel,
     LayerCAM,
     MetaCAM,
     RefineCAM,
     ScoreCAM,
+    ShapleyCAM,
     XGradCAM,
 )
 from pytorch_grad_cam.maps import min_max
@@ -379,3 +381,66 @@ def test_attributes_of_meta_methods_are_those_of_1_5():
     assert finer.base_cam.k == 9
     with pytest.raises(AttributeError, match="'FinerCAM' object has no attribute 'nothing'"):
         _ = finer.nothing
+
+
+def test_target_size_of_a_subclass():
+    class Larger(GradCAM):
+        def get_target_width_height(self, input_tensor):
+            return 40, 30
+
+    assert Larger(convolutional(), ["last"])(images(), [3, 1]).shape == (2, 30, 40)
+
+
+def test_weights_of_a_mixin():
+    class Weights:
+        def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads):
+            return np.mean(grads, axis=(2, 3))
+
+    class Own(Weights, BaseCAM):
+        pass
+
+    model, x = convolutional(), images()
+    np.testing.assert_allclose(Own(model, ["last"])(x, [3, 1]), GradCAM(model, ["last"])(x, [3, 1]), atol=1e-6)
+
+
+def test_second_derivatives_of_a_class_written_for_1_5():
+    """With detach=False it gets tensors in the graph, and may return an array."""
+
+    class Own(BaseCAM):
+        def __init__(self, model, target_layers, reshape_transform=None):
+            super().__init__(model, target_layers, reshape_transform, detach=False)
+
+        def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads):
+            (product,) = torch.autograd.grad(grads, activations, activations, retain_graph=True, allow_unused=True)
+            return (grads - product / 2).mean((2, 3)).detach().cpu().numpy()
+
+    model, x = convolutional(), images()
+    np.testing.assert_allclose(Own(model, ["last"])(x, [3, 1]), ShapleyCAM(model, ["last"])(x, [3, 1]), atol=1e-6)
+
+
+def test_forward_that_keeps_no_outputs():
+    class Own(GradCAM):
+        def forward(self, input_tensor, targets, eigen_smooth=False):
+            outputs = self.activations_and_grads(input_tensor)
+            sum(target(output) for target, output in zip(targets, outputs, strict=True)).backward()
+            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+    model, x = convolutional(), images()
+    targets = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]
+    expected = GradCAM(model, ["last"])(x, targets, aug_smooth=True)
+    np.testing.assert_allclose(Own(model, ["last"])(x, targets, aug_smooth=True), expected, atol=1e-6)
+
+
+def test_forwards_of_meta_methods_and_of_guided_backpropagation():
+    class Doubled(FinerCAM):
+        def forward(self, input_tensor, targets=None, eigen_smooth=False, **options):
+            return 2 * super().forward(input_tensor, targets, eigen_smooth, **options)
+
+    class OfNegative(GuidedBackpropReLUModel):
+        def forward(self, input_img):
+            return -self.model(input_img)
+
+    model, x = convolutional(), images()
+    np.testing.assert_array_equal(Doubled(model, ["last"])(x, [3, 1]), 2 * FinerCAM(model, ["last"])(x, [3, 1]))
+    expected = GuidedBackpropReLUModel(model)(x, lambda logits: -logits[3])
+    np.testing.assert_array_equal(OfNegative(model)(x, 3), expected)

@@ -539,3 +539,9 @@ def test_outputs_in_objects_are_compared():
     with GradCAM(model, model.net.last) as cam:
         cam(images(), 3)
         assert not cam.outputs.logits.requires_grad
+
+
+def test_models_traced_by_fx():
+    model, x = convolutional(), images()
+    traced = torch.fx.symbolic_trace(model)
+    np.testing.assert_array_equal(AblationCAM(traced, "last")(x, [3, 1]), AblationCAM(model, "last")(x, [3, 1]))

@@ -436,3 +436,64 @@ def test_cost_of_a_registered_map():
     assert len(runs) == 3  # the map, geometry, measurement
     cam(images(), 1)
     assert len(runs) == 4
+
+
+def test_an_overflow_is_not_remembered():
+    """Of a gradient that is not finite nothing is measured; in float32 the same model is."""
+    torch.manual_seed(0)
+    net = nn.Sequential(conv(3, 4, kernel_size=3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net[0].weight.data *= 300_000  # gradients of single cells overflow in float16
+    x = 50 * torch.randn(1, 3, 16, 16)
+    with pytest.warns(pytorch_grad_cam.cam_warning.CamWarning):
+        GradCAM(net.half(), [net[1]], align="receptive_field")(x.half(), 1)
+    found = registration_of(net.float(), net[1], x)
+    assert np.isfinite(found.first).all()
+
+
+def test_the_larger_of_two_maps():
+    """torch.max of two maps, as the maxout of LightCNN has, is no reduction."""
+    net = Functional(lambda x, stride: torch.max(*stride(x).chunk(2, 1)), conv(kernel_size=3, stride=2, padding=1))
+    found = registration_of(net, "map", torch.randn(1, 3, 16, 16), identity, measure=False)
+    assert (found.source, found.step) == ("geometry", (2.0, 2.0))
+
+
+class Pyramid(nn.Module):
+    """One head for maps of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fine, self.coarse = conv(kernel_size=2, stride=2), conv(4, kernel_size=2, stride=2)
+        self.shared = conv(4, kernel_size=1)
+
+    def forward(self, x):
+        fine = self.fine(x)
+        return sum(self.shared(each).mean((2, 3)) for each in (fine, self.coarse(fine)))
+
+
+def test_a_layer_that_runs_for_maps_of_several_sizes():
+    net, x = Pyramid().eval(), torch.randn(1, 3, 16, 16)
+    assert GradCAM(net, "shared", align="receptive_field")(x, 1).shape == (1, 16, 16)
+    for cells in (8, 4):
+        found = registration_of(net, "shared", x, grid=(cells, cells))
+        assert (found.grid, found.step) == ((cells, cells), (16 / cells, 16 / cells))
+
+
+class Remembers(nn.Module):
+    """A layer that keeps a tensor of its first forward, as rotary position embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.kept = convolutional(), None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = x.new_ones(1, requires_grad=False) * x.mean().detach()
+        return self.net(x * self.kept)
+
+
+def test_what_the_model_remembers_can_be_trained_with():
+    net, x = Remembers(), images()
+    registration_of(net, net.net.last, x, identity)
+    net.train()(x).sum().backward()
+    assert net.net.stem.weight.grad.any()

@@ -1,7 +1,9 @@
 """Several targets an image: (N, K, *spatial) from one forward, equal to K calls."""
 
+import numpy as np
 import pytest
 import torch
+import ttach
 from conftest import METHODS
 from nets import Transformer, convolutional, images
 
@@ -80,3 +82,11 @@ def test_callables_in_rows():
 def test_different_numbers(targets):
     with pytest.raises(ValueError, match="as many for each"):
         GradCAM(convolutional(), "last")(images(), targets)
+
+
+def test_augmentations_turn_the_axes_of_the_image():
+    """Of signals with several targets, too: the targets are no height."""
+    model, x = convolutional(1), images(1)
+    cam = GradCAM(model, "last", tta_transforms=ttach.Compose([ttach.VerticalFlip()]))
+    targets = [[3, 1], [2, 0]]
+    np.testing.assert_allclose(cam(x, targets, aug_smooth=True), cam(x, targets), atol=1e-6)

@@ -8,11 +8,13 @@ from collections import UserDict
 import numpy as np
 import pytest
 import torch
-from nets import convolutional, images, in_threads, state_of
+from nets import Residual, convolutional, images, in_threads, state_of
 from torch import nn
+from torch.ao.quantization import FusedMovingAvgObsFakeQuantize, MovingAverageMinMaxObserver
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from pytorch_grad_cam import SESS, AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam.cam_warning import CamWarning
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
@@ -379,3 +381,147 @@ def test_inputs_in_a_mapping_that_is_no_dict(kind):
     found = maps_of(kind, model, UserDict(pixels=images()), layer="net.last", spatial_from="pixels")
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert GradCAM(model, align="receptive_field")(UserDict(pixels=images())).shape == expected.shape
+
+
+class Observed(nn.Module):
+    """A fused observer, as training for quantisation has, and a buffer that takes the size of what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional()
+        self.last = self.net.last
+        self.observer = FusedMovingAvgObsFakeQuantize(MovingAverageMinMaxObserver)
+        self.register_buffer("seen", torch.empty(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.resize_(x.shape).copy_(x.detach())
+        return self.net(self.observer(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_observers_and_buffers_of_another_size_are_restored():
+    model, x = Observed().train(), images()
+    model.observer(x)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    maps_of(GradCAM, model, 10 * x)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_call_with_the_graph_of_the_parameters_finds_the_layout_with_it():
+    """Looking for the layout, which freezes, does not freeze the call around it."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.mixed, self.head = nn.Conv2d(3, 8, 4, stride=4), Residual(8), nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.mixed(self.patch(x).flatten(2).mT).square().mean(1))
+
+    model, x = Tokens().eval(), images()
+    cam = LayerCAM(model, "mixed", detach=False)
+    sums = [cam(x, 1, aug_smooth=True, as_tensor=True).sum() for _ in range(2)]
+    first, second = (torch.autograd.grad(each, model.patch.weight)[0] for each in sums)
+    torch.testing.assert_close(first, second)
+
+
+class NormalisesInPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional()
+        self.last = self.net.last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x -= 0.5
+        x *= 2
+        return self.net(x)
+
+
+class Normalises(NormalisesInPlace):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net((x - 0.5) * 2)
+
+
+@pytest.mark.parametrize("kind", [GradCAM, ScoreCAM, AblationCAM, FullGrad, SESS])
+@pytest.mark.parametrize("options", [{}, {"aug_smooth": True}, {"align": "receptive_field"}])
+def test_models_that_change_their_input_in_place(kind, options):
+    x = images()
+    given = x.clone()
+    align = {"align": options["align"]} if "align" in options else {}
+    call = {key: value for key, value in options.items() if key != "align"}
+    layers = [] if kind is FullGrad else "last"
+    found = kind(NormalisesInPlace().eval(), layers, **align)(given, [3, 1], **call)
+    torch.testing.assert_close(given, x, rtol=0, atol=0)
+    np.testing.assert_allclose(found, kind(Normalises().eval(), layers, **align)(x, [3, 1], **call), atol=1e-5)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = convolutional()
+        self.last = self.net.last
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.net[4:](self.last(self.net[:3](x)) * mask)
+
+
+def test_other_inputs_made_in_inference_mode():
+    model, x = Masked().eval(), images()
+    expected = maps_of(GradCAM, model, (x, torch.ones(2, 1, 6, 8)))
+    with torch.inference_mode():
+        found = maps_of(GradCAM, model, (x.clone(), torch.ones(2, 1, 6, 8)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_layer_with_more_maps_than_images():
+    """Windows folded into the batch are no maps of the images."""
+
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.windows = convolutional(), nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = self.net[:4](x)
+            windows = self.windows(features.unflatten(2, (2, -1)).movedim(2, 1).flatten(0, 1))
+            return self.net[4:](windows.unflatten(0, (len(x), 2)).movedim(1, 2).flatten(2, 3))
+
+    with pytest.raises(ValueError, match="4 maps for 2 inputs"):
+        maps_of(GradCAM, Windows().eval(), images(), layer="windows")
+
+
+def test_one_layer_of_several_is_not_finite():
+    class Overflows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.large = convolutional(), nn.Identity()
+            self.last = self.net.last
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.large(x / 0)
+            return self.net(x)
+
+    model, x = Overflows().eval(), images()
+    with pytest.warns(CamWarning, match="a layer with non-finite values .* is left out"):
+        maps = maps_of(EigenCAM, model, x, layer=["last", "large"])
+    np.testing.assert_allclose(maps, maps_of(EigenCAM, model, x), atol=1e-6)
+
+
+def test_a_warning_in_code_without_a_name():
+    model, x = convolutional(), images()
+    model.head.weight.data.zero_()
+    with pytest.warns(CamWarning):
+        exec("cam(x, 1)", {"cam": GradCAM(model, "last"), "x": x})
+
+
+def test_forward_called_directly():
+    """As with grad-cam 1.5, whose constructor puts the model in evaluation mode: an array, of that mode."""
+    model, x = nn.Sequential(convolutional(), nn.Dropout(0.5)).train(), images()
+    expected = GradCAM(model, model[0].last)(x, [3, 1])
+    before = state_of(model)
+    np.testing.assert_array_equal(GradCAM(model, model[0].last).forward(x, [3, 1]), expected)
+    assert state_of(model) == before

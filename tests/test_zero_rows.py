@@ -114,3 +114,22 @@ def test_methods_use_it(monkeypatch):
     with GradCAM(Transformer(), "norm") as cam:
         cam(images(), 0)
     assert used
+
+
+class SampleBySample(nn.Module):
+    """Behind the tokens of `embed` a product with a sparse matrix, and a head that sees one sample at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 5)
+        self.mixing = torch.eye(TOKENS).to_sparse()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.stack([torch.sparse.mm(self.mixing, sample) for sample in self.embed(x.mT)])
+        return torch.stack([self.head(F.gelu(sample)) for sample in tokens.mean(1)])
+
+
+def test_operations_on_one_sample_and_on_sparse_matrices():
+    model, x = SampleBySample().eval(), torch.randn(2, 3, TOKENS)
+    assert GradCAM(model, "embed")(x, 1).any()

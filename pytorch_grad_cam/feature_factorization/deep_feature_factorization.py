@@ -13,7 +13,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.layers import resolve_layers
 from pytorch_grad_cam.layouts import channels_first
-from pytorch_grad_cam.maps import check_rank, full_precision
+from pytorch_grad_cam.maps import check_shape, full_precision
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
 from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
@@ -78,7 +78,7 @@ class DeepFeatureFactorization:
                 activations = hooks.activations[0]
             finally:
                 hooks.clear()
-            check_rank(activations, input_tensor)
+            check_shape(activations, input_tensor)
             concepts, explanations = dff(to_array(full_precision(activations)), n_components)
             size = tuple(input_tensor.shape[2:])[::-1]
             align = self._registration(input_tensor, explanations.shape[2:])
