@@ -13,6 +13,7 @@ from torch import nn
 
 from pytorch_grad_cam.demo.network import MEAN, STD, DigitsNet, load_digits_net, preprocess_scene
 from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,11 +48,11 @@ class Classifier(NamedTuple):
     def picture(self, image: torch.Tensor) -> np.ndarray:
         """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1].
 
-        With an unknown mean from its lowest value to its highest one. One channel is shown as grey, of others than
-        three the first.
+        With an unknown mean, or that of another number of channels, from its lowest value to its highest one. One
+        channel is shown as grey, of others than three the first.
         """
         values = image.detach().movedim(0, -1).float().cpu()
-        if self.mean is None or self.std is None:
+        if self.mean is None or self.std is None or len(self.mean) not in (1, len(image)):
             pixels = min_max(values[None])[0].numpy()
         else:
             std, mean = (np.array(statistics, dtype=np.float32) for statistics in (self.std, self.mean))
@@ -89,7 +90,7 @@ def classifier_of(
     categories: Sequence[str] | None = None,
     weights: str = "default",
 ) -> Classifier:
-    """A model of the user's, or by the name and weights of `load_classifier`.
+    """A model of the user's, without what it is wrapped in, or by the name and weights of `load_classifier`.
 
     preprocess: None is that of the model's timm configuration; of the bundled network its own; of all others that of
     torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
@@ -100,6 +101,7 @@ def classifier_of(
     elif isinstance(model, str):
         found = load_classifier(model, weights)
     else:
+        model = unwrapped(model)
         found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))
     if preprocess is not None:
         mean, std = _statistics(preprocess)

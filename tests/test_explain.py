@@ -113,6 +113,24 @@ def test_smoothing_and_one_logit():
         assert smooth.panels[0].probability == pytest.approx(small(x[None]).sigmoid().item())
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_tensor_of_other_channels_is_shown_as_grey(channels):
+    net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    x = torch.linspace(-3, 5, channels * 24 * 32).reshape(channels, 24, 32)
+    picture = explain(net, x, layers="1", align="cell", methods="eigencam").picture
+    first = np.rint(255 * (x[0] + 3) / 8).numpy()
+    np.testing.assert_array_equal(picture, np.stack([first] * 3, axis=2))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_the_model(wrap, digits_net):
+    found, plain = (explain(model, example_scene(), targets="5") for model in (wrap(digits_net), digits_net))
+    np.testing.assert_array_equal(found.picture, plain.picture)
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-6)
+    np.testing.assert_array_equal(found.probabilities, plain.probabilities)
+    assert [str(panel) for panel in found.panels] == [str(panel) for panel in plain.panels]
+
+
 def test_the_model_is_left_as_it_was(small):
     small.train()
     before = state_of(small)
