@@ -21,7 +21,7 @@ from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
-from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.read_image import read_image, upright_rgb
 from pytorch_grad_cam.registration import Alignment
 from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -124,7 +124,7 @@ def _as_pillow(image: Any) -> Image:
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return upright_rgb(image)
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     pixels = np.asarray(image)
