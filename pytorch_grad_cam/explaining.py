@@ -79,8 +79,9 @@ def explain(
     """
     classifier = classifier_of(model, preprocess, categories, weights)
     x = on_device_of(classifier.model, _input(classifier, image))
+    output_transform = options.get("output_transform") or scores_in
     with undisturbed(classifier.model), torch.no_grad():
-        logits = scores_in(call(classifier.model, x))
+        logits = output_transform(call(classifier.model, x))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError(f"{type(classifier.model).__name__} gives no class scores (N, classes): take the CAM classes")
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()

@@ -178,6 +178,24 @@ def test_a_model_without_class_scores():
         explain(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.rand(3, 8, 8))
 
 
+def test_the_classes_are_those_of_the_output_transform(small):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small
+
+        def forward(self, x):
+            scores = self.inner(x)
+            return {"features": -scores, "scores": scores}
+
+    x = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    found = explain(Both(), x, layers="inner.last", output_transform=lambda outputs: outputs["scores"])
+    plain = explain(small, x, layers="last")
+    np.testing.assert_array_equal(found.logits, plain.logits)
+    assert found.panels[0].category == plain.panels[0].category
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-6)
+
+
 @pytest.fixture
 def found(digits_net):
     return explain(digits_net, example_scene(), ["gradcam", "fullgrad"], targets=[5, 7])
