@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     Method = str | type[BaseCAM] | type[MetaCAM]
     Target = int | str | Callable[[torch.Tensor], torch.Tensor]
+
+# catch_warnings exchanges filters of the whole process: of two threads within, one would restore the other's.
+_catching = threading.RLock()
 
 
 def explain(
@@ -68,7 +72,8 @@ def explain(
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
     cannot be read, for a class or a method that does not exist and for what the methods raise it for.
-    Cost: one forward, and one call of each method at each layer, with all targets at once.
+    Cost: one forward, and one call of each method at each layer, with all targets at once. Of several threads one at a
+    time makes maps.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
     >>> explanation = explain(load_digits_net(), example_scene(), targets=[5, 7])
@@ -92,7 +97,7 @@ def explain(
     said: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with warnings.catch_warnings(record=True) as caught:
+            with _catching, warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
                 with cam:

@@ -1,10 +1,13 @@
 """`explain`, what it returns, and the comparison figure."""
 
+import threading
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from nets import convolutional, state_of
+from nets import convolutional, in_threads, state_of
 from PIL import Image
 from torch import nn
 from torchvision import models, transforms
@@ -176,6 +179,32 @@ def test_errors(change, error, message, digits_net):
 def test_a_model_without_class_scores():
     with pytest.raises(ValueError, match="no class scores"):
         explain(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.rand(3, 8, 8))
+
+
+def test_two_threads_leave_the_warnings_as_they_were(digits_net):
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first(scores):
+        first_is_in.set()
+        second_is_in.wait(0.5)
+        return scores[5]
+
+    def second(scores):
+        second_is_in.set()
+        first_is_out.wait(5)
+        return scores[7]
+
+    def work(index):
+        if index == 0:
+            explain(digits_net, example_scene(), targets=first)
+            first_is_out.set()
+        else:
+            first_is_in.wait(5)
+            explain(digits_net, example_scene(), targets=second)
+
+    before = list(warnings.filters)
+    in_threads(work, 2)
+    assert warnings.filters == before
 
 
 def test_the_classes_are_those_of_the_output_transform(small):
