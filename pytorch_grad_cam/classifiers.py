@@ -3,7 +3,8 @@
 import difflib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,8 +148,8 @@ def category_called(text: str, categories: Sequence[str]) -> int:
 
 
 def _digits(weights: str) -> Classifier:
-    torch.manual_seed(0)
-    return _digits_classifier(DigitsNet() if weights == "none" else load_digits_net())
+    with _same_random_weights():
+        return _digits_classifier(DigitsNet() if weights == "none" else load_digits_net())
 
 
 def _digits_classifier(model: DigitsNet) -> Classifier:
@@ -186,8 +187,8 @@ def _timm_names() -> list[str]:
 def _from_timm(name: str, weights: str) -> Classifier:
     import timm
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its retries
-    model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch))
+    with _only_errors_of("huggingface_hub"):  # it reports each of its retries
+        model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch))
     transforms, mean, std = _timm_preprocessing(model)
     categories = names_of_classes(timm.get_pretrained_cfg_value(name, "num_classes") or 1000)
     return Classifier(model, transforms, mean, std, categories)
@@ -208,9 +209,9 @@ def names_of_classes(count: int) -> list[str]:
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
     fetch = weights == "default"
-    torch.manual_seed(0)
     try:
-        return create(fetch)
+        with _same_random_weights():
+            return create(fetch)
     except Exception as error:
         if not fetch:
             raise
@@ -219,6 +220,25 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
             f"the weights of {name} could not be fetched ({reason[0][:120]}): pass --weights FILE with a state dict, "
             "--weights none for random ones, or --model digits, which comes with the package"
         ) from error
+
+
+@contextmanager
+def _same_random_weights() -> Iterator[None]:
+    """Within, PyTorch draws what it always draws; behind, what it would have drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _only_errors_of(logger_name: str) -> Iterator[None]:
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load_state(model: nn.Module, file: str) -> None:
