@@ -65,7 +65,8 @@ def load_classifier(name: str, weights: str = "default") -> Classifier:
     """The classifier of that name: 'digits', or one of torchvision or (where it is installed) timm.
 
     weights: 'default' (fetched by torchvision or timm), 'none' (random, seeded) or a file with a state dict.
-    Raises UnusableInput for an unknown name, a file that does not fit, or weights that cannot be fetched.
+    Raises UnusableInput for an unknown name, a model without classes, a file that does not fit, or weights that cannot
+    be fetched.
     """
     if name == "digits":
         classifier = _digits(weights)
@@ -187,11 +188,13 @@ def _timm_names() -> list[str]:
 def _from_timm(name: str, weights: str) -> Classifier:
     import timm
 
+    classes = timm.get_pretrained_cfg_value(name, "num_classes")
+    if classes == 0:
+        raise UnusableInput(f"{name} has no classifier, it gives features: choose a model with classes")
     with _only_errors_of("huggingface_hub"):  # it reports each of its retries
         model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch))
     transforms, mean, std = _timm_preprocessing(model)
-    categories = names_of_classes(timm.get_pretrained_cfg_value(name, "num_classes") or 1000)
-    return Classifier(model, transforms, mean, std, categories)
+    return Classifier(model, transforms, mean, std, names_of_classes(classes or 1000))
 
 
 def _timm_preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], tuple[float, ...]]:

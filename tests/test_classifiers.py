@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from pytorch_grad_cam.classifiers import load_classifier
+from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
 
 
 @pytest.mark.parametrize("name", ["digits", "squeezenet1_0", "lcnet_035"])
@@ -21,3 +21,9 @@ def test_loading_leaves_the_generator_and_the_logger_as_they_were(name):
     assert torch.equal(torch.rand(3), expected)
     assert logger.level == level
     assert all(torch.equal(first[key], second[key]) for key in first), "random, but seeded"
+
+
+def test_a_model_without_classes():
+    pytest.importorskip("timm")
+    with pytest.raises(UnusableInput, match="vit_small_patch14_dinov2 has no classifier"):
+        load_classifier("vit_small_patch14_dinov2", "none")
