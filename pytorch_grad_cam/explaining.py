@@ -90,8 +90,9 @@ def explain(
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError(f"{type(classifier.model).__name__} gives no class scores (N, classes): take the CAM classes")
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
+    scores = logits[0].float().cpu().numpy()
     names = classifier.names(len(probabilities))
-    chosen = _targets(targets, probabilities, names, top)
+    chosen = _targets(targets, scores, names, top)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     panels: list[Panel] = []
     said: list[str] = []
@@ -114,7 +115,7 @@ def explain(
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
-    return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
+    return Explanation(title, picture, panels, scores, probabilities, names, said, versions)
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:
@@ -150,10 +151,10 @@ def _methods(methods: Method | Sequence[Method]) -> list[Any]:
     return [known[method] if isinstance(method, str) else method for method in several]
 
 
-def _targets(targets: Any, probabilities: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
+def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
     """Class numbers and callables."""
     if targets is None:
-        return np.argsort(-probabilities, kind="stable")[:top].tolist()
+        return np.argsort(-scores, kind="stable")[:top].tolist()
     several = targets if isinstance(targets, list | tuple) else [targets]
     return [category_called(target, names) if isinstance(target, str) else target for target in several]
 

@@ -14,7 +14,7 @@ from torchvision import models, transforms
 
 from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM, LayerCAM, compare, explain
 from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import UnusableInput
+from pytorch_grad_cam.classifiers import UnusableInput, classifier_of
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
@@ -132,6 +132,15 @@ def test_a_wrapped_model_is_the_model(wrap, digits_net):
     np.testing.assert_allclose(found.maps, plain.maps, atol=1e-6)
     np.testing.assert_array_equal(found.probabilities, plain.probabilities)
     assert [str(panel) for panel in found.panels] == [str(panel) for panel in plain.panels]
+
+
+def test_the_highest_of_classes_whose_probabilities_are_all_one(small):
+    small.head.weight.data.zero_()
+    small.head.bias.data[:] = torch.tensor([19.9, -5.8, 40.2, 30.0, 40.2])
+    classifier = classifier_of(small)._replace(probabilities=torch.sigmoid)
+    found = explain(classifier, torch.randn(3, 24, 32), "eigencam", top=2)
+    assert [panel.category for panel in found.panels] == [2, 4]
+    assert [index for index, _, _ in found.top(4)] == [2, 4, 3, 0]
 
 
 def test_the_model_is_left_as_it_was(small):
