@@ -65,8 +65,8 @@ def explain(
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
     targets: classes by number or name, or callables as in a CAM, one or several; None are the `top` highest classes.
     layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
-    preprocess: from a Pillow image to the input (C, H, W); categories: names of the classes. None: see
-    `classifiers.classifier_of`.
+    preprocess: from a Pillow image to the input (C, H, W) or (1, C, H, W), which is then given the precision of the
+    model; categories: names of the classes. None: see `classifiers.classifier_of`.
     align: see `BaseCAM`; other than there, registered maps are the default. aug_smooth, eigen_smooth: see
     `BaseCAM.__call__`. options: of the methods' constructors.
 
@@ -119,12 +119,18 @@ def explain(
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:
+    """The batch of one, a preprocessed one in the model's precision."""
     if isinstance(image, torch.Tensor):
-        x = image if image.ndim == 4 else image[None]
-        if x.ndim != 4 or len(x) != 1:
-            raise ValueError(f"the image has shape {tuple(image.shape)}, expected (C, H, W) or (1, C, H, W)")
-        return x
-    return classifier.preprocess(_as_pillow(image))[None]
+        return _batch_of_one("the image", image)
+    x = _batch_of_one("what preprocess returns", classifier.preprocess(_as_pillow(image)))
+    return x.to(next((each.dtype for each in classifier.model.parameters() if each.is_floating_point()), x.dtype))
+
+
+def _batch_of_one(what: str, x: torch.Tensor) -> torch.Tensor:
+    batch = x if x.ndim == 4 else x[None]
+    if batch.ndim != 4 or len(batch) != 1:
+        raise ValueError(f"{what} has shape {tuple(x.shape)}, expected (C, H, W) or (1, C, H, W)")
+    return batch
 
 
 def _as_pillow(image: Any) -> Image:

@@ -1,5 +1,6 @@
 """`explain`, what it returns, and the comparison figure."""
 
+import copy
 import threading
 import warnings
 
@@ -94,6 +95,25 @@ def test_preprocessing_and_names_of_the_users(small):
     assert found.panels[0].name == "cat"
     stretched = explain(small, photo, preprocess=lambda image: transforms.ToTensor()(image) * 7 - 3)
     assert (stretched.picture.min(), stretched.picture.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
+def test_the_precision_is_the_models(dtype, tolerance, digits_net):
+    found = explain(copy.deepcopy(digits_net).to(dtype), example_scene(), targets=[5, 7])
+    assert np.abs(found.maps - explain(digits_net, example_scene(), targets=[5, 7]).maps).mean() < tolerance
+    assert np.abs(found.picture - example_scene().astype(float)).max() <= 1
+
+
+def test_preprocessing_to_a_batch_of_one(small):
+    photo = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+
+    def to_tensor(image):
+        return preprocess_scene(np.asarray(image))
+
+    maps = [explain(small, photo, preprocess=step).maps for step in (to_tensor, lambda i: to_tensor(i)[0])]
+    np.testing.assert_allclose(*maps, atol=1e-5)
+    with pytest.raises(ValueError, match=r"what preprocess returns has shape \(3, 24\), expected \(C, H, W\) or"):
+        explain(small, photo, preprocess=lambda image: torch.zeros(3, 24))
 
 
 def test_callables_and_methods_around_methods(small):
