@@ -32,7 +32,7 @@ class Classifier(NamedTuple):
     """A model, what turns a Pillow image into its input (C, H, W), and its classes' names.
 
     mean, std: of the preprocessing, to show the input as a picture; None where they are not known.
-    categories: None are those of `names`. probabilities: from logits (N, classes); softmax, of one logit sigmoid.
+    categories: None are found by `names`. probabilities: from logits (N, classes); softmax, of one logit sigmoid.
     """
 
     model: nn.Module
@@ -43,8 +43,15 @@ class Classifier(NamedTuple):
     probabilities: Callable[[torch.Tensor], torch.Tensor] = _probabilities
 
     def names(self, count: int) -> Sequence[str]:
-        """The names of a model's so many classes."""
-        return names_of_classes(count) if self.categories is None else self.categories
+        """The names of a model's so many classes: `categories`, those of a transformers configuration, or numbers.
+
+        Of 1,000 classes without names ImageNet's. Raises ValueError for fewer categories than classes.
+        """
+        if self.categories is None:
+            return _configured_names(self.model, count) or names_of_classes(count)
+        if len(self.categories) < count:
+            raise ValueError(f"categories has {len(self.categories)} names, expected one for each of {count} classes")
+        return self.categories
 
     def picture(self, image: torch.Tensor) -> np.ndarray:
         """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1].
@@ -96,7 +103,7 @@ def classifier_of(
 
     preprocess: None is that of the model's timm configuration; of the bundled network its own; of all others that of
     torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
-    categories: the classes' names; None are ImageNet's for 1,000 classes, numbers for others.
+    categories: the classes' names; None: see `Classifier.names`.
     """
     if isinstance(model, Classifier):
         found = model
@@ -132,20 +139,24 @@ def _imagenet() -> Any:
 
 
 def category_called(text: str, categories: Sequence[str]) -> int:
-    """The class that a number, a name or a part of one name means. Raises UnusableInput where it is not one class."""
-    if re.fullmatch("-?[0-9]+", text):
+    """The class that a name, a number, a name but for its case, or a part of one name means, in this order.
+
+    Raises UnusableInput where it is not one class.
+    """
+    part, lowered = text.lower(), [name.lower() for name in categories]
+    called = [index for index, name in enumerate(categories) if name == text]
+    if not called and re.fullmatch("-?[0-9]+", text):
         if not 0 <= int(text) < len(categories):
             raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
         return int(text)
-    lowered = [name.lower() for name in categories]
-    if text.lower() in lowered:
-        return lowered.index(text.lower())
-    containing = [name for name in lowered if text.lower() in name]
-    if len(containing) == 1:
-        return lowered.index(containing[0])
-    close = containing[:8] or difflib.get_close_matches(text.lower(), lowered, n=5)
-    hint = f"; did you mean {', '.join(close)}?" if close else ": pass its number"
-    raise UnusableInput(f"no single class is called {text!r}{hint}")
+    called = called or [index for index, name in enumerate(lowered) if name == part]
+    called = called or [index for index, name in enumerate(lowered) if part in name]
+    if len(called) == 1:
+        return called[0]
+    close = called[:8] or [lowered.index(name) for name in difflib.get_close_matches(part, lowered, n=5)]
+    named = [f"{categories[index]} ({index})" for index in close]
+    hint = f"; did you mean {', '.join(named)}?" if named else ""
+    raise UnusableInput(f"no single class is called {text!r}{hint}: pass a number")
 
 
 def _digits(weights: str) -> Classifier:
@@ -208,6 +219,13 @@ def names_of_classes(count: int) -> list[str]:
     """ImageNet's for 1,000 classes, numbers for others."""
     imagenet = _imagenet().meta["categories"]
     return imagenet if count == len(imagenet) else [f"class {index}" for index in range(count)]
+
+
+def _configured_names(model: nn.Module, count: int) -> list[str] | None:
+    """transformers' names of so many classes, unless they are those that it invents."""
+    labels = getattr(getattr(model, "config", None), "id2label", None) or {}
+    invented = {index: f"LABEL_{index}" for index in range(count)}
+    return [labels[index] for index in invented] if labels.keys() == invented.keys() and labels != invented else None
 
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
