@@ -71,7 +71,8 @@ def explain(
     `BaseCAM.__call__`. options: of the methods' constructors.
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
-    cannot be read, for a class or a method that does not exist and for what the methods raise it for.
+    cannot be read, for a class name or a method that does not exist, for empty lists and for what the methods raise it
+    for; IndexError for the number of a class that does not exist.
     Cost: one forward, and one call of each method at each layer, with all targets at once. Of several threads one at a
     time makes maps.
 
@@ -82,6 +83,11 @@ def explain(
     >>> explanation.maps.shape
     (2, 64, 64)
     """
+    for name, several in (("methods", methods), ("targets", targets), ("layers", layers)):
+        if isinstance(several, list | tuple) and not several:
+            raise ValueError(f"{name} is empty: pass one or more, or leave it out")
+    if top < 1:
+        raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     classifier = classifier_of(model, preprocess, categories, weights)
     x = on_device_of(classifier.model, _input(classifier, image))
     output_transform = options.get("output_transform") or scores_in

@@ -198,6 +198,11 @@ def test_blank_maps_are_told_twice(digits_net):
         ({"image": np.full((8, 8, 3), 7.0)}, ValueError, r"expected \[0, 1\]"),
         ({"image": torch.zeros(2, 3, 64, 64)}, ValueError, r"expected \(C, H, W\) or \(1, C, H, W\)"),
         ({"layers": ["layer9"]}, ValueError, "no layer 'layer9'"),
+        ({"methods": []}, ValueError, "methods is empty: pass one or more, or leave it out"),
+        ({"targets": []}, ValueError, "targets is empty"),
+        ({"layers": ()}, ValueError, "layers is empty"),
+        ({"top": 0}, ValueError, "top is 0, expected"),
+        ({"top": -1}, ValueError, "top is -1, expected"),
     ],
 )
 def test_errors(change, error, message, digits_net):
