@@ -39,7 +39,7 @@ class Panel(NamedTuple):
         return f"{self.name}{probability}, {self.method}{f' at {self.layer}' if self.layer else ''}"
 
 
-@dataclass
+@dataclass(eq=False)  # == of arrays is no single answer
 class Explanation:
     """The maps of one image by one or several methods, at one or several layers, for one or several classes.
 

@@ -301,6 +301,17 @@ def test_figure(found, tmp_path):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_dollars_in_names_are_no_formulas(found, tmp_path):
+    found.title = "cost_$5^$.jpg"
+    found.panels = [panel._replace(name="$^$", method="$^$", layer="$_$") for panel in found.panels]
+    found.grid().savefig(tmp_path / "figure.png")
+
+
+def test_explanations_can_be_compared(found):
+    assert found == found
+    assert found != copy.copy(found)
+
+
 def test_compare(digits_net):
     figure = compare(digits_net, example_scene(), ["gradcam", "eigencam"], targets=5)
     assert isinstance(figure, Figure)
