@@ -183,7 +183,9 @@ def _from_torchvision(name: str, weights: str) -> Classifier:
     from torchvision import models
 
     pretrained = models.get_model_weights(name)["DEFAULT"]
-    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None))
+    # torchvision's transformers are built for one size, without weights for 224 whatever their preprocessing gives.
+    size = {"image_size": pretrained.meta["min_size"][0]} if name.startswith("vit_") else {}
+    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **size))
     transforms = pretrained.transforms()
     return Classifier(model, transforms, tuple(transforms.mean), tuple(transforms.std), pretrained.meta["categories"])
 

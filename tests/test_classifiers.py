@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from pytorch_grad_cam.classifiers import UnusableInput, category_called, classifier_of, load_classifier
@@ -79,3 +80,11 @@ def test_names_of_a_transformers_configuration(labels, expected):
 def test_fewer_names_than_classes():
     with pytest.raises(ValueError, match="categories has 2 names, expected one for each of 5 classes"):
         classifier_of(nn.Linear(3, 5), categories=["ant", "bee"]).names(5)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_h_14", 518), ("vit_b_32", 224)])
+def test_random_weights_are_for_the_size_of_the_preprocessing(name, size):
+    with torch.device("meta"):
+        classifier = load_classifier(name, "none")
+    assert classifier.model.image_size == size
+    assert classifier.preprocess(Image.new("RGB", (600, 600))).shape == (3, size, size)
