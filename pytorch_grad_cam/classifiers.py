@@ -110,19 +110,28 @@ def classifier_of(
     elif isinstance(model, str):
         found = load_classifier(model, weights)
     else:
-        model = unwrapped(model)
-        found = _digits_classifier(model) if isinstance(model, DigitsNet) else Classifier(model, *_preprocessing(model))
+        found = _classifier_around(unwrapped(model))
     if preprocess is not None:
         mean, std = _statistics(preprocess)
         found = found._replace(preprocess=preprocess, mean=mean, std=std)
     return found if categories is None else found._replace(categories=categories)
 
 
-def _preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], tuple[float, ...]]:
-    if getattr(model, "pretrained_cfg", None):
-        return _timm_preprocessing(model)
+def knows_preprocessing(model: "nn.Module | Classifier | str") -> bool:
+    """Whether the preprocessing of `classifier_of` is the model's own, not torchvision's for want of another one."""
+    if not isinstance(model, nn.Module):
+        return True
+    inner = unwrapped(model)
+    return isinstance(inner, DigitsNet) or bool(getattr(inner, "pretrained_cfg", None))
+
+
+def _classifier_around(model: nn.Module) -> Classifier:
+    if isinstance(model, DigitsNet):
+        return _digits_classifier(model)
+    if knows_preprocessing(model):
+        return Classifier(model, *_timm_preprocessing(model))
     transforms = _imagenet().transforms()
-    return transforms, tuple(transforms.mean), tuple(transforms.std)
+    return Classifier(model, transforms, tuple(transforms.mean), tuple(transforms.std))
 
 
 def _statistics(preprocess: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

@@ -15,7 +15,7 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of
+from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of, knows_preprocessing
 from pytorch_grad_cam.explanation import Explanation, Panel
 from pytorch_grad_cam.layers import names_of
 from pytorch_grad_cam.methods import available_methods
@@ -61,7 +61,7 @@ def explain(
     model: a classifier, a `classifiers.Classifier`, or the name of one (see `classifiers.load_classifier`), then with
     `weights`.
     image: a file, a Pillow image, an array uint8 (H, W, 3) or float in [0, 1]; a tensor (C, H, W) or (1, C, H, W) is
-    the model's input as it is.
+    the model's input as it is, and in [0, 1] also the picture, unless the preprocessing is known from the model.
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
     targets: classes by number or name, or callables as in a CAM, one or several; None are the `top` highest classes.
     layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
@@ -90,6 +90,8 @@ def explain(
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     classifier = classifier_of(model, preprocess, categories, weights)
     x = on_device_of(classifier.model, _input(classifier, image))
+    if isinstance(image, torch.Tensor) and preprocess is None and not knows_preprocessing(model) and _is_unit_range(x):
+        classifier = classifier._replace(mean=(0.0,), std=(1.0,))
     output_transform = options.get("output_transform") or scores_in
     with undisturbed(classifier.model), torch.no_grad():
         logits = output_transform(call(classifier.model, x))
@@ -137,6 +139,10 @@ def _batch_of_one(what: str, x: torch.Tensor) -> torch.Tensor:
     if batch.ndim != 4 or len(batch) != 1:
         raise ValueError(f"{what} has shape {tuple(x.shape)}, expected (C, H, W) or (1, C, H, W)")
     return batch
+
+
+def _is_unit_range(x: torch.Tensor) -> bool:
+    return bool(x.min() >= 0 and x.max() <= 1)
 
 
 def _as_pillow(image: Any) -> Image:

@@ -145,6 +145,16 @@ def test_a_tensor_of_other_channels_is_shown_as_grey(channels):
     np.testing.assert_array_equal(picture, np.stack([first] * 3, axis=2))
 
 
+def test_a_tensor_that_was_not_normalised_is_shown_as_it_is(small, digits_net):
+    x = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(explain(small, x).picture, np.rint(255 * x.movedim(0, -1).numpy()))
+    normalised = preprocess_scene(np.full((64, 64, 3), 190, np.uint8))
+    assert 0 <= normalised.min() <= normalised.max() <= 1
+    assert (explain(digits_net, normalised, targets=5).picture == 190).all(), "its preprocessing is known"
+    statistics = transforms.Normalize([0.5] * 3, [0.25] * 3)
+    assert (explain(small, normalised, preprocess=statistics).picture == 190).all()
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
 def test_a_wrapped_model_is_the_model(wrap, digits_net):
     found, plain = (explain(model, example_scene(), targets="5") for model in (wrap(digits_net), digits_net))
