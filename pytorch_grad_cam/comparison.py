@@ -54,12 +54,14 @@ def comparison_figure(explanation: Explanation) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     grid[0, 0].imshow(explanation.picture)
-    grid[0, 0].set_title(explanation.title, fontsize=8)
+    grid[0, 0].set_title(explanation.title, fontsize=8, parse_math=False)
     for row, (label, panels) in enumerate(rows.items()):
-        grid[row, 1].annotate(label, (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center")
+        grid[row, 1].annotate(
+            label, (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", parse_math=False
+        )
         for axes, index in zip(grid[row, 1:], panels, strict=False):
             axes.imshow(explanation.overlay(index))
-            axes.set_title(_title(explanation.panels[index]) if row == 0 else "", fontsize=8)
+            axes.set_title(_title(explanation.panels[index]) if row == 0 else "", fontsize=8, parse_math=False)
     figure.colorbar(ScalarMappable(cmap="jet"), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,14 +15,14 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of
+from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of, knows_preprocessing
 from pytorch_grad_cam.explanation import Explanation, Panel
 from pytorch_grad_cam.layers import names_of
 from pytorch_grad_cam.methods import available_methods
 from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import on_device_of, undisturbed
-from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.read_image import read_image, upright_rgb
 from pytorch_grad_cam.registration import Alignment
 from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     Method = str | type[BaseCAM] | type[MetaCAM]
     Target = int | str | Callable[[torch.Tensor], torch.Tensor]
+
+# catch_warnings exchanges filters of the whole process: of two threads within, one would restore the other's.
+_catching = threading.RLock()
 
 
 def explain(
@@ -57,18 +61,20 @@ def explain(
     model: a classifier, a `classifiers.Classifier`, or the name of one (see `classifiers.load_classifier`), then with
     `weights`.
     image: a file, a Pillow image, an array uint8 (H, W, 3) or float in [0, 1]; a tensor (C, H, W) or (1, C, H, W) is
-    the model's input as it is.
+    the model's input as it is, and in [0, 1] also the picture, unless the preprocessing is known from the model.
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
     targets: classes by number or name, or callables as in a CAM, one or several; None are the `top` highest classes.
     layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
-    preprocess: from a Pillow image to the input (C, H, W); categories: names of the classes. None: see
-    `classifiers.classifier_of`.
+    preprocess: from a Pillow image to the input (C, H, W) or (1, C, H, W), which is then given the precision of the
+    model; categories: names of the classes. None: see `classifiers.classifier_of`.
     align: see `BaseCAM`; other than there, registered maps are the default. aug_smooth, eigen_smooth: see
     `BaseCAM.__call__`. options: of the methods' constructors.
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
-    cannot be read, for a class or a method that does not exist and for what the methods raise it for.
-    Cost: one forward, and one call of each method at each layer, with all targets at once.
+    cannot be read, for a class name or a method that does not exist, for empty lists and for what the methods raise it
+    for; IndexError for the number of a class that does not exist.
+    Cost: one forward, and one call of each method at each layer, with all targets at once. Of several threads one at a
+    time makes maps.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
     >>> explanation = explain(load_digits_net(), example_scene(), targets=[5, 7])
@@ -77,21 +83,30 @@ def explain(
     >>> explanation.maps.shape
     (2, 64, 64)
     """
+    for name, several in (("methods", methods), ("targets", targets), ("layers", layers)):
+        if isinstance(several, list | tuple) and not several:
+            raise ValueError(f"{name} is empty: pass one or more, or leave it out")
+    if top < 1:
+        raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     classifier = classifier_of(model, preprocess, categories, weights)
     x = on_device_of(classifier.model, _input(classifier, image))
+    if isinstance(image, torch.Tensor) and preprocess is None and not knows_preprocessing(model) and _is_unit_range(x):
+        classifier = classifier._replace(mean=(0.0,), std=(1.0,))
+    output_transform = options.get("output_transform") or scores_in
     with undisturbed(classifier.model), torch.no_grad():
-        logits = scores_in(call(classifier.model, x))
+        logits = output_transform(call(classifier.model, x))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         raise ValueError(f"{type(classifier.model).__name__} gives no class scores (N, classes): take the CAM classes")
     probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
+    scores = logits[0].float().cpu().numpy()
     names = classifier.names(len(probabilities))
-    chosen = _targets(targets, probabilities, names, top)
+    chosen = _targets(targets, scores, names, top)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     panels: list[Panel] = []
     said: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with warnings.catch_warnings(record=True) as caught:
+            with _catching, warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
                 with cam:
@@ -108,23 +123,33 @@ def explain(
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
-    return Explanation(title, picture, panels, logits[0].float().cpu().numpy(), probabilities, names, said, versions)
+    return Explanation(title, picture, panels, scores, probabilities, names, said, versions)
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:
+    """The batch of one, a preprocessed one in the model's precision."""
     if isinstance(image, torch.Tensor):
-        x = image if image.ndim == 4 else image[None]
-        if x.ndim != 4 or len(x) != 1:
-            raise ValueError(f"the image has shape {tuple(image.shape)}, expected (C, H, W) or (1, C, H, W)")
-        return x
-    return classifier.preprocess(_as_pillow(image))[None]
+        return _batch_of_one("the image", image)
+    x = _batch_of_one("what preprocess returns", classifier.preprocess(_as_pillow(image)))
+    return x.to(next((each.dtype for each in classifier.model.parameters() if each.is_floating_point()), x.dtype))
+
+
+def _batch_of_one(what: str, x: torch.Tensor) -> torch.Tensor:
+    batch = x if x.ndim == 4 else x[None]
+    if batch.ndim != 4 or len(batch) != 1:
+        raise ValueError(f"{what} has shape {tuple(x.shape)}, expected (C, H, W) or (1, C, H, W)")
+    return batch
+
+
+def _is_unit_range(x: torch.Tensor) -> bool:
+    return bool(x.min() >= 0 and x.max() <= 1)
 
 
 def _as_pillow(image: Any) -> Image:
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return upright_rgb(image)
     if isinstance(image, str | os.PathLike):
         return read_image(image)
     pixels = np.asarray(image)
@@ -144,10 +169,10 @@ def _methods(methods: Method | Sequence[Method]) -> list[Any]:
     return [known[method] if isinstance(method, str) else method for method in several]
 
 
-def _targets(targets: Any, probabilities: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
+def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
     """Class numbers and callables."""
     if targets is None:
-        return np.argsort(-probabilities, kind="stable")[:top].tolist()
+        return np.argsort(-scores, kind="stable")[:top].tolist()
     several = targets if isinstance(targets, list | tuple) else [targets]
     return [category_called(target, names) if isinstance(target, str) else target for target in several]
 

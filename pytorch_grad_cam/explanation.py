@@ -39,7 +39,7 @@ class Panel(NamedTuple):
         return f"{self.name}{probability}, {self.method}{f' at {self.layer}' if self.layer else ''}"
 
 
-@dataclass
+@dataclass(eq=False)  # == of arrays is no single answer
 class Explanation:
     """The maps of one image by one or several methods, at one or several layers, for one or several classes.
 
@@ -64,8 +64,8 @@ class Explanation:
         return np.stack([panel.map for panel in self.panels])
 
     def top(self, count: int = 5) -> list[tuple[int, str, float]]:
-        """The highest classes: number, name, probability."""
-        highest = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        """The classes of the highest logits: number, name, probability."""
+        highest = np.argsort(-self.logits, kind="stable")[:count].tolist()
         return [(index, self.names[index], float(self.probabilities[index])) for index in highest]
 
     def overlay(self, panel: int = 0, image_weight: float = 0.5) -> np.ndarray:

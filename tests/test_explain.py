@@ -1,17 +1,21 @@
 """`explain`, what it returns, and the comparison figure."""
 
+import copy
+import threading
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from nets import convolutional, state_of
+from nets import convolutional, in_threads, state_of
 from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
 from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM, LayerCAM, compare, explain
 from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import UnusableInput
+from pytorch_grad_cam.classifiers import UnusableInput, classifier_of
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
@@ -93,6 +97,25 @@ def test_preprocessing_and_names_of_the_users(small):
     assert (stretched.picture.min(), stretched.picture.max()) == (0, 255)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
+def test_the_precision_is_the_models(dtype, tolerance, digits_net):
+    found = explain(copy.deepcopy(digits_net).to(dtype), example_scene(), targets=[5, 7])
+    assert np.abs(found.maps - explain(digits_net, example_scene(), targets=[5, 7]).maps).mean() < tolerance
+    assert np.abs(found.picture - example_scene().astype(float)).max() <= 1
+
+
+def test_preprocessing_to_a_batch_of_one(small):
+    photo = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+
+    def to_tensor(image):
+        return preprocess_scene(np.asarray(image))
+
+    maps = [explain(small, photo, preprocess=step).maps for step in (to_tensor, lambda i: to_tensor(i)[0])]
+    np.testing.assert_allclose(*maps, atol=1e-5)
+    with pytest.raises(ValueError, match=r"what preprocess returns has shape \(3, 24\), expected \(C, H, W\) or"):
+        explain(small, photo, preprocess=lambda image: torch.zeros(3, 24))
+
+
 def test_callables_and_methods_around_methods(small):
     def difference(output):
         return output[1] - output[2]
@@ -111,6 +134,43 @@ def test_smoothing_and_one_logit():
     np.testing.assert_allclose(smooth.maps, GradCAM(small, "3")(x[None], 0, aug_smooth=True, eigen_smooth=True))
     with torch.no_grad():
         assert smooth.panels[0].probability == pytest.approx(small(x[None]).sigmoid().item())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_a_tensor_of_other_channels_is_shown_as_grey(channels):
+    net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    x = torch.linspace(-3, 5, channels * 24 * 32).reshape(channels, 24, 32)
+    picture = explain(net, x, layers="1", align="cell", methods="eigencam").picture
+    first = np.rint(255 * (x[0] + 3) / 8).numpy()
+    np.testing.assert_array_equal(picture, np.stack([first] * 3, axis=2))
+
+
+def test_a_tensor_that_was_not_normalised_is_shown_as_it_is(small, digits_net):
+    x = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(explain(small, x).picture, np.rint(255 * x.movedim(0, -1).numpy()))
+    normalised = preprocess_scene(np.full((64, 64, 3), 190, np.uint8))
+    assert 0 <= normalised.min() <= normalised.max() <= 1
+    assert (explain(digits_net, normalised, targets=5).picture == 190).all(), "its preprocessing is known"
+    statistics = transforms.Normalize([0.5] * 3, [0.25] * 3)
+    assert (explain(small, normalised, preprocess=statistics).picture == 190).all()
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_the_model(wrap, digits_net):
+    found, plain = (explain(model, example_scene(), targets="5") for model in (wrap(digits_net), digits_net))
+    np.testing.assert_array_equal(found.picture, plain.picture)
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-6)
+    np.testing.assert_array_equal(found.probabilities, plain.probabilities)
+    assert [str(panel) for panel in found.panels] == [str(panel) for panel in plain.panels]
+
+
+def test_the_highest_of_classes_whose_probabilities_are_all_one(small):
+    small.head.weight.data.zero_()
+    small.head.bias.data[:] = torch.tensor([19.9, -5.8, 40.2, 30.0, 40.2])
+    classifier = classifier_of(small)._replace(probabilities=torch.sigmoid)
+    found = explain(classifier, torch.randn(3, 24, 32), "eigencam", top=2)
+    assert [panel.category for panel in found.panels] == [2, 4]
+    assert [index for index, _, _ in found.top(4)] == [2, 4, 3, 0]
 
 
 def test_the_model_is_left_as_it_was(small):
@@ -148,6 +208,11 @@ def test_blank_maps_are_told_twice(digits_net):
         ({"image": np.full((8, 8, 3), 7.0)}, ValueError, r"expected \[0, 1\]"),
         ({"image": torch.zeros(2, 3, 64, 64)}, ValueError, r"expected \(C, H, W\) or \(1, C, H, W\)"),
         ({"layers": ["layer9"]}, ValueError, "no layer 'layer9'"),
+        ({"methods": []}, ValueError, "methods is empty: pass one or more, or leave it out"),
+        ({"targets": []}, ValueError, "targets is empty"),
+        ({"layers": ()}, ValueError, "layers is empty"),
+        ({"top": 0}, ValueError, "top is 0, expected"),
+        ({"top": -1}, ValueError, "top is -1, expected"),
     ],
 )
 def test_errors(change, error, message, digits_net):
@@ -158,6 +223,50 @@ def test_errors(change, error, message, digits_net):
 def test_a_model_without_class_scores():
     with pytest.raises(ValueError, match="no class scores"):
         explain(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.rand(3, 8, 8))
+
+
+def test_two_threads_leave_the_warnings_as_they_were(digits_net):
+    first_is_in, second_is_in, first_is_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first(scores):
+        first_is_in.set()
+        second_is_in.wait(0.5)
+        return scores[5]
+
+    def second(scores):
+        second_is_in.set()
+        first_is_out.wait(5)
+        return scores[7]
+
+    def work(index):
+        if index == 0:
+            explain(digits_net, example_scene(), targets=first)
+            first_is_out.set()
+        else:
+            first_is_in.wait(5)
+            explain(digits_net, example_scene(), targets=second)
+
+    before = list(warnings.filters)
+    in_threads(work, 2)
+    assert warnings.filters == before
+
+
+def test_the_classes_are_those_of_the_output_transform(small):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small
+
+        def forward(self, x):
+            scores = self.inner(x)
+            return {"features": -scores, "scores": scores}
+
+    x = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(0))
+    found = explain(Both(), x, layers="inner.last", output_transform=lambda outputs: outputs["scores"])
+    plain = explain(small, x, layers="last")
+    np.testing.assert_array_equal(found.logits, plain.logits)
+    assert found.panels[0].category == plain.panels[0].category
+    np.testing.assert_allclose(found.maps, plain.maps, atol=1e-6)
 
 
 @pytest.fixture
@@ -200,6 +309,17 @@ def test_figure(found, tmp_path):
     assert any((picture == found.overlay(3)).all() for picture in shown)
     figure.savefig(tmp_path / "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_dollars_in_names_are_no_formulas(found, tmp_path):
+    found.title = "cost_$5^$.jpg"
+    found.panels = [panel._replace(name="$^$", method="$^$", layer="$_$") for panel in found.panels]
+    found.grid().savefig(tmp_path / "figure.png")
+
+
+def test_explanations_can_be_compared(found):
+    assert found == found
+    assert found != copy.copy(found)
 
 
 def test_compare(digits_net):
