@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +228,13 @@ def test_as_a_command(command, tmp_path):
     failed = subprocess.run([*arguments, "--model", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.startswith("cam.py: no model is called 'nothing'")
+
+
+def test_the_sdist_has_what_setup_reads(tmp_path):
+    """pip builds from it where there is no wheel."""
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    packed = (tmp_path / "grad_cam.egg-info/SOURCES.txt").read_text().splitlines()
+    read = re.findall(r'HERE / "(.+?)"', (ROOT / "setup.py").read_text())
+    assert "requirements.txt" in read
+    assert set(read) <= set(packed)
