@@ -140,6 +140,16 @@ def test_what_a_path_means(folder, tmp_path, monkeypatch):
     assert not any(means_several(path) for path in ("a.jpg", "gone.jpg", "*.gif", "notes.md"))
 
 
+def test_brackets_in_a_name_are_no_wildcards(tmp_path):
+    folder = scenes(tmp_path / "photos [2020]", ["a[1].png", "b.png"])
+    output = tmp_path / "output"
+    assert [image.name for image in images_in(str(folder), output)] == ["a[1].png", "b.png"]
+    assert means_several(str(folder))
+    assert not means_several(str(folder / "a[1].png"))
+    assert len(explained(folder, output)) == 2
+    assert (output / "a[1].png.overlay.jpg").exists()
+
+
 def test_results_are_not_explained(folder, tmp_path):
     (folder / "made").mkdir()
     shutil.copy(folder / "a.jpg", folder / "made" / "a.jpg.overlay.jpg")
