@@ -189,6 +189,21 @@ def test_multiplied_images(x, cams):
     torch.testing.assert_close(shown, masked)
 
 
+@pytest.mark.parametrize("metric", [CamMultImageConfidenceChange(), DropInConfidence(), IncreaseInConfidence()])
+def test_scores_of_the_multiplied_images(x, cams, metric):
+    model = convolutional()
+    scores = metric(x, cams, TARGETS, model, return_diff=False)
+    np.testing.assert_allclose(scores, model(x * torch.from_numpy(cams)[:, None])[[0, 1], [3, 1]].detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("metric", [DropInConfidence(), ROADCombined([50])])
+def test_images_of_another_precision(x, cams, metric, dtype):
+    found = metric(x.to(dtype), cams, TARGETS, convolutional().to(dtype))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, metric(x, cams, TARGETS, convolutional()), atol=0.05)
+
+
 def test_road_is_the_metric_at_its_percentile(x, cams):
     model = convolutional()
     for metric, remove in (

@@ -31,7 +31,7 @@ class PerturbationConfidenceMetric:
     def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
         """The images (N, C, H, W), each perturbed by its own of the maps (N, H, W)."""
         pairs = zip(input_tensor.cpu(), _checked(cams, input_tensor), strict=True)
-        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor.device)
+        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor)
 
     def of_change(self, change: np.ndarray) -> np.ndarray:
         """The metric of changes of scores: the changes themselves."""
@@ -56,7 +56,7 @@ class PerturbationConfidenceMetric:
         before, resolved = clean_scores(model, input_tensor, targets)
         images = self.perturbed(input_tensor, cams)
         after = scores_of(model, images, resolved)
-        result = self.of_change((after - before if return_diff else after).cpu().numpy())
+        result = self.of_change((after - before).cpu().numpy()) if return_diff else after.cpu().numpy()
         return (result, images) if return_visualization else result
 
 
