@@ -4,7 +4,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -308,6 +310,17 @@ def test_maps_that_do_not_fit_are_refused(x, cams, metric, change, message):
 def test_maps_with_a_channel_axis_will_do(x, cams):
     expected = DropInConfidence()(x, cams, TARGETS, convolutional())
     np.testing.assert_array_equal(DropInConfidence()(x, cams[:, None], TARGETS, convolutional()), expected)
+    model = convolutional()
+    with GradCAM(model, "last") as cam:
+        for metric in (ARCC(cam, [50]), functools.partial(Coherency(), base_method=cam)):
+            expected = metric(x, cams, TARGETS, model=model)
+            np.testing.assert_array_equal(metric(x, cams[:, None], TARGETS, model=model), expected)
+
+
+@pytest.mark.parametrize("metric", [ROADCombined, ROADMostRelevantFirstAverage])
+def test_no_percentiles_are_refused(metric):
+    with pytest.raises(ValueError, match=r"percentiles is \[\], expected at least one"):
+        metric([])
 
 
 @pytest.mark.parametrize("percentile", [-5, 150])
