@@ -184,11 +184,18 @@ def test_nothing_can_be_read(tmp_path, capsys):
     assert "none of 2 images can be read, such as gone.jpg" in capsys.readouterr().err
 
 
-def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
-    output, batches, explain = tmp_path / "output", [], run.explain_batch
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches that are explained."""
+    batches, explain = [], run.explain_batch
     monkeypatch.setattr(
         run, "explain_batch", lambda *args, **options: batches.append(args[2]) or explain(*args, **options)
     )
+    return batches
+
+
+def test_started_again_it_makes_what_is_missing(folder, tmp_path, batches):
+    output = tmp_path / "output"
     explained(folder, output)
     assert [len(x) for x in batches] == [2, 2, 1]
     before = contents(output)
@@ -202,6 +209,24 @@ def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
     batches.clear()
     explained(folder, output)
     assert batches == []
+
+
+def test_an_unreadable_image_has_its_batch_made_again_once_it_can_be_read(folder, tmp_path, batches):
+    whole = (folder / "a.png").read_bytes()
+    for name in ("a.png", "z.png"):
+        (folder / name).write_bytes(whole[:200])
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    before = contents(tmp_path / "output")
+    batches.clear()
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    assert batches == []
+    assert contents(tmp_path / "output") == before
+
+    (folder / "a.png").write_bytes(whole)
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    assert [len(x) for x in batches] == [2]
+    explained(folder, tmp_path / "once", "--save", *KINDS)
+    assert contents(tmp_path / "output") == contents(tmp_path / "once")
 
 
 def test_another_configuration_is_refused(folder, tmp_path, capsys):
