@@ -24,6 +24,7 @@ from pytorch_grad_cam.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 ROOT = Path(__file__).parents[1]
+NAME_MAX = 255  # bytes, on Linux and macOS
 NAMES = ["a.jpg", "a.png", "sub/a.jpg", "sub/deep/b.bmp", "z.png"]
 KILLED = """
 import os, signal, sys, time
@@ -169,13 +170,39 @@ def test_unreadable_images_do_not_stop_the_run(folder, tmp_path, capsys):
     errors = {Path(record["path"]).name: record["error"] for record in records if "error" in record}
     said = capsys.readouterr().out
     assert errors.keys() == {"a.png", "empty.jpg"}
-    assert all("no image that Pillow can read" in error and f"not read: {error}" in said for error in errors.values())
+    assert all(
+        "no image that Pillow can read" in error and f"not explained: {error}" in said for error in errors.values()
+    )
     assert "4 of 6 images explained" in said
 
     (folder / "a.png").write_bytes(whole)
     records = explained(folder, tmp_path / "output")
     assert [Path(record["path"]).name for record in records if "error" in record] == ["empty.jpg"]
     assert (tmp_path / "output/a.png.overlay.jpg").exists()
+
+
+def test_long_names(tmp_path, capsys):
+    """Names may be as long as the file system allows; an image whose files' would be longer does not stop the run."""
+    longest = NAME_MAX - len(".png.overlay.jpg")
+    folder = scenes(tmp_path / "photos", ["a.png", "b" * longest + ".png", "c" * (longest + 1) + ".png"])
+    records = explained(folder, tmp_path / "output")
+    assert ["error" in record for record in records] == [False, False, True]
+    assert "c.png: its results cannot be written" in records[2]["error"]
+    assert f"not explained: {records[2]['error']}" in capsys.readouterr().out
+    results = {record["targets"][0]["files"]["overlay"] for record in records[:2]}
+    assert contents(tmp_path / "output").keys() == results | {"manifest.jsonl", "configuration.json"}
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path):
+    """Of a file system without an encoding, on a strict standard output."""
+    folder = scenes(tmp_path / "photos", ["a.png"])
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
+    command = [sys.executable, "cam.py", *arguments_for(folder, tmp_path / "output")]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "caf\\udce9.png" in finished.stdout
+    assert "1 of 2 images explained" in finished.stdout
 
 
 def test_nothing_can_be_read(tmp_path, capsys):

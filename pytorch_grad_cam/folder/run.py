@@ -38,11 +38,11 @@ class Task(NamedTuple):
 def explain_images(
     task: Task, images: Sequence[ListedImage], batch_size: int, workers: int, process: Process
 ) -> list[str]:
-    """Write the results and the manifest of all images that are not there yet; returns why images cannot be read.
+    """Write the results and the manifest of all images that are not there yet; returns why images have none.
 
     A batch of which anything is missing is made again as a whole: byte for byte the same results, however often the
     run is stopped and by however many processes it is continued, on machines that add in the same order. (RandomCAM
-    draws anew.) Images that could not be read are tried again, and their batches made again where one now can.
+    draws anew.) Images that could not be read are tried again, and their batches made again where one now can be.
     workers: processes that decode, and threads that draw.
     Cost: see `explained.explain_batch`; the memory does not grow with the number of images beyond their names.
     """
@@ -57,15 +57,15 @@ def explain_images(
     process.wait_for_all()
     if process.rank == 0:
         manifest.merge(images)
-    return list(manifest.unreadable().values())
+    return list(manifest.failed().values())
 
 
 def _missing(
     task: Task, manifest: Manifest, images: Sequence[ListedImage], own: list[list[int]], workers: int
 ) -> list[list[int]]:
     """The batches of which anything is missing but images that were tried again in vain."""
-    complete, unreadable = manifest.complete(), manifest.unreadable()
-    tried = [[position for position in batch if images[position].path in unreadable] for batch in own]
+    complete, failed = manifest.complete(), manifest.failed()
+    tried = [[position for position in batch if images[position].path in failed] for batch in own]
     again = decoded(images, task.classifier.preprocess, list(filter(None, tried)), workers, pinned=False)
     in_vain = {position for batch in (again if any(tried) else ()) for position, _ in batch.unreadable}
     return [batch for batch in own if any(images[p].path not in complete and p not in in_vain for p in batch)]
@@ -116,7 +116,7 @@ def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict
 
 
 def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Explained) -> dict[str, Any]:
-    """Write the files of one image (C, H, W); returns its record."""
+    """Write the files of one image (C, H, W); returns its record, which says so where they cannot be written."""
     picture = task.classifier.picture(image)
 
     def described(category: int) -> dict[str, Any]:
@@ -127,7 +127,10 @@ def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Expl
     targets = []
     for category, cam_map in zip(explained.targets, explained.maps, strict=True):
         name = f"{listed.name}.{category}" if len(explained.targets) > 1 else listed.name
-        results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
+        try:
+            results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
+        except OSError as error:
+            return {"path": listed.path, "error": f"{listed.path}: its results cannot be written ({error})"}
         targets.append(described(category) | results)
     return {
         "path": listed.path,
