@@ -139,6 +139,15 @@ def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
     assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
 
 
+@pytest.mark.parametrize("options", [["--method", "gradcam", "layercam"], ["--report", "page.html"]])
+def test_registered_maps_beside_each_other_are_said(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(options) == 0
+    assert "registered, --align cell undoes it" in capsys.readouterr().out
+    assert main([*options, "--align", "cell"]) == 0
+    assert "registered" not in capsys.readouterr().out
+
+
 def test_preview(capsys):
     assert main(["--preview-model"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -189,6 +198,10 @@ def broken_files(folder: Path) -> None:
         (["--weights", "other.pt"], "other.pt is no state dict of DigitsNet"),
         (["--device", "nonsense"], "device nonsense cannot be used here"),
         (["--batch-size", "none"], "'none' is no positive number"),
+        (
+            ["--batch-size", "2", "--method", "gradcam", "sess"],
+            "do not go with --report, --comparison or several methods",
+        ),
         (["--output-dir", "text.jpg"], "text.jpg"),
     ],
 )
