@@ -45,6 +45,17 @@ def test_the_heat_is_on_the_digit_that_was_asked_about(tmp_path):
         assert left < column < right
 
 
+def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_first_and_explained(tmp_path, capsys):
+    weights = load_classifier("digits").model.state_dict()
+    weights["fc.weight"].zero_()
+    weights["fc.bias"][:] = torch.tensor([0, 0, 0, 100, 0, 200, 0, 0, 0, 0])
+    torch.save(weights, tmp_path / "certain.pt")
+    assert main(["--weights", str(tmp_path / "certain.pt"), "--output-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "100.00%" in line] == ["100.00%  5 (5)", "100.00%  3 (3)"]
+    assert "gradcam for 5 (5)" in said
+
+
 @pytest.mark.parametrize("name", sorted(available_methods()))
 def test_every_method(name, tmp_path):
     assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0

@@ -124,6 +124,16 @@ def test_several_classes(name, folder, tmp_path, capsys):
         assert not all(record["warnings"] for record in records)
 
 
+def test_of_classes_with_one_score_the_first_is_listed_first_and_explained(folder, tmp_path):
+    weights = load_classifier("digits").model.state_dict()
+    weights["fc.weight"].zero_()
+    weights["fc.bias"].zero_()
+    torch.save(weights, tmp_path / "even.pt")
+    for record in explained(folder, tmp_path / "output", "--weights", str(tmp_path / "even.pt")):
+        assert [entry["class"] for entry in record["top_classes"]] == [0, 1, 2, 3, 4]
+        assert record["targets"][0]["class"] == 0
+
+
 def test_what_a_path_means(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "notes.md").write_text("no image")
