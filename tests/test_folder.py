@@ -96,6 +96,7 @@ def test_results(folder, tmp_path, capsys):
         cam_map, mask = np.load(files["map"]), np.asarray(Image.open(files["mask"]))
         np.testing.assert_allclose(cam_map, expected, atol=1e-5)
         np.testing.assert_array_equal(mask, 255 * otsu_mask(cam_map).astype(np.uint8))
+        assert record["size"] == list(mask.shape) == list(x.shape[2:])
         assert target["boxes"] == [list(box) for box in boxes_of(mask)]
         overlay = show_cam_on_image(classifier.picture(x[0]), cam_map, use_rgb=True)
         assert np.abs(np.asarray(Image.open(files["overlay"]), dtype=float) - overlay).mean() < 5, "of JPEG"

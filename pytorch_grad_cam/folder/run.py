@@ -134,6 +134,7 @@ def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Expl
         targets.append(described(category) | results)
     return {
         "path": listed.path,
+        "size": list(picture.shape[:2]),
         "top_classes": [described(category) for category in explained.top_classes],
         "method": task.method,
         "layers": explained.layers,
