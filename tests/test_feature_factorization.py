@@ -113,3 +113,11 @@ def test_explanations_must_fit_the_picture():
         show_factorization_on_image(np.zeros((4, 4, 3)), np.zeros((2, 5, 5)))
     with pytest.raises(ValueError, match="explanations has values from"):
         show_factorization_on_image(np.zeros((5, 5, 3)), np.full((2, 5, 5), 7.0))
+
+
+def test_one_colour_a_concept_and_a_weight_that_blends():
+    explanations = np.random.default_rng(0).random((3, 5, 5))
+    with pytest.raises(ValueError, match="1 colors for 3 concepts"):
+        show_factorization_on_image(np.zeros((5, 5, 3)), explanations, colors=[np.ones(3)])
+    with pytest.raises(ValueError, match=r"image_weight is 3, expected a number in \[0, 1\]"):
+        show_factorization_on_image(np.zeros((5, 5, 3)), explanations, image_weight=3)
