@@ -4,15 +4,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(), re.MULTILINE)
-REQUIREMENTS = (HERE / "requirements.txt").read_text().split()
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+)
+REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
     name="grad-cam",
     version=VERSION[1],
     description="Class activation maps for PyTorch: see what a vision model looks at",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",

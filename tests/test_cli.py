@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,17 @@ def test_the_heat_is_on_the_digit_that_was_asked_about(tmp_path):
         row, column = np.unravel_index(redder.argmax(), redder.shape)
         assert top < row < bottom
         assert left < column < right
+
+
+def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_first_and_explained(tmp_path, capsys):
+    weights = load_classifier("digits").model.state_dict()
+    weights["fc.weight"].zero_()
+    weights["fc.bias"][:] = torch.tensor([0, 0, 0, 100, 0, 200, 0, 0, 0, 0])
+    torch.save(weights, tmp_path / "certain.pt")
+    assert main(["--weights", str(tmp_path / "certain.pt"), "--output-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "100.00%" in line] == ["100.00%  5 (5)", "100.00%  3 (3)"]
+    assert "gradcam for 5 (5)" in said
 
 
 @pytest.mark.parametrize("name", sorted(available_methods()))
@@ -138,6 +150,15 @@ def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
     assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
 
 
+@pytest.mark.parametrize("options", [["--method", "gradcam", "layercam"], ["--report", "page.html"]])
+def test_registered_maps_beside_each_other_are_said(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(options) == 0
+    assert "registered, --align cell undoes it" in capsys.readouterr().out
+    assert main([*options, "--align", "cell"]) == 0
+    assert "registered" not in capsys.readouterr().out
+
+
 def test_preview(capsys):
     assert main(["--preview-model"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -188,6 +209,10 @@ def broken_files(folder: Path) -> None:
         (["--weights", "other.pt"], "other.pt is no state dict of DigitsNet"),
         (["--device", "nonsense"], "device nonsense cannot be used here"),
         (["--batch-size", "none"], "'none' is no positive number"),
+        (
+            ["--batch-size", "2", "--method", "gradcam", "sess"],
+            "do not go with --report, --comparison or several methods",
+        ),
         (["--output-dir", "text.jpg"], "text.jpg"),
     ],
 )
@@ -227,3 +252,13 @@ def test_as_a_command(command, tmp_path):
     failed = subprocess.run([*arguments, "--model", "nothing"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.startswith("cam.py: no model is called 'nothing'")
+
+
+def test_the_sdist_has_what_setup_reads(tmp_path):
+    """pip builds from it where there is no wheel."""
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    packed = (tmp_path / "grad_cam.egg-info/SOURCES.txt").read_text().splitlines()
+    read = re.findall(r'HERE / "(.+?)"', (ROOT / "setup.py").read_text())
+    assert "requirements.txt" in read
+    assert set(read) <= set(packed)

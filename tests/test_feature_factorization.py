@@ -52,6 +52,16 @@ def test_computation_on_concepts_gets_one_row_each():
     np.testing.assert_allclose(outputs, head(torch.from_numpy(concepts.T)).detach(), atol=1e-6)
 
 
+def test_computation_on_concepts_of_a_bfloat16_model():
+    model = convolutional().bfloat16()
+    head = nn.Linear(8, 5).bfloat16()
+    concepts, _, outputs = DeepFeatureFactorization(model, model.last, computation_on_concepts=head)(
+        images().bfloat16(), 4
+    )
+    expected = head(torch.from_numpy(concepts.T).bfloat16()).float().detach()
+    np.testing.assert_array_equal(outputs, expected)
+
+
 def test_factorization_of_tokens():
     model = Transformer()
     factorization = DeepFeatureFactorization(model, model.norm, lambda tokens: vit_reshape_transform(tokens, 3, 4))
@@ -60,11 +70,12 @@ def test_factorization_of_tokens():
     assert maps[0].shape == (2, 12, 16)
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_picture(named):
+@pytest.mark.parametrize("names", [0, 2, 5])
+def test_picture(names):
+    """Transformers gives two names by default, whatever the number of classes."""
     model = convolutional()
-    if named:
-        model.config = type("Config", (), {"id2label": {i: f"name {i}" for i in range(5)}})
+    if names:
+        model.config = type("Config", (), {"id2label": {i: f"name {i}" for i in range(names)}})
     x = images(count=1)[0]
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8))
     shown = run_dff_on_image(model, model.last, nn.Linear(8, 5), picture, x, n_components=3)
@@ -102,3 +113,11 @@ def test_explanations_must_fit_the_picture():
         show_factorization_on_image(np.zeros((4, 4, 3)), np.zeros((2, 5, 5)))
     with pytest.raises(ValueError, match="explanations has values from"):
         show_factorization_on_image(np.zeros((5, 5, 3)), np.full((2, 5, 5), 7.0))
+
+
+def test_one_colour_a_concept_and_a_weight_that_blends():
+    explanations = np.random.default_rng(0).random((3, 5, 5))
+    with pytest.raises(ValueError, match="1 colors for 3 concepts"):
+        show_factorization_on_image(np.zeros((5, 5, 3)), explanations, colors=[np.ones(3)])
+    with pytest.raises(ValueError, match=r"image_weight is 3, expected a number in \[0, 1\]"):
+        show_factorization_on_image(np.zeros((5, 5, 3)), explanations, image_weight=3)

@@ -24,6 +24,7 @@ from pytorch_grad_cam.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 ROOT = Path(__file__).parents[1]
+NAME_MAX = 255  # bytes, on Linux and macOS
 NAMES = ["a.jpg", "a.png", "sub/a.jpg", "sub/deep/b.bmp", "z.png"]
 KILLED = """
 import os, signal, sys, time
@@ -95,6 +96,7 @@ def test_results(folder, tmp_path, capsys):
         cam_map, mask = np.load(files["map"]), np.asarray(Image.open(files["mask"]))
         np.testing.assert_allclose(cam_map, expected, atol=1e-5)
         np.testing.assert_array_equal(mask, 255 * otsu_mask(cam_map).astype(np.uint8))
+        assert record["size"] == list(mask.shape) == list(x.shape[2:])
         assert target["boxes"] == [list(box) for box in boxes_of(mask)]
         overlay = show_cam_on_image(classifier.picture(x[0]), cam_map, use_rgb=True)
         assert np.abs(np.asarray(Image.open(files["overlay"]), dtype=float) - overlay).mean() < 5, "of JPEG"
@@ -123,6 +125,16 @@ def test_several_classes(name, folder, tmp_path, capsys):
         assert not all(record["warnings"] for record in records)
 
 
+def test_of_classes_with_one_score_the_first_is_listed_first_and_explained(folder, tmp_path):
+    weights = load_classifier("digits").model.state_dict()
+    weights["fc.weight"].zero_()
+    weights["fc.bias"].zero_()
+    torch.save(weights, tmp_path / "even.pt")
+    for record in explained(folder, tmp_path / "output", "--weights", str(tmp_path / "even.pt")):
+        assert [entry["class"] for entry in record["top_classes"]] == [0, 1, 2, 3, 4]
+        assert record["targets"][0]["class"] == 0
+
+
 def test_what_a_path_means(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "notes.md").write_text("no image")
@@ -138,6 +150,16 @@ def test_what_a_path_means(folder, tmp_path, monkeypatch):
     assert [image.name for image in listed] == ["sub/a.jpg", "a.png", "gone.jpg"], "in its order, each once"
     assert all(means_several(path) for path in (".", "sub", "*.png", str(tmp_path / "list.txt")))
     assert not any(means_several(path) for path in ("a.jpg", "gone.jpg", "*.gif", "notes.md"))
+
+
+def test_brackets_in_a_name_are_no_wildcards(tmp_path):
+    folder = scenes(tmp_path / "photos [2020]", ["a[1].png", "b.png"])
+    output = tmp_path / "output"
+    assert [image.name for image in images_in(str(folder), output)] == ["a[1].png", "b.png"]
+    assert means_several(str(folder))
+    assert not means_several(str(folder / "a[1].png"))
+    assert len(explained(folder, output)) == 2
+    assert (output / "a[1].png.overlay.jpg").exists()
 
 
 def test_results_are_not_explained(folder, tmp_path):
@@ -159,7 +181,9 @@ def test_unreadable_images_do_not_stop_the_run(folder, tmp_path, capsys):
     errors = {Path(record["path"]).name: record["error"] for record in records if "error" in record}
     said = capsys.readouterr().out
     assert errors.keys() == {"a.png", "empty.jpg"}
-    assert all("no image that Pillow can read" in error and f"not read: {error}" in said for error in errors.values())
+    assert all(
+        "no image that Pillow can read" in error and f"not explained: {error}" in said for error in errors.values()
+    )
     assert "4 of 6 images explained" in said
 
     (folder / "a.png").write_bytes(whole)
@@ -168,17 +192,48 @@ def test_unreadable_images_do_not_stop_the_run(folder, tmp_path, capsys):
     assert (tmp_path / "output/a.png.overlay.jpg").exists()
 
 
+def test_long_names(tmp_path, capsys):
+    """Names may be as long as the file system allows; an image whose files' would be longer does not stop the run."""
+    longest = NAME_MAX - len(".png.overlay.jpg")
+    folder = scenes(tmp_path / "photos", ["a.png", "b" * longest + ".png", "c" * (longest + 1) + ".png"])
+    records = explained(folder, tmp_path / "output")
+    assert ["error" in record for record in records] == [False, False, True]
+    assert "c.png: its results cannot be written" in records[2]["error"]
+    assert f"not explained: {records[2]['error']}" in capsys.readouterr().out
+    results = {record["targets"][0]["files"]["overlay"] for record in records[:2]}
+    assert contents(tmp_path / "output").keys() == results | {"manifest.jsonl", "configuration.json"}
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path):
+    """Of a file system without an encoding, on a strict standard output."""
+    folder = scenes(tmp_path / "photos", ["a.png"])
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no image")
+    command = [sys.executable, "cam.py", *arguments_for(folder, tmp_path / "output")]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "caf\\udce9.png" in finished.stdout
+    assert "1 of 2 images explained" in finished.stdout
+
+
 def test_nothing_can_be_read(tmp_path, capsys):
     (tmp_path / "list.txt").write_text("gone.jpg\nlost.jpg")
     assert main(arguments_for(tmp_path / "list.txt", tmp_path / "output")) == 2
     assert "none of 2 images can be read, such as gone.jpg" in capsys.readouterr().err
 
 
-def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
-    output, batches, explain = tmp_path / "output", [], run.explain_batch
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches that are explained."""
+    batches, explain = [], run.explain_batch
     monkeypatch.setattr(
         run, "explain_batch", lambda *args, **options: batches.append(args[2]) or explain(*args, **options)
     )
+    return batches
+
+
+def test_started_again_it_makes_what_is_missing(folder, tmp_path, batches):
+    output = tmp_path / "output"
     explained(folder, output)
     assert [len(x) for x in batches] == [2, 2, 1]
     before = contents(output)
@@ -192,6 +247,24 @@ def test_started_again_it_makes_what_is_missing(folder, tmp_path, monkeypatch):
     batches.clear()
     explained(folder, output)
     assert batches == []
+
+
+def test_an_unreadable_image_has_its_batch_made_again_once_it_can_be_read(folder, tmp_path, batches):
+    whole = (folder / "a.png").read_bytes()
+    for name in ("a.png", "z.png"):
+        (folder / name).write_bytes(whole[:200])
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    before = contents(tmp_path / "output")
+    batches.clear()
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    assert batches == []
+    assert contents(tmp_path / "output") == before
+
+    (folder / "a.png").write_bytes(whole)
+    explained(folder, tmp_path / "output", "--save", *KINDS)
+    assert [len(x) for x in batches] == [2]
+    explained(folder, tmp_path / "once", "--save", *KINDS)
+    assert contents(tmp_path / "output") == contents(tmp_path / "once")
 
 
 def test_another_configuration_is_refused(folder, tmp_path, capsys):

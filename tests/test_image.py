@@ -114,6 +114,14 @@ def test_scaling_of_a_constant_and_of_a_volume():
     assert 0 <= volume.min() <= volume.max() <= 1
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scaling_refuses_what_is_not_finite(value):
+    maps = RANDOM.random((2, 3, 3))
+    maps[1, 0, 2] = value
+    with pytest.raises(ValueError, match="maps are not finite"):
+        scale_cam_image(maps)
+
+
 def test_enlarging_agrees_with_opencv():
     maps = scale_cam_image(RANDOM.random((2, 5, 7)))
     expected = np.stack([cv2.resize(m, (21, 13)) for m in maps])

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,21 @@ def test_multiplied_images(x, cams):
     torch.testing.assert_close(shown, masked)
 
 
+@pytest.mark.parametrize("metric", [CamMultImageConfidenceChange(), DropInConfidence(), IncreaseInConfidence()])
+def test_scores_of_the_multiplied_images(x, cams, metric):
+    model = convolutional()
+    scores = metric(x, cams, TARGETS, model, return_diff=False)
+    np.testing.assert_allclose(scores, model(x * torch.from_numpy(cams)[:, None])[[0, 1], [3, 1]].detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("metric", [DropInConfidence(), ROADCombined([50])])
+def test_images_of_another_precision(x, cams, metric, dtype):
+    found = metric(x.to(dtype), cams, TARGETS, convolutional().to(dtype))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, metric(x, cams, TARGETS, convolutional()), atol=0.05)
+
+
 def test_road_is_the_metric_at_its_percentile(x, cams):
     model = convolutional()
     for metric, remove in (
@@ -293,6 +310,17 @@ def test_maps_that_do_not_fit_are_refused(x, cams, metric, change, message):
 def test_maps_with_a_channel_axis_will_do(x, cams):
     expected = DropInConfidence()(x, cams, TARGETS, convolutional())
     np.testing.assert_array_equal(DropInConfidence()(x, cams[:, None], TARGETS, convolutional()), expected)
+    model = convolutional()
+    with GradCAM(model, "last") as cam:
+        for metric in (ARCC(cam, [50]), functools.partial(Coherency(), base_method=cam)):
+            expected = metric(x, cams, TARGETS, model=model)
+            np.testing.assert_array_equal(metric(x, cams[:, None], TARGETS, model=model), expected)
+
+
+@pytest.mark.parametrize("metric", [ROADCombined, ROADMostRelevantFirstAverage])
+def test_no_percentiles_are_refused(metric):
+    with pytest.raises(ValueError, match=r"percentiles is \[\], expected at least one"):
+        metric([])
 
 
 @pytest.mark.parametrize("percentile", [-5, 150])

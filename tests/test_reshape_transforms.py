@@ -48,6 +48,8 @@ def test_swin():
         (lambda: vit_reshape_transform(torch.zeros(1, 60, 3), height=8), "pass both or neither"),
         (lambda: vit_reshape_transform(torch.zeros(1, 3, 7, 7)), r"expected tokens .* \(1, 3, 7, 7\)"),
         (lambda: swinT_reshape_transform(torch.zeros(1, 60, 3)), "60 tokens are no grid of 7 x 7"),
+        (lambda: swinT_reshape_transform(torch.zeros(1, 64, 3), height=4), "pass both or neither"),
+        (lambda: swinT_reshape_transform(torch.zeros(1, 64, 3), width=4), "pass both or neither"),
     ],
 )
 def test_refused(call, message):

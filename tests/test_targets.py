@@ -138,6 +138,10 @@ def test_binary_target():
     logits = torch.tensor([[2.0], [-3.0]])
     targets = resolve_targets([BinaryClassifierOutputTarget(1), BinaryClassifierOutputTarget(0)], logits)
     assert target_scores(logits, targets).tolist() == [2, 3]
+    assert BinaryClassifierOutputTarget(True)(logits[0]) == 2
+    assert BinaryClassifierOutputTarget(False)(logits[0]) == -2
+    with pytest.raises(ValueError, match="category is 2, a classifier with one logit has 0 and 1"):
+        BinaryClassifierOutputTarget(2)
 
 
 @pytest.mark.parametrize("target", [RawScoresOutputTarget(), SoftmaxOutputTarget()])
@@ -189,3 +193,8 @@ def test_box_target_below_the_threshold_and_without_boxes():
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
     assert FasterRCNNBoxScoreTarget([1], box)(nothing) == 0
     assert FasterRCNNBoxScoreTarget([], [])(DETECTIONS) == 0
+
+
+def test_box_target_needs_one_label_a_box():
+    with pytest.raises(ValueError, match="1 labels for 2 boxes"):
+        FasterRCNNBoxScoreTarget([1], [[0, 0, 10, 10], [20, 20, 30, 30]])

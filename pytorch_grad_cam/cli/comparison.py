@@ -22,8 +22,10 @@ def run(options: argparse.Namespace) -> None:
     several = asks_for_several(options)
     if several and (options.comparison or not options.report):
         raise UnusableInput("several images have no figure, but a page, also of several methods: pass --report FILE")
-    if options.save or options.workers:
-        raise UnusableInput("--save and --workers do not go with --report, --comparison or several methods")
+    if options.save or options.workers or options.batch_size:
+        raise UnusableInput("--save, --workers, --batch-size do not go with --report, --comparison or several methods")
+    if options.align == "receptive_field":
+        say("registered, --align cell undoes it: each cell is drawn where it looks")
     classifier = classifier_of(options)
     if several:
         paths = [image.path for image in images_in(options.image_path, options.output_dir)]

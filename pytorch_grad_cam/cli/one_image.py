@@ -46,11 +46,13 @@ def image_at(path: str | None) -> Image.Image:
 def _explain(options: argparse.Namespace, classifier: Classifier, x: torch.Tensor) -> None:
     model = classifier.model
     with torch.no_grad():
-        probabilities = classifier.probabilities(model(x).float())[0]
+        scores = model(x).float()
+    probabilities = classifier.probabilities(scores)[0]
     names = classifier.names(len(probabilities))
-    for index in probabilities.argsort(descending=True)[:TOP_CLASSES].tolist():
+    highest = scores[0].argsort(descending=True, stable=True).tolist()
+    for index in highest[:TOP_CLASSES]:
         say(f"{probabilities[index]:7.2%}  {names[index]} ({index})")
-    categories = categories_of(options, classifier) or [int(probabilities.argmax())]
+    categories = categories_of(options, classifier) or highest[:1]
     with method_of(options, model, x) as cam:
         maps = cam(x, [categories], **smoothing_of(options))[0]
     say_registrations(cam)

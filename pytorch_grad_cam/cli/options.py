@@ -19,7 +19,10 @@ _IMAGE_HELP = (
     "the picture to explain, or several: a folder, a glob, a list of paths (.txt) "
     "(default: the bundled scene of handwritten digits)"
 )
-_BATCH_HELP = "images, masked inputs (scorecam) or ablated channels (ablationcam) at a time (default: 8, on CUDA 64)"
+_BATCH_HELP = (
+    "with one method: images, masked inputs (scorecam), ablated channels (ablationcam) or windows (sess) at a time "
+    "(default: 8, on CUDA 64; of one image ablationcam and sess 32)"
+)
 _METHODS = ("all", *sorted(available_methods()))
 _METHOD_HELP = "one, or several for a comparison: %(choices)s"
 _COMPARISON_HELP = (

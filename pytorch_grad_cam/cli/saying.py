@@ -6,9 +6,10 @@ from typing import Any
 
 
 def say(line: str) -> None:
-    """One line on standard output, by one of several processes."""
+    """One line on standard output, by one of several processes; what its encoding has not is escaped."""
     if os.environ.get("RANK", "0") == "0":
-        sys.stdout.write(line + "\n")
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def say_registrations(cam: Any) -> None:

@@ -24,7 +24,7 @@ _WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_mo
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write what `--save` names of each image, and the manifest; say which could not be read."""
+    """Write what `--save` names of each image, and the manifest; say which could not be explained."""
     if options.preview_model:
         raise UnusableInput("--preview-model looks at one image")
     device = device_of(options)
@@ -45,11 +45,11 @@ def run(options: argparse.Namespace) -> None:
                 categories=categories_of(options, classifier),
                 smoothing=smoothing_of(options),
             )
-            unreadable = explain_images(task, images, options.batch_size, options.workers or default_workers(), process)
+            failed = explain_images(task, images, options.batch_size, options.workers or default_workers(), process)
     say_registrations(cam)
-    for reason in unreadable:
-        say(f"not read: {reason}")
-    say(f"{len(images) - len(unreadable)} of {len(images)} images explained, see {options.output_dir}/manifest.jsonl")
+    for reason in failed:
+        say(f"not explained: {reason}")
+    say(f"{len(images) - len(failed)} of {len(images)} images explained, see {options.output_dir}/manifest.jsonl")
 
 
 def _configuration(options: argparse.Namespace) -> dict[str, Any]:

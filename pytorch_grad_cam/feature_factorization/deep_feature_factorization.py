@@ -86,7 +86,7 @@ class DeepFeatureFactorization:
             if self.computation_on_concepts is None:
                 return concepts, maps
             outputs = self.computation_on_concepts(torch.from_numpy(concepts.T).to(activations))
-        return concepts, maps, to_array(outputs)
+        return concepts, maps, to_array(full_precision(outputs))
 
     def _registration(self, input_tensor: torch.Tensor, grid: Sequence[int]) -> Literal["cell"] | Registration:
         if self.align != "receptive_field":
@@ -116,7 +116,7 @@ def run_dff_on_image(
     """One image beside its concepts and their classes, as a picture: uint8 (H, 3 * W, 3).
 
     classifier: from concepts (n_components, C) to logits. img_pil: the picture, of the size of img_tensor (C, H, W).
-    The classes' names are those of `model.config.id2label` (transformers), else their numbers.
+    The classes' names are those of `model.config.id2label` (transformers) where there is one for each, else numbers.
     """
     with DeepFeatureFactorization(model, target_layer, reshape_transform, classifier) as factorisation:
         _, explanations, logits = factorisation(img_tensor[None], n_components)
@@ -128,5 +128,5 @@ def run_dff_on_image(
 
 
 def _labels(model: Any, classes: int) -> dict[int, str]:
-    names = getattr(getattr(model, "config", None), "id2label", None)
-    return names or {index: f"class {index}" for index in range(classes)}
+    names = getattr(getattr(model, "config", None), "id2label", None) or {}
+    return names if len(names) == classes else {index: f"class {index}" for index in range(classes)}

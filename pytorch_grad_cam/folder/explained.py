@@ -40,13 +40,12 @@ def explain_batch(
         maps = _maps(cam, x, categories, smoothing).cpu().numpy()
     scores = cam.outputs.float()
     probabilities = classifier.probabilities(scores).tolist()
-    top_classes = scores.topk(min(_TOP_CLASSES, scores.shape[1])).indices.tolist()
-    highest = scores.argmax(1).tolist()
+    top_classes = scores.argsort(descending=True, stable=True)[:, :_TOP_CLASSES].tolist()
     layers = names_of(cam.model, cam.target_layers)
     return [
         Explained(
             maps[sample],
-            list(categories) or [highest[sample]],
+            list(categories) or top_classes[sample][:1],
             layers,
             probabilities[sample],
             top_classes[sample],

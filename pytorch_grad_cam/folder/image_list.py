@@ -27,7 +27,7 @@ def means_several(path: str) -> bool:
     """Whether a path is that of a folder or of a list (.txt), or a glob that something matches."""
     if os.path.isfile(path):
         return path.lower().endswith(".txt")
-    return next(glob.iglob(path, recursive=True), None) is not None
+    return os.path.isdir(path) or next(glob.iglob(path, recursive=True), None) is not None
 
 
 def images_in(path: str, output_dir: Path) -> list[ListedImage]:

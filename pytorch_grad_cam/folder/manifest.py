@@ -38,9 +38,9 @@ class Manifest:
         explained = (record for record in map(json.loads, _lines(self.file)) if "error" not in record)
         return {record["path"] for record in explained if all(map(self._is_there, record["targets"]))}
 
-    def errors(self) -> list[str]:
-        """Why images could not be read."""
-        return [record["error"] for record in map(json.loads, _lines(self.file)) if "error" in record]
+    def failed(self) -> dict[str, str]:
+        """The paths of the images that could not be read, or whose files not written, and why."""
+        return {record["path"]: record["error"] for record in map(json.loads, _lines(self.file)) if "error" in record}
 
     def _is_there(self, target: dict[str, Any]) -> bool:
         return all((self.folder / file).is_file() for file in target["files"].values())

@@ -16,9 +16,10 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 def save_results(
     folder: Path, name: str, picture: np.ndarray, cam_map: np.ndarray, kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Write the files of those kinds, and say which; boxes are said only, in pixels of the picture.
+    """Write the files of those kinds, and say which; boxes (left, top, right, bottom) are said only.
 
-    name: what the files begin with, in the folder. picture: (H, W, 3) in [0, 1]. cam_map: (H, W) in [0, 1].
+    name: what the files begin with, in the folder. picture: (H, W, 3) in [0, 1], what the model was shown, in whose
+    pixels masks and boxes are: preprocessing has resized and cropped the image. cam_map: (H, W) in [0, 1].
     """
     files = {kind: f"{name}.{kind}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
     for kind, file in files.items():

@@ -38,48 +38,57 @@ class Task(NamedTuple):
 def explain_images(
     task: Task, images: Sequence[ListedImage], batch_size: int, workers: int, process: Process
 ) -> list[str]:
-    """Write the results and the manifest of all images that are not there yet; returns why images cannot be read.
+    """Write the results and the manifest of all images that are not there yet; returns why images have none.
 
     A batch of which anything is missing is made again as a whole: byte for byte the same results, however often the
     run is stopped and by however many processes it is continued, on machines that add in the same order. (RandomCAM
-    draws anew.) Images that could not be read are tried again. workers: processes that decode, and threads that draw.
+    draws anew.) Images that could not be read are tried again, and their batches made again where one now can be.
+    workers: processes that decode, and threads that draw.
     Cost: see `explained.explain_batch`; the memory does not grow with the number of images beyond their names.
     """
     manifest = Manifest(task.output_dir, process.rank)
     if process.rank == 0:
         manifest.merge(images)
     process.wait_for_all()
-    for records in _records(task, images, _missing(manifest, images, batch_size, process), workers, process):
+    own = plan(len(images), batch_size)[process.rank :: process.world_size]
+    missing = _missing(task, manifest, images, own, workers)
+    for records in _records(task, images, own, missing, workers, process):
         manifest.append(records)
     process.wait_for_all()
     if process.rank == 0:
         manifest.merge(images)
-    return manifest.errors()
+    return list(manifest.failed().values())
 
 
 def _missing(
-    manifest: Manifest, images: Sequence[ListedImage], batch_size: int, process: Process
-) -> tuple[int, list[list[int]]]:
-    """How many images are this process's, and its batches of which anything is missing."""
-    own = plan(len(images), batch_size)[process.rank :: process.world_size]
-    complete = manifest.complete()
-    missing = [batch for batch in own if any(images[position].path not in complete for position in batch)]
-    return sum(map(len, own)), missing
+    task: Task, manifest: Manifest, images: Sequence[ListedImage], own: list[list[int]], workers: int
+) -> list[list[int]]:
+    """The batches of which anything is missing but images that were tried again in vain."""
+    complete, failed = manifest.complete(), manifest.failed()
+    tried = [[position for position in batch if images[position].path in failed] for batch in own]
+    again = decoded(images, task.classifier.preprocess, list(filter(None, tried)), workers, pinned=False)
+    in_vain = {position for batch in (again if any(tried) else ()) for position, _ in batch.unreadable}
+    return [batch for batch in own if any(images[p].path not in complete and p not in in_vain for p in batch)]
 
 
 def _records(
-    task: Task, images: Sequence[ListedImage], missing: tuple[int, list[list[int]]], workers: int, process: Process
+    task: Task,
+    images: Sequence[ListedImage],
+    own: list[list[int]],
+    missing: list[list[int]],
+    workers: int,
+    process: Process,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The manifest's records of each batch, once its files are written."""
+    """The manifest's records of each missing batch of this process's own, once its files are written."""
     from tqdm import tqdm
 
-    total, batches = missing
-    done = total - sum(map(len, batches))
-    loader = decoded(images, task.classifier.preprocess, batches, workers, pinned=task.cam.device.type == "cuda")
+    total = sum(map(len, own))
+    done = total - sum(map(len, missing))
+    loader = decoded(images, task.classifier.preprocess, missing, workers, pinned=task.cam.device.type == "cuda")
     begun: deque[list[Future[dict[str, Any]]]] = deque()
     hidden = {"disable": True} if process.rank else {}
     with ThreadPoolExecutor(workers) as threads, tqdm(total=total, initial=done, unit="image", **hidden) as progress:
-        for batch in loader if batches else ():
+        for batch in loader if missing else ():
             begun.append(list(begin(task, images, batch, threads)))
             if len(begun) > _BATCHES_AHEAD:
                 yield _finished(begun.popleft(), progress)
@@ -107,7 +116,7 @@ def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict
 
 
 def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Explained) -> dict[str, Any]:
-    """Write the files of one image (C, H, W); returns its record."""
+    """Write the files of one image (C, H, W); returns its record, which says so where they cannot be written."""
     picture = task.classifier.picture(image)
 
     def described(category: int) -> dict[str, Any]:
@@ -118,10 +127,14 @@ def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Expl
     targets = []
     for category, cam_map in zip(explained.targets, explained.maps, strict=True):
         name = f"{listed.name}.{category}" if len(explained.targets) > 1 else listed.name
-        results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
+        try:
+            results = save_results(task.output_dir, name, picture, cam_map, task.kinds)
+        except OSError as error:
+            return {"path": listed.path, "error": f"{listed.path}: its results cannot be written ({error})"}
         targets.append(described(category) | results)
     return {
         "path": listed.path,
+        "size": list(picture.shape[:2]),
         "top_classes": [described(category) for category in explained.top_classes],
         "method": task.method,
         "layers": explained.layers,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
-from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores
+from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores, maps_of
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.target_scores import Targets
 
@@ -42,14 +42,15 @@ class Coherency:
         model: nn.Module,
         base_method: Callable[..., Any],
     ) -> np.ndarray:
-        """(N,) in [0, 1]. base_method: the object that made the maps.
+        """(N,) in [0, 1] of maps (N, *spatial) or (N, 1, *spatial). base_method: the object that made them.
 
-        Classes that are not given are those of the unmasked images. Cost: one forward and one call of base_method.
+        Classes that are not given are those of the unmasked images. Raises ValueError for maps that are not finite or
+        not of the images' number and size. Cost: one forward and one call of base_method.
         """
         _, resolved = clean_scores(model, input_tensor, targets)
-        masks = torch.as_tensor(grayscale_cams)[:, None].to(input_tensor)
-        again = base_method(input_tensor=input_tensor * masks, targets=resolved)
-        return (batch_pearson_coherency(again, to_array(grayscale_cams)) + 1) / 2
+        maps = maps_of(input_tensor, grayscale_cams)
+        again = base_method(input_tensor=input_tensor * maps[:, None].to(input_tensor), targets=resolved)
+        return (batch_pearson_coherency(again, maps.numpy()) + 1) / 2
 
 
 class ARCC:

@@ -30,8 +30,8 @@ class PerturbationConfidenceMetric:
 
     def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
         """The images (N, C, H, W), each perturbed by its own of the maps (N, H, W)."""
-        pairs = zip(input_tensor.cpu(), _checked(cams, input_tensor), strict=True)
-        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor.device)
+        pairs = zip(input_tensor.cpu(), maps_of(input_tensor, cams), strict=True)
+        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor)
 
     def of_change(self, change: np.ndarray) -> np.ndarray:
         """The metric of changes of scores: the changes themselves."""
@@ -56,7 +56,7 @@ class PerturbationConfidenceMetric:
         before, resolved = clean_scores(model, input_tensor, targets)
         images = self.perturbed(input_tensor, cams)
         after = scores_of(model, images, resolved)
-        result = self.of_change((after - before if return_diff else after).cpu().numpy())
+        result = self.of_change((after - before).cpu().numpy()) if return_diff else after.cpu().numpy()
         return (result, images) if return_visualization else result
 
 
@@ -90,13 +90,18 @@ class RemoveLeastRelevantFirst(RemoveMostRelevantFirst):
 
 
 class AveragerAcrossThresholds:
-    """The mean over percentiles of a metric. imputer: from a percentile to a PerturbationConfidenceMetric."""
+    """The mean over percentiles, at least one, of a metric.
+
+    imputer: from a percentile to a PerturbationConfidenceMetric. Raises ValueError for no percentiles.
+    """
 
     def __init__(
         self,
         imputer: Callable[[Any], PerturbationConfidenceMetric],
         percentiles: Sequence[Any] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
     ) -> None:
+        if len(percentiles) == 0:
+            raise ValueError(f"percentiles is {percentiles}, expected at least one, such as [20, 80]")
         self.imputer = imputer
         self.percentiles = percentiles
 
@@ -151,8 +156,11 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
         return in_chunks(scores, len(images), size, "perturbed images")
 
 
-def _checked(cams: np.ndarray | torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """The maps on the host, (N, *spatial) for images (N, C, *spatial); (N, 1, *spatial) will do."""
+def maps_of(images: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The maps on the host, (N, *spatial) for images (N, C, *spatial); (N, 1, *spatial) will do.
+
+    Raises ValueError for maps that are not finite or not of the images' number and size.
+    """
     maps = torch.as_tensor(cams).detach().cpu()
     expected = (len(images), *images.shape[2:])
     if maps.shape == (len(images), 1, *images.shape[2:]):

@@ -51,7 +51,7 @@ def scale_cam_image(
 
     target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
     align: 'cell' enlarges as even tiles; a `registration.registration_of` draws each cell where it looks. Raises
-    ValueError where that is of another size, for maps and sizes of other forms, and for values that are not numbers.
+    ValueError where that is of another size, for maps and sizes of other forms, and for values that are not finite.
 
     >>> scale_cam_image(np.array([[[2.0, 4.0], [6.0, 10.0]]]))
     array([[[0.  , 0.25],
@@ -60,7 +60,10 @@ def scale_cam_image(
     array = np.asarray(cam)
     if array.ndim not in (2, 3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
         raise ValueError(f"maps of shape {array.shape} and dtype {array.dtype}, expected numbers (N, *spatial)")
-    maps = min_max(torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32)))
+    values = torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))
+    if not values.isfinite().all():
+        raise ValueError("the maps are not finite: np.nan_to_num(maps, posinf=0, neginf=0) has 0 instead")
+    maps = min_max(values)
     if target_size is not None:
         size = tuple(target_size)[::-1]
         if len(size) != array.ndim - 1 or not all(isinstance(s, int | np.integer) and s > 0 for s in size):
@@ -120,8 +123,7 @@ def show_cam_on_image(
             "and scale_cam_image(maps, target_size=(width, height)) to resize it"
         )
     check_range(heat, "mask")
-    if not 0 <= image_weight <= 1:
-        raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
+    _check_weight(image_weight)
     colours = cv2.applyColorMap((255 * np.clip(heat, 0, 1)).astype(np.uint8), colormap)
     if use_rgb:
         colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
@@ -167,7 +169,10 @@ def show_factorization_on_image(
             f"the explanations have shape {np.shape(explanations)}, expected (concepts, H, W) for {picture.shape}"
         )
     check_range(np.asarray(explanations), "explanations")
+    _check_weight(image_weight)
     chosen = _rainbow(len(explanations)) if colors is None else colors
+    if len(chosen) < len(explanations):
+        raise ValueError(f"{len(chosen)} colors for {len(explanations)} concepts: pass one for each concept")
     colours = np.array([colour[:3] for colour in chosen], dtype=np.float32)
     hues = cv2.cvtColor(colours[None], cv2.COLOR_RGB2HSV)[0]
     painted = hues[np.argmax(explanations, axis=0)]
@@ -175,6 +180,11 @@ def show_factorization_on_image(
     blend = image_weight * picture + (1 - image_weight) * cv2.cvtColor(painted, cv2.COLOR_HSV2RGB)
     result = (255 * blend).astype(np.uint8)
     return result if concept_labels is None else np.hstack((result, _legend(result.shape, colours, concept_labels)))
+
+
+def _check_weight(image_weight: float) -> None:
+    if not 0 <= image_weight <= 1:
+        raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
 
 
 def _rainbow(count: int) -> list[np.ndarray]:

@@ -50,9 +50,14 @@ class ClassifierOutputReST(ClassifierOutputTarget):
 
 
 class BinaryClassifierOutputTarget:
-    """The output of a classifier with one logit: itself for category 1, its negative for category 0."""
+    """The output of a classifier with one logit: itself for category 1, its negative for category 0.
+
+    Raises ValueError for other categories.
+    """
 
     def __init__(self, category: int) -> None:
+        if category not in (0, 1):
+            raise ValueError(f"category is {category}, a classifier with one logit has 0 and 1")
         self.category = category
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
@@ -100,10 +105,12 @@ class FasterRCNNBoxScoreTarget:
     """How well a detector's output has the given boxes: the sum over them of score and IoU of the best match.
 
     The best match of a box is the detection of the same label with the highest IoU, if that is above `iou_threshold`;
-    a box without one adds nothing. labels and bounding_boxes (x1, y1, x2, y2): one each a box.
+    a box without one adds nothing. labels and bounding_boxes (x1, y1, x2, y2): one each a box, else ValueError.
     """
 
     def __init__(self, labels: Sequence[int], bounding_boxes: Any, iou_threshold: float = 0.5) -> None:
+        if len(labels) != len(bounding_boxes):
+            raise ValueError(f"{len(labels)} labels for {len(bounding_boxes)} boxes: pass one for each box")
         self.labels = labels
         self.bounding_boxes = bounding_boxes
         self.iou_threshold = iou_threshold

@@ -54,8 +54,10 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
     if tensor.ndim == 4:
         return tensor.movedim(-1, 1)
     tokens = tensor.shape[1]
-    if height is None or width is None:
+    if height is None and width is None:
         height = width = math.isqrt(tokens)
+    elif height is None or width is None:
+        raise ValueError(f"height={height}, width={width}: pass both or neither")
     if height * width != tokens:
         raise ValueError(f"{tokens} tokens are no grid of {height} x {width}: pass the height and width of the grid")
     return tensor.unflatten(1, (height, width)).movedim(-1, 1)
