@@ -234,9 +234,11 @@ def names_of_classes(count: int) -> list[str]:
 
 def _configured_names(model: nn.Module, count: int) -> list[str] | None:
     """transformers' names of so many classes, unless they are those that it invents."""
-    labels = getattr(getattr(model, "config", None), "id2label", None) or {}
+    labels = getattr(getattr(model, "config", None), "id2label", None)
     invented = {index: f"LABEL_{index}" for index in range(count)}
-    return [labels[index] for index in invented] if labels.keys() == invented.keys() and labels != invented else None
+    if not isinstance(labels, dict) or labels == invented or labels.keys() != invented.keys():
+        return None
+    return [labels[index] for index in invented]
 
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,8 @@ def explain(
     `BaseCAM.__call__`. options: of the methods' constructors.
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
-    cannot be read, for a class name or a method that does not exist, for empty lists and for what the methods raise it
-    for; IndexError for the number of a class that does not exist.
+    cannot be read, for a class name or a method that does not exist, for empty lists, a `top` below 1 and for what the
+    methods raise it for; IndexError for the number of a class that does not exist.
     Cost: one forward, and one call of each method at each layer, with all targets at once. Of several threads one at a
     time makes maps.
 
@@ -106,8 +107,7 @@ def explain(
     said: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with _catching, warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with _warnings_kept() as caught:
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
                 with cam:
                     maps = cam(x, [chosen], **smoothing)[0]
@@ -116,14 +116,26 @@ def explain(
                 Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
             ]
-            for warning in caught:
-                warnings.warn(warning.message, warning.category, stacklevel=2)
-                if issubclass(warning.category, CamWarning):
-                    said.append(f"{method.__name__}{f' at {at}' if at else ''}: {warning.message}")
+            said += [
+                f"{method.__name__}{f' at {at}' if at else ''}: {warning.message}"
+                for warning in caught
+                if issubclass(warning.category, CamWarning)
+            ]
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
     return Explanation(title, picture, panels, scores, probabilities, names, said, versions)
+
+
+@contextmanager
+def _warnings_kept() -> Iterator[list[warnings.WarningMessage]]:
+    """The warnings within, which are issued behind it for the line that called `explain`."""
+    with _catching:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+        for warning in caught:
+            warnings.warn(warning.message, warning.category, stacklevel=4)
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:

@@ -190,11 +190,12 @@ def test_blank_maps_are_told_twice(digits_net):
         def forward(self, x):
             return self.head(self.last(x).mean((2, 3)))
 
-    with pytest.warns(CamWarning, match="no positive evidence"):
+    with pytest.warns(CamWarning, match="no positive evidence") as issued:
         found = explain(Negative(), torch.rand(3, 16, 16), layers="last", align="cell")
     assert found.warnings == ["GradCAM at last: the map is blank: no positive evidence, all that the layer says speaks "
                               "against the target"]  # fmt: skip
     assert "no positive evidence" in found._repr_html_()
+    assert [warning.filename for warning in issued] == [__file__]
 
 
 @pytest.mark.parametrize(
