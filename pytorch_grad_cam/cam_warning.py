@@ -48,12 +48,8 @@ def warn_of_blank_maps(
     for reason, blank in samples.items():
         warn_of_blank(blank, len(highest), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
     if len(evidence) > 1 and not all(layer.cam[highest > 0].isfinite().all() for layer in evidence):
-        warnings.warn(
-            "a layer with non-finite values (an overflow? run the model in float32 or bfloat16) is left out of the "
-            "mean over the layers",
-            CamWarning,
-            stacklevel=_level_of_user(),
-        )
+        left_out = "a layer with non-finite values (an overflow? run the model in float32 or bfloat16) is left out"
+        issue(CamWarning(f"{left_out} of the mean over the layers"))
 
 
 def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
@@ -61,7 +57,7 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
     if _of_parts():
         return
     which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
-    warnings.warn(CamWarning(f"{which}: {why}", why, samples), stacklevel=_level_of_user())
+    issue(CamWarning(f"{which}: {why}", why, samples))
 
 
 def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
@@ -69,12 +65,32 @@ def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
     square = grid_of_proportions(math.prod(grid), image_size)
     if square is not None and square != tuple(grid):
         found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
-        warnings.warn(
-            f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}: give it that "
-            "height and width, or leave it out",
-            CamWarning,
-            stacklevel=_level_of_user(),
-        )
+        cells = f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}"
+        issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
+
+
+def issue(warning: CamWarning) -> None:
+    """Show the warning for the line outside this package that made the call, and give it to who keeps them."""
+    keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", ([], True))
+    kept, shown = keeper
+    kept.append(warning)
+    if shown or not warning.samples:
+        warnings.warn(warning, stacklevel=_level_of_user())
+
+
+@contextmanager
+def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
+    """The CamWarnings that are issued within, in this thread; those of blank maps are only `shown` if asked for."""
+    outer = getattr(_thread, "keeper", None)
+    kept: list[CamWarning] = []
+    _thread.keeper = kept, shown
+    try:
+        yield kept
+    finally:
+        if outer is None:
+            del _thread.keeper
+        else:
+            _thread.keeper = outer
 
 
 @contextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +12,7 @@ import torch
 from torch import nn
 
 import pytorch_grad_cam
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.cam_warning import warnings_kept
 from pytorch_grad_cam.classifiers import Classifier, category_called, classifier_of, knows_preprocessing
 from pytorch_grad_cam.explanation import Explanation, Panel
 from pytorch_grad_cam.layers import names_of
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
 
     Method = str | type[BaseCAM] | type[MetaCAM]
     Target = int | str | Callable[[torch.Tensor], torch.Tensor]
-
-# catch_warnings exchanges filters of the whole process: of two threads within, one would restore the other's.
-_catching = threading.RLock()
 
 
 def explain(
@@ -74,8 +68,7 @@ def explain(
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
     cannot be read, for a class name or a method that does not exist, for empty lists, a `top` below 1 and for what the
     methods raise it for; IndexError for the number of a class that does not exist.
-    Cost: one forward, and one call of each method at each layer, with all targets at once. Of several threads one at a
-    time makes maps.
+    Cost: one forward, and one call of each method at each layer, with all targets at once.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
     >>> explanation = explain(load_digits_net(), example_scene(), targets=[5, 7])
@@ -107,7 +100,7 @@ def explain(
     said: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with _warnings_kept() as caught:
+            with warnings_kept() as issued:
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
                 with cam:
                     maps = cam(x, [chosen], **smoothing)[0]
@@ -116,26 +109,11 @@ def explain(
                 Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
             ]
-            said += [
-                f"{method.__name__}{f' at {at}' if at else ''}: {warning.message}"
-                for warning in caught
-                if issubclass(warning.category, CamWarning)
-            ]
+            said += [f"{method.__name__}{f' at {at}' if at else ''}: {warning}" for warning in issued]
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
     return Explanation(title, picture, panels, scores, probabilities, names, said, versions)
-
-
-@contextmanager
-def _warnings_kept() -> Iterator[list[warnings.WarningMessage]]:
-    """The warnings within, which are issued behind it for the line that called `explain`."""
-    with _catching:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield caught
-        for warning in caught:
-            warnings.warn(warning.message, warning.category, stacklevel=4)
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Find the layer whose map explains a model, and how its output holds the map, from one traced forward pass."""
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.cam_warning import CamWarning, issue
 from pytorch_grad_cam.graph_cuts import cuts_between
 from pytorch_grad_cam.layouts import Layout, layouts_of
 from pytorch_grad_cam.model_inputs import call, image_of, rows_of, with_image
@@ -249,12 +248,12 @@ def _clearest(found: _Map, answers: dict[Layout, float]) -> Layout:
     if not others or answers[best] - answers[others[0]] >= _TOO_CLOSE:
         return best
     other = next(layout for layout in (best, others[0]) if layout != found.layout)
-    warnings.warn(
-        f"{found.call.name} gives {tuple(found.call.returned.shape)}, which can be read as {found.layout} and as "
-        f"{other}, and it answers alike to noise on the image in both: it is read as {found.layout}. Pass a "
-        "reshape_transform if that is wrong",
-        CamWarning,
-        stacklevel=2,
+    issue(
+        CamWarning(
+            f"{found.call.name} gives {tuple(found.call.returned.shape)}, which can be read as {found.layout} and as "
+            f"{other}, and it answers alike to noise on the image in both: it is read as {found.layout}. Pass a "
+            "reshape_transform if that is wrong"
+        )
     )
     return found.layout
 

@@ -1,14 +1,12 @@
 """The maps of a batch and what is told about them."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.cam_warning import CamWarning, warnings_kept
 from pytorch_grad_cam.classifiers import Classifier
 from pytorch_grad_cam.layers import names_of
 
@@ -36,7 +34,7 @@ def explain_batch(
     categories: the classes to explain, for all images the same; none is each image's highest. smoothing: options of
     the call. Cost: that of one call of the CAM.
     """
-    with _blank_maps() as blank:
+    with warnings_kept(shown=False) as issued:
         maps = _maps(cam, x, categories, smoothing).cpu().numpy()
     scores = cam.outputs.float()
     probabilities = classifier.probabilities(scores).tolist()
@@ -49,7 +47,7 @@ def explain_batch(
             layers,
             probabilities[sample],
             top_classes[sample],
-            [] if maps[sample].any((1, 2)).all() else _reasons(blank, sample),
+            [] if maps[sample].any((1, 2)).all() else _reasons(issued, sample),
         )
         for sample in range(len(x))
     ]
@@ -62,23 +60,5 @@ def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[
     return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
 
 
-@contextmanager
-def _blank_maps() -> Iterator[list[CamWarning]]:
-    """The CamWarnings within that are about maps of the batch; other warnings are shown as ever."""
-    kept: list[CamWarning] = []
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def keep(message: Any, *details: Any) -> None:
-            if isinstance(message, CamWarning) and message.samples:
-                kept.append(message)
-            else:
-                show(message, *details)
-
-        warnings.simplefilter("always", CamWarning)
-        warnings.showwarning = keep  # type: ignore[assignment]
-        yield kept
-
-
-def _reasons(blank: list[CamWarning], sample: int) -> list[str]:
-    return list(dict.fromkeys(f"the map is blank: {each.reason}" for each in blank if sample in each.samples))
+def _reasons(issued: list[CamWarning], sample: int) -> list[str]:
+    return list(dict.fromkeys(f"the map is blank: {each.reason}" for each in issued if sample in each.samples))
