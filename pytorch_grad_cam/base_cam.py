@@ -340,8 +340,8 @@ class BaseCAM:
                 restored = augmented.reshape(image.shape) if image.ndim != augmented.ndim else augmented
                 changed = with_image(input_tensor, restored, self.spatial_from)
                 maps = self._forward(changed, targets, eigen_smooth)
-            of_channels = maps.reshape(len(maps), -1, *image.shape[2:])
-            smoothed.append(augmentation.deaugment_mask(_as_images(of_channels)))
+            targets_as_channels = maps.reshape(len(maps), -1, *maps.shape[2 - image.ndim :])
+            smoothed.append(augmentation.deaugment_mask(_as_images(targets_as_channels)))
         self.outputs = outputs
         return torch.stack(smoothed).mean(0).reshape(clean_maps.shape)
 
