@@ -18,6 +18,7 @@ _BY_REASON: dict[str, list[str]] = {
         "kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
     ],
     "both ways of computing it give the same": [
+        "zero_rows: gradient.ndim < 2 -> gradient.ndim <= 2",
         "principal_component: matrix.shape[1] <= matrix.shape[2] -> matrix.shape[1] < matrix.shape[2]",
         "kernel_component: _MOST_FOR_EIGH = 1024 -> _MOST_FOR_EIGH = 1023",
         "kernel_component: positions <= _MOST_FOR_EIGH -> positions < _MOST_FOR_EIGH",
@@ -43,6 +44,7 @@ _BY_REASON: dict[str, list[str]] = {
         " -> agreement.abs() >= _NO_AGREEMENT * possible",
         "principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
     ],
+    "any constant map becomes zeros": ["maps: torch.where(finite, cam, 0) -> torch.where(finite, cam, 1)"],
     "all of it is overwritten": ["masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"],
     "the map is scaled to [0, 1] in the end": [
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"

@@ -31,14 +31,22 @@ from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU, GuidedBackpropReLUModel
 from pytorch_grad_cam.kernel_component import first_kernel_component
 from pytorch_grad_cam.layer_cam import layer_cam_weights
-from pytorch_grad_cam.maps import full_precision, min_max, over_positions, resize, spatial_axes
+from pytorch_grad_cam.maps import (
+    check_shape,
+    full_precision,
+    min_max,
+    over_positions,
+    resize,
+    scaled_evidence,
+    spatial_axes,
+)
 from pytorch_grad_cam.masked_scores import channels_by_energy
 from pytorch_grad_cam.metrics.arcc import ARCC, Complexity, batch_pearson_coherency
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.metrics.road import neighbors_weights
 from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
 from pytorch_grad_cam.refine_cam import product_of_layers
-from pytorch_grad_cam.rescaled_contributions import rescaled
+from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
 from pytorch_grad_cam.score_cam import score_cam_weights
 from pytorch_grad_cam.shapley_cam import shapley_gradient
 from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
@@ -468,3 +476,25 @@ def test_a_score_that_does_not_change_neither_rises_nor_falls():
     change = np.array([0.0, 2, -3])
     assert IncreaseInConfidence().of_change(change).tolist() == [0, 1, 0]
     assert DropInConfidence().of_change(change).tolist() == [0, 0, 3]
+
+
+def test_positive_evidence_is_scaled_and_what_is_not_finite_is_blank():
+    maps = torch.tensor([[[4.0, 2.0], [-1.0, 0.0]], [[torch.inf, 2.0], [1.0, 0.0]], [[1.0, 2.0], [torch.nan, 0.0]]])
+    assert scaled_evidence(maps).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]
+
+
+def test_shapes_of_maps():
+    image = torch.zeros(2, 3, 8, 8)
+    check_shape(torch.zeros(2, 5, 4, 4), image)
+    with pytest.raises(ValueError, match="4 maps for 2 inputs"):
+        check_shape(torch.zeros(4, 5, 4, 4), image)
+    with pytest.raises(ValueError, match="as many axes as the input"):
+        check_shape(torch.zeros(4, 16, 5), image)
+
+
+def test_contributions_are_computed_in_float32():
+    """Of float16 products would vanish and sums be rounded."""
+    bias, gradient = torch.full((3,), 2e-4), 1e-3 * torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = RescaledContributions(nn.Identity()).contribution(bias.half(), gradient.half())
+    expected = rescaled(bias.half().float().reshape(-1, 1, 1) * gradient.half().float())
+    torch.testing.assert_close(found, expected)

@@ -1,6 +1,7 @@
 """FullGrad reads the biases as they were executed, whatever the modules."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -230,3 +231,18 @@ def test_biases_of_what_is_no_map(align):
     maps = FullGrad(OtherBiases().eval(), align=align)(images(), 1)
     assert maps.shape == (2, 12, 16)
     assert maps.max((1, 2)).tolist() == [1, 1]
+
+
+def test_a_map_with_evidence_needs_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert FullGrad(convolutional())(images(), 1).any()
+
+
+def test_a_graph_that_does_not_begin_at_the_image():
+    class Detaches(nn.Module):
+        def forward(self, x):
+            return x.detach().mean((2, 3)) * torch.ones(3, requires_grad=True)
+
+    with pytest.raises(ValueError, match="no gradient leads from the score to the input"):
+        FullGrad(Detaches())(images(), 1)
