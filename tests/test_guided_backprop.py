@@ -145,3 +145,13 @@ def test_guided_layers_build_a_guided_model():
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[0, 3], x)
     np.testing.assert_allclose(gradient[0].movedim(0, -1), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [torch.ones(3), torch.ones(3, requires_grad=True)])
+def test_a_graph_that_does_not_begin_at_the_image(factor):
+    class Detaches(nn.Module):
+        def forward(self, x):
+            return x.detach().mean((2, 3)).relu() * factor
+
+    with pytest.raises(ValueError, match="no gradient leads from the score to the image"):
+        GuidedBackpropReLUModel(Detaches())(images(), 1)
