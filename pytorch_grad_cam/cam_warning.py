@@ -71,7 +71,7 @@ def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
 
 def issue(warning: CamWarning) -> None:
     """Show the warning for the line outside this package that made the call, and give it to who keeps them."""
-    keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", ([], True))
+    keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", None) or ([], True)
     kept, shown = keeper
     kept.append(warning)
     if shown or not warning.samples:
@@ -87,10 +87,7 @@ def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
     try:
         yield kept
     finally:
-        if outer is None:
-            del _thread.keeper
-        else:
-            _thread.keeper = outer
+        _thread.keeper = outer
 
 
 @contextmanager

@@ -38,7 +38,11 @@ class MetaCAM:
         )
 
     @old_call
-    def __call__(
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One heat map an image, see `forward`, which subclasses may override as in grad-cam 1.5."""
+        return self.forward(*args, **kwargs)
+
+    def forward(
         self,
         input_tensor: torch.Tensor,
         targets: Targets = None,
@@ -51,20 +55,6 @@ class MetaCAM:
 
         By position, as in grad-cam 1.5: `eigen_smooth` comes third, then the method's own options.
         """
-        if aug_smooth:
-            named["aug_smooth"] = True
-        return self.forward(input_tensor, targets, eigen_smooth, *options, **named)
-
-    def forward(
-        self,
-        input_tensor: torch.Tensor,
-        targets: Targets = None,
-        eigen_smooth: bool = False,
-        *options: Any,
-        aug_smooth: bool = False,
-        **named: Any,
-    ) -> Any:
-        """The call, for subclasses to override as in grad-cam 1.5."""
         return self.explain(input_tensor, targets, *options, aug_smooth=aug_smooth, eigen_smooth=eigen_smooth, **named)
 
     def explain(self, input_tensor: torch.Tensor, targets: Targets, **options: Any) -> Any:

@@ -336,13 +336,16 @@ def test_replaced_hooks_behind_a_cut_graph():
         cam(x, [lambda data: data[0][3].detach()])
 
 
-def test_meta_methods_around_classes_written_for_1_5():
-    class OwnForward(GradCAM):
-        def forward(self, input_tensor, targets, eigen_smooth=False):
-            outputs = self.activations_and_grads(input_tensor)
-            sum(target(output) for target, output in zip(targets, outputs, strict=True)).backward()
-            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+class OwnForward(GradCAM):
+    """A forward that keeps no outputs."""
 
+    def forward(self, input_tensor, targets, eigen_smooth=False):
+        outputs = self.activations_and_grads(input_tensor)
+        sum(target(output) for target, output in zip(targets, outputs, strict=True)).backward()
+        return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
+
+
+def test_meta_methods_around_classes_written_for_1_5():
     class OwnCall(GradCAM):
         def __call__(self, input_tensor, targets=None, aug_smooth=False, eigen_smooth=False):
             return super().__call__(input_tensor, targets, aug_smooth, eigen_smooth)
@@ -419,16 +422,10 @@ def test_second_derivatives_of_a_class_written_for_1_5():
 
 
 def test_forward_that_keeps_no_outputs():
-    class Own(GradCAM):
-        def forward(self, input_tensor, targets, eigen_smooth=False):
-            outputs = self.activations_and_grads(input_tensor)
-            sum(target(output) for target, output in zip(targets, outputs, strict=True)).backward()
-            return self.aggregate_multi_layers(self.compute_cam_per_layer(input_tensor, targets, eigen_smooth))
-
     model, x = convolutional(), images()
     targets = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]
     expected = GradCAM(model, ["last"])(x, targets, aug_smooth=True)
-    np.testing.assert_allclose(Own(model, ["last"])(x, targets, aug_smooth=True), expected, atol=1e-6)
+    np.testing.assert_allclose(OwnForward(model, ["last"])(x, targets, aug_smooth=True), expected, atol=1e-6)
 
 
 def test_forwards_of_meta_methods_and_of_guided_backpropagation():
