@@ -9,6 +9,7 @@ from torch import nn
 
 from pytorch_grad_cam.array_interface import to_array
 from pytorch_grad_cam.autograd_graph import nodes_behind
+from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.old_spellings import old_constructor
@@ -57,7 +58,7 @@ class GuidedBackpropReLUModel:
 
     def forward(self, input_img: torch.Tensor) -> Any:
         """The model's output."""
-        return self.model(input_img)
+        return call(self.model, input_img)
 
     def __call__(self, input_img: torch.Tensor, target_category: Targets = None) -> np.ndarray:
         """Gradients (*spatial, C) of one image, (N, *spatial, C) of several; float32, signed, on the host.

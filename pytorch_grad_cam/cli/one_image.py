@@ -12,6 +12,7 @@ from pytorch_grad_cam.cli.saying import say, say_registrations
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate import suggest_layers
+from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_state import on_device_of
 from pytorch_grad_cam.read_image import read_image
 from pytorch_grad_cam.trace import module_outputs
@@ -46,7 +47,7 @@ def image_at(path: str | None) -> Image.Image:
 def _explain(options: argparse.Namespace, classifier: Classifier, x: torch.Tensor) -> None:
     model = classifier.model
     with torch.no_grad():
-        scores = model(x).float()
+        scores = call(model, x).float()
     probabilities = classifier.probabilities(scores)[0]
     names = classifier.names(len(probabilities))
     highest = scores[0].argsort(descending=True, stable=True).tolist()

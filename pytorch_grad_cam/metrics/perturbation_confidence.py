@@ -11,6 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.memory_layout import in_fastest_layout
+from pytorch_grad_cam.model_inputs import call
 from pytorch_grad_cam.model_outputs import scores_in
 from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
 from pytorch_grad_cam.regions import otsu_mask
@@ -139,7 +140,7 @@ def perturbed_scores(
 def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, list[Target]]:
     """The scores (N,) of unchanged images and their targets, one an image. Cost: one forward."""
     with undisturbed(model), torch.no_grad():
-        outputs = scores_in(model(on_device_of(model, images)))
+        outputs = scores_in(call(model, on_device_of(model, images)))
         resolved = resolve_targets(targets, outputs)
         return target_scores(outputs, resolved).float(), resolved
 
