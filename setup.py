@@ -19,7 +19,11 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["pytorch_grad_cam*"]),
-    package_data={"pytorch_grad_cam": ["py.typed", "templates/*"], "pytorch_grad_cam.demo": ["*.pt", "*.png"]},
+    package_data={
+        "pytorch_grad_cam": ["py.typed"],
+        "pytorch_grad_cam.explanations": ["templates/*"],
+        "pytorch_grad_cam.demo": ["*.pt", "*.png"],
+    },
     install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
     extras_require={
         "ray": ["ray[data]>=2.60"],

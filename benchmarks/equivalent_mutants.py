@@ -4,54 +4,56 @@ _BY_REASON: dict[str, list[str]] = {
     "PyTorch's sort on the CPU is stable in any case": [
         "finer_cam: stable=True -> stable=False",
         "metrics.perturbation_confidence: stable=True -> stable=False",
-        "window_maps: stable=True -> stable=False",
+        "perturbation.window_maps: stable=True -> stable=False",
     ],
     "a seed comes from half as many numbers": ["random_cam: 2 ** 62 -> 2 ** 61"],
     "how exactly a loop converges, or how long it goes on when it has": [
-        "principal_component: _MOST_SQUARINGS = 24 -> _MOST_SQUARINGS = 23",
-        "principal_component: _NEARLY_RANK_ONE = 0.01 -> _NEARLY_RANK_ONE = 0.02",
-        "principal_component: _POLISHING = 6 -> _POLISHING = 5",
-        "principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
-        "principal_component: purity > 0 -> purity >= 0",
-        "principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
-        "kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
-        "kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
+        "engine.principal_component: _MOST_SQUARINGS = 24 -> _MOST_SQUARINGS = 23",
+        "engine.principal_component: _NEARLY_RANK_ONE = 0.01 -> _NEARLY_RANK_ONE = 0.02",
+        "engine.principal_component: _POLISHING = 6 -> _POLISHING = 5",
+        "engine.principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
+        "engine.principal_component: purity > 0 -> purity >= 0",
+        "engine.principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
+        "engine.kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
+        "engine.kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
     ],
     "both ways of computing it give the same": [
-        "zero_rows: gradient.ndim < 2 -> gradient.ndim <= 2",
-        "principal_component: matrix.shape[1] <= matrix.shape[2] -> matrix.shape[1] < matrix.shape[2]",
-        "kernel_component: _MOST_FOR_EIGH = 1024 -> _MOST_FOR_EIGH = 1023",
-        "kernel_component: positions <= _MOST_FOR_EIGH -> positions < _MOST_FOR_EIGH",
+        "engine.torch_quirks.zero_rows: gradient.ndim < 2 -> gradient.ndim <= 2",
+        "engine.principal_component: matrix.shape[1] <= matrix.shape[2] -> matrix.shape[1] < matrix.shape[2]",
+        "engine.kernel_component: _MOST_FOR_EIGH = 1024 -> _MOST_FOR_EIGH = 1023",
+        "engine.kernel_component: positions <= _MOST_FOR_EIGH -> positions < _MOST_FOR_EIGH",
     ],
     "any factor about as large as the values will do": [
-        "principal_component: matrix.abs().amax -> matrix.amax",
-        "masked_scores: positions.to(most_precise_dtype(positions.device)).square().sum(2) * varies"
+        "engine.principal_component: matrix.abs().amax -> matrix.amax",
+        "perturbation.masked_scores: positions.to(most_precise_dtype(positions.device)).square().sum(2) * varies"
         " -> positions.to(most_precise_dtype(positions.device)).square().mean(2) * varies",
         "ablation_layer: energy = np.square(activations.reshape(channels, -1)).sum(axis=1)"
         " -> energy = np.square(activations.reshape(channels, -1)).mean(axis=1)",
     ],
     "where the rounding decides, the matrix is nearly constant and not negative": [
-        "kernel_component: similarity.abs().amax((1, 2))[:, None] -> similarity.abs().amin((1, 2))[:, None]",
-        "kernel_component: similarity.abs().amax -> similarity.amax",
-        "kernel_component: eigenvalue > rounding -> eigenvalue >= rounding",
+        "engine.kernel_component: similarity.abs().amax((1, 2))[:, None] -> similarity.abs().amin((1, 2))[:, None]",
+        "engine.kernel_component: similarity.abs().amax -> similarity.amax",
+        "engine.kernel_component: eigenvalue > rounding -> eigenvalue >= rounding",
     ],
     "the tests run on a CPU": [
-        "maps: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
+        "engine.maps: return torch.float32 if device.type == 'mps' else torch.float64 -> return torch.float64",
     ],
     "where the agreement or the projection is zero any sign will do": [
-        "principal_component: agreement < 0 -> agreement <= 0",
-        "principal_component: agreement.abs() > _NO_AGREEMENT * possible"
+        "engine.principal_component: agreement < 0 -> agreement <= 0",
+        "engine.principal_component: agreement.abs() > _NO_AGREEMENT * possible"
         " -> agreement.abs() >= _NO_AGREEMENT * possible",
-        "principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
+        "engine.principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
     ],
-    "any constant map becomes zeros": ["maps: torch.where(finite, cam, 0) -> torch.where(finite, cam, 1)"],
-    "all of it is overwritten": ["masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"],
+    "any constant map becomes zeros": ["engine.maps: torch.where(finite, cam, 0) -> torch.where(finite, cam, 1)"],
+    "all of it is overwritten": [
+        "perturbation.masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"
+    ],
     "the map is scaled to [0, 1] in the end": [
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
     ],
     "of float64, which kernels are computed in here, autocast makes nothing": [
-        "kernel_component: enabled=False -> enabled=True",
+        "engine.kernel_component: enabled=False -> enabled=True",
     ],
     "how a sparse system is solved, and in how many threads": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
@@ -64,20 +66,20 @@ _BY_REASON: dict[str, list[str]] = {
         " -> max(1, max(len(metrics), torch.get_num_threads()))",
     ],
     "from where on it is worth the time to look for rows of zeros": [
-        "zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",
-        "zero_rows: len(gradient) < _WORTH_LOOKING -> len(gradient) <= _WORTH_LOOKING",
-        "zero_rows: return rows if 2 * len(rows) < len(gradient) else None -> return rows",
-        "zero_rows: 2 * len(rows) < len(gradient) -> 2 < len(gradient)",
-        "zero_rows: 2 * len(rows) -> 1 * len(rows)",
-        "zero_rows: 2 * len(rows) -> 2 / len(rows)",
-        "zero_rows: 2 * len(rows) < len(gradient) -> 2 * len(rows) <= len(gradient)",
+        "engine.torch_quirks.zero_rows: _WORTH_LOOKING = 64 -> _WORTH_LOOKING = 63",
+        "engine.torch_quirks.zero_rows: len(gradient) < _WORTH_LOOKING -> len(gradient) <= _WORTH_LOOKING",
+        "engine.torch_quirks.zero_rows: return rows if 2 * len(rows) < len(gradient) else None -> return rows",
+        "engine.torch_quirks.zero_rows: 2 * len(rows) < len(gradient) -> 2 < len(gradient)",
+        "engine.torch_quirks.zero_rows: 2 * len(rows) -> 1 * len(rows)",
+        "engine.torch_quirks.zero_rows: 2 * len(rows) -> 2 / len(rows)",
+        "engine.torch_quirks.zero_rows: 2 * len(rows) < len(gradient) -> 2 * len(rows) <= len(gradient)",
     ],
     "what stays on the device, if it could": [
-        "window_maps: return {'as_tensor': True} if ours else {} -> return {}",
-        "window_maps: {'as_tensor': True} -> {'as_tensor': False}",
+        "perturbation.window_maps: return {'as_tensor': True} if ours else {} -> return {}",
+        "perturbation.window_maps: {'as_tensor': True} -> {'as_tensor': False}",
     ],
     "the blur is symmetric": [
-        "sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
+        "perturbation.sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
     ],
 }
 EQUIVALENT = {change: reason for reason, changes in _BY_REASON.items() for change in changes}

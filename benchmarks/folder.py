@@ -23,13 +23,13 @@ from PIL import Image
 
 from benchmarks.report import suffix_of, write_report
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.chunks import images_at_a_time
-from pytorch_grad_cam.classifiers import Classifier, load_classifier
+from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.folder.batches import decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import Process, default_workers
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.folder.run import Task, explain_images
+from pytorch_grad_cam.zoo.classifiers import Classifier, load_classifier
 
 IMAGES, ROUNDS, MANY, WIDTH, HEIGHT = 192, 5, 5000, 500, 375
 RESULTS = {"overlay": ["overlay"], " ".join(KINDS): KINDS}

@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.contestants.networks import plain
 from benchmarks.report import write_report
-from pytorch_grad_cam.methods import available_methods
+from pytorch_grad_cam.explanations.methods import available_methods
 
 CALLS, CONSTRUCTIONS, CHANNELS, SIZE = 1000, 200, 8, 64
 KILOBYTES = 1024

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pytorch_grad_cam.maps import min_max, resize
+from pytorch_grad_cam.engine.maps import min_max, resize
 
 
 def finished(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.browser import MISSING, chromium, open_page
 from benchmarks.report import write_report
-from pytorch_grad_cam.maps import resize
-from pytorch_grad_cam.report import write_report as write_page
+from pytorch_grad_cam.engine.maps import resize
+from pytorch_grad_cam.explanations.report import write_report as write_page
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

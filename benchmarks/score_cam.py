@@ -21,7 +21,7 @@ from benchmarks.report import write_report
 from pytorch_grad_cam import ScoreCAM
 from pytorch_grad_cam.demo import preprocess_scene
 from pytorch_grad_cam.demo.scenes import make_scene
-from pytorch_grad_cam.memory_layout import _as_they_come
+from pytorch_grad_cam.engine.torch_quirks.memory_layout import _as_they_come
 
 SCENES = 24
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -30,8 +30,8 @@ from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.comparison import compare
-    from pytorch_grad_cam.explaining import explain
+    from pytorch_grad_cam.explanations.comparison import compare
+    from pytorch_grad_cam.explanations.explaining import explain
 
 __version__ = "2.0.0"
 
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 # They need torchvision and Pillow, which the methods do not.
-_IMPORTED_WHEN_USED = {"compare": "comparison", "explain": "explaining"}
+_IMPORTED_WHEN_USED = {"compare": "explanations.comparison", "explain": "explanations.explaining"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,11 @@
 
 import torch
 
-from pytorch_grad_cam.ablated_scores import score_falls
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.model_state import undisturbed
-from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.target_scores import resolve_targets, scores_of_columns
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.targets import resolve_targets, scores_of_columns
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.perturbation.ablated_scores import score_falls
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:

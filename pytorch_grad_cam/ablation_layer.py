@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from pytorch_grad_cam.maps import min_max
-from pytorch_grad_cam.principal_component import first_principal_component
-from pytorch_grad_cam.trees import floating_tensors
+from pytorch_grad_cam.engine.maps import min_max
+from pytorch_grad_cam.engine.principal_component import first_principal_component
+from pytorch_grad_cam.engine.trees import floating_tensors
 
 
 class AblationLayer(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pytorch_grad_cam.model_inputs import call
-from pytorch_grad_cam.thread_state import ThreadState
-from pytorch_grad_cam.trees import copied, detached, floating_tensors
-from pytorch_grad_cam.zero_rows import SkipZeroRows
+from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.thread_state import ThreadState
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import SkipZeroRows
+from pytorch_grad_cam.engine.trees import copied, detached, floating_tensors
 
 _TOKENS_NDIM = 3  # (N, T, C)
 

@@ -13,23 +13,19 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
-from pytorch_grad_cam.array_interface import accepts_arrays, adapt_overrides, to_array
-from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps, warn_of_proportions
-from pytorch_grad_cam.current_call import CurrentCall
-from pytorch_grad_cam.foreign_hooks import ForeignHooks, as_hooks
-from pytorch_grad_cam.found_layers import FoundLayers, FoundLayouts
-from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.layouts import Layout
-from pytorch_grad_cam.locate import Location, locate
-from pytorch_grad_cam.maps import check_shape, full_precision, min_max, over_positions, resize, scaled_evidence
-from pytorch_grad_cam.model_inputs import Inputs, call, image_of, rows_of, with_image
-from pytorch_grad_cam.model_outputs import scores_in
-from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
-from pytorch_grad_cam.old_spellings import old_call, old_constructor
-from pytorch_grad_cam.partial_forward import PartialForward
-from pytorch_grad_cam.principal_component import first_principal_component
-from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
-from pytorch_grad_cam.target_scores import (
+from pytorch_grad_cam.compat.array_interface import accepts_arrays, adapt_overrides
+from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, as_hooks
+from pytorch_grad_cam.compat.old_spellings import old_call, old_constructor
+from pytorch_grad_cam.engine.cam_warning import LayerEvidence, warn_of_blank_maps, warn_of_proportions
+from pytorch_grad_cam.engine.current_call import CurrentCall
+from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.layers import resolve_layers
+from pytorch_grad_cam.engine.layouts import Layout
+from pytorch_grad_cam.engine.maps import check_shape, full_precision, min_max, over_positions, resize, scaled_evidence
+from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.principal_component import first_principal_component
+from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.engine.targets import (
     Target,
     TargetRule,
     Targets,
@@ -38,9 +34,13 @@ from pytorch_grad_cam.target_scores import (
     several_an_image,
     target_scores,
 )
-from pytorch_grad_cam.thread_state import ThreadState
-from pytorch_grad_cam.trees import detached
-from pytorch_grad_cam.wrappers import unwrapped
+from pytorch_grad_cam.engine.thread_state import ThreadState
+from pytorch_grad_cam.engine.trees import detached, to_array
+from pytorch_grad_cam.engine.undisturbed import model_device, on_device_of, undisturbed
+from pytorch_grad_cam.engine.wrappers import unwrapped
+from pytorch_grad_cam.locate.found_layers import FoundLayers, FoundLayouts
+from pytorch_grad_cam.locate.search import Location, locate
+from pytorch_grad_cam.registration.registration import Alignment, Registration, checked_alignment, registration_of
 
 if TYPE_CHECKING:
     import ttach

@@ -1,7 +1,7 @@
 """Eigen-Grad-CAM: Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299) of the activations times their gradients."""
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.engine.principal_component import first_principal_component
 
 
 class EigenGradCAM(BaseCAM):

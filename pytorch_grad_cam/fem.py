@@ -3,8 +3,8 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.maps import spatial_axes
-from pytorch_grad_cam.old_spellings import old_constructor
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.maps import spatial_axes
 
 
 def feature_explanation(activations: torch.Tensor, k: float) -> torch.Tensor:

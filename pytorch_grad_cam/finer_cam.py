@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.engine.targets import Target, TargetRule, Targets, resolve_targets, several_an_image
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.target_scores import Target, TargetRule, Targets, resolve_targets, several_an_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 
 DEFAULT_COMPARISON_CATEGORIES = (1, 2, 3)

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.cam_warning import LayerEvidence, warn_of_blank_maps
-from pytorch_grad_cam.maps import full_precision, resize, scaled_evidence
-from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.cam_warning import LayerEvidence, warn_of_blank_maps
+from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
+from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
 
 

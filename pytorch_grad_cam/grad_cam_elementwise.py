@@ -3,7 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.principal_component import first_principal_component
+from pytorch_grad_cam.engine.principal_component import first_principal_component
 
 
 def positive_evidence(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.array_interface import to_array
-from pytorch_grad_cam.autograd_graph import nodes_behind
-from pytorch_grad_cam.model_inputs import call
-from pytorch_grad_cam.model_outputs import scores_in
-from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
-from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.target_scores import Targets, resolve_targets, target_scores
-from pytorch_grad_cam.wrappers import unwrapped
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import Targets, resolve_targets, target_scores
+from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.engine.undisturbed import model_device, on_device_of, undisturbed
+from pytorch_grad_cam.engine.wrappers import unwrapped
 
 _RECTIFIERS = ("ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward")
 

@@ -1,8 +1,8 @@
 """KPCA-CAM (Karmani et al. 2024, arXiv:2410.00267)."""
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.old_spellings import old_constructor
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.kernel_component import first_kernel_component
 
 
 class KPCA_CAM(BaseCAM):  # noqa: N801

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from pytorch_grad_cam.compat.old_spellings import old_call, old_constructor
+from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.grad_cam import GradCAM
-from pytorch_grad_cam.old_spellings import old_call, old_constructor
-from pytorch_grad_cam.target_scores import Targets
 
 
 class MetaCAM:

@@ -3,7 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.old_spellings import old_constructor
+from pytorch_grad_cam.compat.old_spellings import old_constructor
 
 
 class RandomCAM(BaseCAM):

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from pytorch_grad_cam.cam_warning import warn_of_blank
+from pytorch_grad_cam.engine.cam_warning import warn_of_blank
+from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
-from pytorch_grad_cam.maps import min_max
 from pytorch_grad_cam.meta_cam import MetaCAM
 
 

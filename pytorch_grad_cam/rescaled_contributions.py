@@ -2,8 +2,8 @@
 
 import torch
 
-from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.maps import full_precision
+from pytorch_grad_cam.engine.bias_gradients import BiasGradients
+from pytorch_grad_cam.engine.maps import full_precision
 
 
 def rescaled(contribution: torch.Tensor) -> torch.Tensor:

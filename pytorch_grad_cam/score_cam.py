@@ -3,10 +3,10 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.masked_scores import channels_by_energy, masked_scores
-from pytorch_grad_cam.model_state import undisturbed
-from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.target_scores import resolve_targets, scores_of_columns
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.targets import resolve_targets, scores_of_columns
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy, masked_scores
 
 
 def score_cam_weights(scores: torch.Tensor) -> torch.Tensor:

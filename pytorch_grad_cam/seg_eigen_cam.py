@@ -1,7 +1,7 @@
 """Seg-Eigen-CAM (Chung & Ying 2025, doi:10.3390/app15137562)."""
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
+from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
 
 
 class SegEigenCAM(BaseCAM):

@@ -2,13 +2,13 @@
 
 import torch
 
-from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.model_inputs import call
-from pytorch_grad_cam.model_state import on_device_of, undisturbed
-from pytorch_grad_cam.old_spellings import old_constructor
-from pytorch_grad_cam.sliding_windows import sliding_window, window_starts
-from pytorch_grad_cam.window_maps import WindowMaps
+from pytorch_grad_cam.perturbation.sliding_windows import sliding_window, window_starts
+from pytorch_grad_cam.perturbation.window_maps import WindowMaps
 
 __all__ = ["SESS", "sliding_window", "window_starts"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
-from pytorch_grad_cam.attention import twice_differentiable_attention
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.torch_quirks.attention import twice_differentiable_attention
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 
 

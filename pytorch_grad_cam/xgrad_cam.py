@@ -3,7 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.maps import spatial_axes
+from pytorch_grad_cam.engine.maps import spatial_axes
 
 
 def xgrad_cam_weights(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:

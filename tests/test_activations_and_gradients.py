@@ -9,8 +9,8 @@ from nets import Transformer, convolutional, images, in_threads
 from torch import nn
 
 from pytorch_grad_cam import ActivationsAndGradients, EigenCAM, GradCAM, ShapleyCAM
-from pytorch_grad_cam.attention import twice_differentiable_attention
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.torch_quirks.attention import twice_differentiable_attention
 
 
 def test_on_its_own_as_in_1_5():

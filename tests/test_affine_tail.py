@@ -7,9 +7,9 @@ from nets import images
 from torch import nn
 
 from pytorch_grad_cam import AblationCAM, AblationLayer
-from pytorch_grad_cam.ablated_scores import score_falls
-from pytorch_grad_cam.affine_tail import contributions
-from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.perturbation.ablated_scores import score_falls
+from pytorch_grad_cam.perturbation.affine_tail import contributions
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 
 CHANNELS = 8

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pytorch_grad_cam.classifiers import UnusableInput, category_called, classifier_of, load_classifier
+from pytorch_grad_cam.zoo.classifiers import UnusableInput, category_called, classifier_of, load_classifier
 
 
 @pytest.mark.parametrize("name", ["digits", "squeezenet1_0", "lcnet_035"])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pytorch_grad_cam.classifiers import load_classifier
 from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo import example_scene
-from pytorch_grad_cam.methods import available_methods
+from pytorch_grad_cam.explanations.methods import available_methods
+from pytorch_grad_cam.zoo.classifiers import load_classifier
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
-from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform
 

@@ -18,7 +18,7 @@ from torchvision import models
 import pytorch_grad_cam as P
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import run_dff_on_image
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence
 from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevantFirst, RemoveMostRelevantFirst

@@ -14,10 +14,10 @@ from torch import nn
 from torchvision import models, transforms
 
 from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM, LayerCAM, compare, explain
-from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.classifiers import UnusableInput, classifier_of
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
+from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.zoo.classifiers import UnusableInput, classifier_of
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.folder import run
 from pytorch_grad_cam.folder.image_list import images_in, means_several
 from pytorch_grad_cam.folder.results import KINDS
-from pytorch_grad_cam.read_image import read_image
-from pytorch_grad_cam.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
+from pytorch_grad_cam.zoo.classifiers import UnusableInput, load_classifier
+from pytorch_grad_cam.zoo.read_image import read_image
 
 ROOT = Path(__file__).parents[1]
 NAME_MAX = 255  # bytes, on Linux and macOS

@@ -22,16 +22,9 @@ from pytorch_grad_cam import (
     ScoreCAM,
 )
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
-from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.fem import feature_explanation
-from pytorch_grad_cam.finer_cam import DEFAULT_COMPARISON_CATEGORIES, against_similar_classes
-from pytorch_grad_cam.grad_cam import grad_cam_weights
-from pytorch_grad_cam.grad_cam_elementwise import positive_evidence
-from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
-from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU, GuidedBackpropReLUModel
-from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.layer_cam import layer_cam_weights
-from pytorch_grad_cam.maps import (
+from pytorch_grad_cam.engine.bias_gradients import BiasGradients
+from pytorch_grad_cam.engine.kernel_component import first_kernel_component
+from pytorch_grad_cam.engine.maps import (
     check_shape,
     full_precision,
     min_max,
@@ -40,16 +33,23 @@ from pytorch_grad_cam.maps import (
     scaled_evidence,
     spatial_axes,
 )
-from pytorch_grad_cam.masked_scores import channels_by_energy
+from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
+from pytorch_grad_cam.fem import feature_explanation
+from pytorch_grad_cam.finer_cam import DEFAULT_COMPARISON_CATEGORIES, against_similar_classes
+from pytorch_grad_cam.grad_cam import grad_cam_weights
+from pytorch_grad_cam.grad_cam_elementwise import positive_evidence
+from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
+from pytorch_grad_cam.guided_backprop import GuidedBackpropReLU, GuidedBackpropReLUModel
+from pytorch_grad_cam.layer_cam import layer_cam_weights
 from pytorch_grad_cam.metrics.arcc import ARCC, Complexity, batch_pearson_coherency
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.metrics.road import neighbors_weights
-from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
+from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
+from pytorch_grad_cam.perturbation.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.refine_cam import product_of_layers
 from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
 from pytorch_grad_cam.score_cam import score_cam_weights
 from pytorch_grad_cam.shapley_cam import shapley_gradient
-from pytorch_grad_cam.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputReST,
     ClassifierOutputSoftmaxTarget,

@@ -10,8 +10,8 @@ from nets import CONVOLUTIONS, convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import FullGrad, GradCAM
-from pytorch_grad_cam.bias_gradients import BiasGradients
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.engine.bias_gradients import BiasGradients
+from pytorch_grad_cam.engine.cam_warning import CamWarning
 
 
 class Registered(nn.Module):

@@ -12,10 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pytorch_grad_cam.classifiers import UnusableInput, category_called
 from pytorch_grad_cam.cli.options import parser as command_line_parser
-from pytorch_grad_cam.read_image import read_image
-from pytorch_grad_cam.target_scores import resolve_targets, target_scores
+from pytorch_grad_cam.engine.targets import resolve_targets, target_scores
 from pytorch_grad_cam.utils.image import (
     deprocess_image,
     preprocess_image,
@@ -24,6 +22,8 @@ from pytorch_grad_cam.utils.image import (
     show_cam_on_image,
 )
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
+from pytorch_grad_cam.zoo.classifiers import UnusableInput, category_called
+from pytorch_grad_cam.zoo.read_image import read_image
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
 CLEAR = (ValueError, TypeError, IndexError)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.decomposition import KernelPCA
 
-from pytorch_grad_cam.kernel_component import KERNELS, first_kernel_component
+from pytorch_grad_cam.engine.kernel_component import KERNELS, first_kernel_component
 from pytorch_grad_cam.utils.svd_on_activations import (
     get_2d_projection,
     get_2d_projection_kernel,

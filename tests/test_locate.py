@@ -7,10 +7,10 @@ from nets import Transformer, convolutional, images, state_of
 from torch import nn
 
 from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, GuidedBackpropReLUModel, ScoreCAM
-from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.layouts import Layout, layouts_of
+from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.layouts import Layout, layouts_of
+from pytorch_grad_cam.engine.trace import module_outputs
 from pytorch_grad_cam.locate import locate
-from pytorch_grad_cam.trace import module_outputs
 
 
 def tokens(grid, extra):

@@ -6,7 +6,7 @@ from nets import convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import ScoreCAM
-from pytorch_grad_cam.memory_layout import in_fastest_layout
+from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
 
 
 class Viewing(nn.Module):

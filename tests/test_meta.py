@@ -18,8 +18,8 @@ from pytorch_grad_cam import (
     ScoreCAM,
     ShapleyCAM,
 )
-from pytorch_grad_cam.cam_warning import CamWarning
-from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.refine_cam import product_of_layers
 from pytorch_grad_cam.sess import sliding_window, window_starts
 from pytorch_grad_cam.utils.model_targets import (

@@ -25,7 +25,7 @@ from pytorch_grad_cam import (
     ShapleyCAM,
     XGradCAM,
 )
-from pytorch_grad_cam.maps import min_max
+from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 

@@ -8,9 +8,9 @@ import torch
 from nets import convolutional, images
 
 from benchmarks.oracles import OPTIONS, ORACLES, finished_map, first_component
+from pytorch_grad_cam.engine.kernel_component import first_kernel_component
+from pytorch_grad_cam.engine.principal_component import agreeing_with, first_principal_component
 from pytorch_grad_cam.grad_cam_plusplus import grad_cam_plusplus_weights
-from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.principal_component import agreeing_with, first_principal_component
 
 
 def test_every_method_has_an_oracle(method):

@@ -20,8 +20,8 @@ from pytorch_grad_cam import (
     ScoreCAM,
 )
 from pytorch_grad_cam.ablation_layer import ablation_layer_for
-from pytorch_grad_cam.masked_scores import channels_by_energy
-from pytorch_grad_cam.partial_forward import PartialForward
+from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import fasterrcnn_reshape_transform, vit_reshape_transform
 

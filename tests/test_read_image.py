@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from pytorch_grad_cam import explain
-from pytorch_grad_cam.classifiers import UnusableInput
 from pytorch_grad_cam.demo import example_scene
-from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.zoo.classifiers import UnusableInput
+from pytorch_grad_cam.zoo.read_image import read_image
 
 GREY = np.arange(64 * 64).reshape(64, 64)
 

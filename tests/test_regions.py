@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytorch_grad_cam.regions import boxes_of, otsu_mask
+from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
 
 def test_the_threshold_parts_the_values_best():

@@ -16,8 +16,8 @@ from benchmarks.digits import evaluate, scenes_got_right
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization
-from pytorch_grad_cam.measured_centres import measured_centres
 from pytorch_grad_cam.registration import Registration, registration_of
+from pytorch_grad_cam.registration.measured_centres import measured_centres
 from pytorch_grad_cam.utils.image import scale_accross_batch_and_channels, scale_cam_image
 
 
@@ -444,7 +444,7 @@ def test_an_overflow_is_not_remembered():
     net = nn.Sequential(conv(3, 4, kernel_size=3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net[0].weight.data *= 300_000  # gradients of single cells overflow in float16
     x = 50 * torch.randn(1, 3, 16, 16)
-    with pytest.warns(pytorch_grad_cam.cam_warning.CamWarning):
+    with pytest.warns(pytorch_grad_cam.engine.cam_warning.CamWarning):
         GradCAM(net.half(), [net[1]], align="receptive_field")(x.half(), 1)
     found = registration_of(net.float(), net[1], x)
     assert np.isfinite(found.first).all()

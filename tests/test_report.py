@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.browser import DRAWN, MISSING, chromium, open_page, wait_until
-from pytorch_grad_cam.explanation import Panel
-from pytorch_grad_cam.report import write_report
+from pytorch_grad_cam.explanations.explanation import Panel
+from pytorch_grad_cam.explanations.report import write_report
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
 SIZE = 64

@@ -14,9 +14,9 @@ from torch.ao.quantization import FusedMovingAvgObsFakeQuantize, MovingAverageMi
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from pytorch_grad_cam import SESS, AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
-from pytorch_grad_cam.cam_warning import CamWarning
+from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.reentrant_checkpoints import reentrant_checkpoints_run_once
 
 
 def maps_of(method, model, x, targets=(3, 1), layer="last", **options):

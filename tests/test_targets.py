@@ -4,7 +4,7 @@ import torch
 from nets import convolutional, images
 
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.target_scores import resolve_targets, target_scores
+from pytorch_grad_cam.engine.targets import resolve_targets, target_scores
 from pytorch_grad_cam.utils.model_targets import (
     BinaryClassifierOutputTarget,
     ClassifierOutputReST,

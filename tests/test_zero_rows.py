@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.zero_rows import SkipZeroRows
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import SkipZeroRows
 
 TOKENS, WIDTH = 101, 12
 

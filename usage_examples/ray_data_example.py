@@ -9,11 +9,11 @@ from typing import Any
 import ray
 
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.classifiers import load_classifier
 from pytorch_grad_cam.folder.batches import decoded
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.manifest import Manifest
 from pytorch_grad_cam.folder.run import Task, begin
+from pytorch_grad_cam.zoo.classifiers import load_classifier
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--image-path", default="examples", help="a folder, a glob or a list of paths (.txt)")

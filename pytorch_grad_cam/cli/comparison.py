@@ -5,19 +5,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytorch_grad_cam.classifiers import Classifier, UnusableInput
 from pytorch_grad_cam.cli.one_image import TOP_CLASSES, image_at
 from pytorch_grad_cam.cli.options import asks_for_several, classifier_of, smoothing_of
 from pytorch_grad_cam.cli.saying import say
 from pytorch_grad_cam.folder.image_list import images_in
+from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.explanation import Explanation
+    from pytorch_grad_cam.explanations.explanation import Explanation
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the figure, the page or both."""
-    from pytorch_grad_cam.report import write_report
+    from pytorch_grad_cam.explanations.report import write_report
 
     several = asks_for_several(options)
     if several and (options.comparison or not options.report):
@@ -47,7 +47,7 @@ def _explanations(
     options: argparse.Namespace, classifier: Classifier, paths: Sequence[str | None]
 ) -> Iterator["Explanation"]:
     """Of each image that can be read; of others why not, unless there is only one."""
-    from pytorch_grad_cam.explaining import explain
+    from pytorch_grad_cam.explanations.explaining import explain
 
     for path in paths:
         try:

@@ -7,13 +7,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from pytorch_grad_cam.classifiers import Classifier, UnusableInput, category_called, load_classifier
 from pytorch_grad_cam.cli.saying import say
+from pytorch_grad_cam.engine.layers import resolve_layers
+from pytorch_grad_cam.explanations.methods import available_methods
 from pytorch_grad_cam.folder.image_list import means_several
 from pytorch_grad_cam.folder.results import KINDS
-from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.locate import locate
-from pytorch_grad_cam.methods import available_methods
+from pytorch_grad_cam.locate.search import locate
+from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput, category_called, load_classifier
 
 _IMAGE_HELP = (
     "the picture to explain, or several: a folder, a glob, a list of paths (.txt) "

@@ -4,8 +4,6 @@ import argparse
 from typing import Any
 
 import pytorch_grad_cam
-from pytorch_grad_cam.chunks import images_at_a_time
-from pytorch_grad_cam.classifiers import UnusableInput
 from pytorch_grad_cam.cli.options import (
     categories_of,
     classifier_of,
@@ -15,10 +13,12 @@ from pytorch_grad_cam.cli.options import (
     smoothing_of,
 )
 from pytorch_grad_cam.cli.saying import say, say_registrations
+from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import first_readable, images_in
 from pytorch_grad_cam.folder.processes import default_workers, process_group
 from pytorch_grad_cam.folder.run import Task, explain_images
+from pytorch_grad_cam.zoo.classifiers import UnusableInput
 
 _WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "methods", "comparison", "report")
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
-from pytorch_grad_cam.array_interface import to_array
-from pytorch_grad_cam.layers import resolve_layers
-from pytorch_grad_cam.layouts import channels_first
-from pytorch_grad_cam.maps import check_shape, full_precision
-from pytorch_grad_cam.model_state import on_device_of, undisturbed
-from pytorch_grad_cam.registration import Alignment, Registration, checked_alignment, registration_of
+from pytorch_grad_cam.engine.layers import resolve_layers
+from pytorch_grad_cam.engine.layouts import channels_first
+from pytorch_grad_cam.engine.maps import check_shape, full_precision
+from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
+from pytorch_grad_cam.engine.wrappers import unwrapped
+from pytorch_grad_cam.registration.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
-from pytorch_grad_cam.wrappers import unwrapped
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from pytorch_grad_cam.folder.image_list import ListedImage
-from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.zoo.read_image import read_image
 
 Preprocess = Callable[[Image.Image], torch.Tensor]
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytorch_grad_cam.classifiers import UnusableInput
 from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.whole_files import write_whole
+from pytorch_grad_cam.zoo.classifiers import UnusableInput
 
 
 def claim(folder: Path, configuration: dict[str, Any], process: Process) -> None:

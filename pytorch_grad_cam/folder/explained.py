@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pytorch_grad_cam.cam_warning import CamWarning, warnings_kept
-from pytorch_grad_cam.classifiers import Classifier
-from pytorch_grad_cam.layers import names_of
+from pytorch_grad_cam.engine.cam_warning import CamWarning, warnings_kept
+from pytorch_grad_cam.engine.layers import names_of
+from pytorch_grad_cam.zoo.classifiers import Classifier
 
 _TOP_CLASSES = 5
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from pytorch_grad_cam.classifiers import UnusableInput
-from pytorch_grad_cam.read_image import read_image
+from pytorch_grad_cam.zoo.classifiers import UnusableInput
+from pytorch_grad_cam.zoo.read_image import read_image
 
 _WILDCARDS = frozenset("*?[")
 

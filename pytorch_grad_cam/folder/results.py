@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pytorch_grad_cam.folder.whole_files import write_whole
-from pytorch_grad_cam.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
 
 def save_results(

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pytorch_grad_cam.classifiers import Classifier
 from pytorch_grad_cam.folder.batches import Batch, decoded, plan
 from pytorch_grad_cam.folder.explained import Explained, explain_batch
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.manifest import Manifest
 from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.results import save_results
+from pytorch_grad_cam.zoo.classifiers import Classifier
 
 _BATCHES_AHEAD = 2
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.array_interface import to_array
+from pytorch_grad_cam.engine.targets import Targets
+from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores, maps_of
 from pytorch_grad_cam.metrics.road import ROADCombined
-from pytorch_grad_cam.target_scores import Targets
 
 _SMALLEST = 1e-8
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.chunks import images_at_a_time, in_chunks
-from pytorch_grad_cam.memory_layout import in_fastest_layout
-from pytorch_grad_cam.model_inputs import call
-from pytorch_grad_cam.model_outputs import scores_in
-from pytorch_grad_cam.model_state import model_device, on_device_of, undisturbed
-from pytorch_grad_cam.regions import otsu_mask
-from pytorch_grad_cam.target_scores import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
+from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
+from pytorch_grad_cam.engine.undisturbed import model_device, on_device_of, undisturbed
+from pytorch_grad_cam.utils.regions import otsu_mask
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.metrics.nested_dissection import nested_dissection
 from pytorch_grad_cam.metrics.perturbation_confidence import (
     AveragerAcrossThresholds,
@@ -18,7 +19,6 @@ from pytorch_grad_cam.metrics.perturbation_confidence import (
     clean_scores,
     perturbed_scores,
 )
-from pytorch_grad_cam.target_scores import Targets
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix

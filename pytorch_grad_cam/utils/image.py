@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pytorch_grad_cam.maps import min_max, resize
-from pytorch_grad_cam.registration import Registration
+from pytorch_grad_cam.engine.maps import min_max, resize
+from pytorch_grad_cam.registration.registration import Registration
 
 _JET = 2
 # Interpolation and averaging in float32 overshoot by less; more than this is a map that was never scaled.

@@ -9,25 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pytorch_grad_cam.maps import full_precision, resize
-
-
-class ClassifierOutputTarget:
-    """The score of one class. category: its index; negative ones count from the end.
-
-    >>> ClassifierOutputTarget(2)(torch.tensor([0.1, 0.7, 0.2]))
-    tensor(0.2000)
-    """
-
-    def __init__(self, category: int) -> None:
-        self.category = category
-
-    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
-        """The category's entry along the last axis of (classes,), or the column of (N, classes)."""
-        return model_output[..., self.category]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.category})"
+from pytorch_grad_cam.engine.maps import full_precision, resize
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget
 
 
 class ClassifierOutputSoftmaxTarget(ClassifierOutputTarget):

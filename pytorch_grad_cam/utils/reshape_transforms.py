@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from pytorch_grad_cam.layouts import MOST_EXTRA_TOKENS
-from pytorch_grad_cam.maps import resize
+from pytorch_grad_cam.engine.layouts import MOST_EXTRA_TOKENS
+from pytorch_grad_cam.engine.maps import resize
 
 _MOST_GUESSED = 8
 

@@ -6,8 +6,8 @@ Each function takes (N, C, *spatial), with NaN counted as zero, and returns floa
 import numpy as np
 import torch
 
-from pytorch_grad_cam.kernel_component import first_kernel_component
-from pytorch_grad_cam.principal_component import first_principal_component, strongest_positive
+from pytorch_grad_cam.engine.kernel_component import first_kernel_component
+from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
 
 
 def get_2d_projection(activation_batch: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Run any model untouched, capture what its layers return, score its output. Internal; imports no other room."""

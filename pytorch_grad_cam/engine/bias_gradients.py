@@ -1,0 +1,172 @@
+"""The biases that a forward pass added, wherever in the model, and a score's gradients where they were added."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from pytorch_grad_cam.engine.inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.thread_state import ThreadState
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.registration.centre_rules import CentresWatch
+from pytorch_grad_cam.registration.registration import Registration, registered
+
+
+class BiasGradients:
+    """Records the biases of all convolutions and batch normalisations of a forward pass, in the order of execution.
+
+    It watches the calls of `F.conv2d`, `F.batch_norm` and their kin, not modules: subclasses, layers that are reused
+    or skipped, and functional calls are all read as they were executed. The calls of other threads are not seen.
+
+    Used by BaseCAM in the place of `ActivationsAndGradients`.
+    """
+
+    def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
+        self.model = model
+        self._thread = ThreadState()
+        self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
+
+    def capture(self, x: Any, gradients: bool) -> Any:
+        """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
+        added: list[tuple[GradientEdge, torch.Tensor]] = []
+
+        def keep(result: torch.Tensor, bias: torch.Tensor) -> None:
+            if result.requires_grad:
+                # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
+                added.append((get_gradient_edge(result), bias.detach()))
+
+        with _BiasWatch(keep), torch.enable_grad():
+            outputs = call(self.model, x)
+        self._thread.added = added
+        return outputs
+
+    def differentiate(
+        self, score: torch.Tensor, inputs: Sequence[torch.Tensor], keep_graph: bool = False
+    ) -> list[torch.Tensor | None]:
+        """Compute `contributions`; returns the gradients with respect to `inputs`. Cost: one whole backward.
+
+        Raises ValueError when no gradient leads from the score to the inputs.
+        """
+        arrived: dict[int, Any] = {}
+
+        def keep(
+            index: int, edge: GradientEdge, bias: torch.Tensor, gradients: tuple[torch.Tensor | None, ...]
+        ) -> None:
+            gradient = gradients[edge.output_nr]
+            if gradient is not None:
+                arrived[index] = self.contribution(bias, gradient)
+
+        added = enumerate(self._thread.added)
+        handles = [edge.node.register_prehook(partial(keep, index, edge, bias)) for index, (edge, bias) in added]
+        found: Sequence[torch.Tensor | None] = [None]
+        try:
+            if score.requires_grad:
+                found = torch.autograd.grad(score, inputs, allow_unused=True, retain_graph=keep_graph)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if found[0] is None:
+            raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
+        self._thread.leading = sorted(arrived)
+        self._thread.contributions = [arrived[index] for index in self._thread.leading]
+        return list(found)
+
+    def contribution(self, bias: torch.Tensor, gradient: torch.Tensor) -> Any:
+        """What is kept of a bias (C,) and the score's gradient (N, C, *spatial) at the positions that it was added to.
+
+        Here both. A subclass that keeps less saves the memory of the gradients, which arrive one by one.
+        """
+        return bias, gradient
+
+    @property
+    def contributions(self) -> list[Any]:
+        """What was kept of each bias that the score depends on by way of the inputs, in the order of execution."""
+        return self._thread.contributions
+
+    def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
+        """Where the results of `contributions` look, by geometry; even tiles where that does not tell, None for what
+        is no map. Cost: one forward for inputs of a new size.
+        """
+        size = tuple(image_of(x, spatial_from).shape[2:])
+        if size not in self._registrations:
+            self._registrations[size] = self._follow(x, spatial_from)
+        return [self._registrations[size][index] for index in self._thread.leading]
+
+    def _follow(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
+        results: list[torch.Tensor] = []
+        x = rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from)))
+        with undisturbed(self.model), torch.no_grad():
+            image = image_of(x, spatial_from).detach().clone()
+            with CentresWatch(image) as watch, _BiasWatch(lambda result, bias: results.append(result)):
+                call(self.model, with_image(x, image, spatial_from))
+            size = tuple(image.shape[2:])
+            return [
+                registered(watch, result, size) if result.ndim == image.ndim else None
+                for result in results
+                if watch.depends(result)
+            ]
+
+    def clear(self) -> None:
+        """Forget what was captured in this thread."""
+        self._thread.__dict__.clear()
+
+    def release(self) -> None:
+        """Nothing to remove: no hooks are registered."""
+
+
+class _BiasWatch(TorchFunctionMode):
+    """Hands on the result of each operation that adds a bias, and the bias."""
+
+    def __init__(self, keep: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        with torch.enable_grad():  # where a model runs its backbone under no_grad, the graph must reach through it
+            result = function(*args, **kwargs)
+        bias_of = _BIAS_OF.get(function)
+        bias = None if bias_of is None else bias_of(*args, **kwargs)
+        if bias is not None:
+            self.keep(result, bias)
+        return result
+
+
+def _convolution_bias(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *_: Any, **__: Any
+) -> torch.Tensor | None:
+    return bias if input.ndim == weight.ndim else None  # not of one sample without a batch
+
+
+def _batch_norm_bias(
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor | None:
+    r"""All that a batch normalisation adds: $\beta - \gamma \mu / \sqrt{\sigma^2 + \epsilon}$."""
+    if training or running_mean is None or running_var is None:
+        return bias
+    shift = -running_mean * torch.rsqrt(running_var + eps)
+    shift = shift if weight is None else shift * weight
+    return shift if bias is None else shift + bias
+
+
+_BIAS_OF: dict[Callable, Callable[..., torch.Tensor | None]] = {
+    F.conv1d: _convolution_bias,
+    F.conv2d: _convolution_bias,
+    F.conv3d: _convolution_bias,
+    F.conv_transpose1d: _convolution_bias,
+    F.conv_transpose2d: _convolution_bias,
+    F.conv_transpose3d: _convolution_bias,
+    F.batch_norm: _batch_norm_bias,
+}

@@ -1,0 +1,74 @@
+"""What a model is called with: a tensor, a tuple of arguments or a mapping of keyword arguments; one is the image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from pytorch_grad_cam.engine.trees import copied
+
+Inputs = Any
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output, see `apply`, for copies of the inputs: it may change them in place."""
+    return apply(model, copied(as_tree(inputs)))
+
+
+def apply(model: nn.Module, inputs: Inputs) -> Any:
+    """The model's output: a tuple is unpacked into arguments, a mapping into keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, tuple):
+        return model(*inputs)
+    return model(inputs)
+
+
+def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Tensor:
+    """The tensor (N, C, *spatial) that maps are made for.
+
+    spatial_from: its position in the tuple or its key; None is the first floating-point tensor with a spatial axis.
+    Raises TypeError when there is none.
+    """
+    leaves, _, index = _find(inputs, spatial_from)
+    return leaves[index]
+
+
+def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: int | str | None = None) -> Inputs:
+    """The inputs with another image."""
+    leaves, structure, index = _find(inputs, spatial_from)
+    return tree_unflatten([*leaves[:index], image, *leaves[index + 1 :]], structure)
+
+
+def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
+    """The inputs of the samples `rows`: of each tensor that has the batch as its first axis; others as they are."""
+
+    def select(leaf: Any) -> Any:
+        batched = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == batch
+        return leaf[rows.to(leaf.device)] if batched else leaf
+
+    return tree_map(select, as_tree(inputs))
+
+
+def as_tree(inputs: Inputs) -> Inputs:
+    """Any mapping (transformers' BatchFeature is no dict) as a dict, which PyTorch looks into."""
+    return dict(inputs) if isinstance(inputs, Mapping) else inputs
+
+
+def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list, Any, int]:
+    leaves, structure = tree_flatten(as_tree(inputs))
+    wanted = None if spatial_from is None else inputs[spatial_from]
+    for index, leaf in enumerate(leaves):
+        if leaf is wanted or (wanted is None and _has_spatial_axes(leaf)):
+            return leaves, structure, index
+    described = type(inputs).__name__ if spatial_from is None else f"input {spatial_from!r}"
+    raise TypeError(
+        f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor, and with other inputs "
+        "a tuple of arguments or a mapping of keyword arguments; spatial_from= says which of them it is"
+    )
+
+
+def _has_spatial_axes(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim > 2

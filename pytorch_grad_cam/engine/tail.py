@@ -1,0 +1,229 @@
+"""Run a model again from a layer on."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pytorch_grad_cam.engine.inputs import apply, call, image_of
+from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.trees import copied, floating_tensors
+
+TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+class PartialForward:
+    """Re-runs the part of a model behind `layer` (its run `call_index`), with other outputs of that layer.
+
+    One forward records what the outermost modules that finished before `layer` returned. When the model is run again
+    they return that, without computing, so only the tail and the glue between modules is computed. All of it happens
+    in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
+
+    `outputs`, their `scores` and `layer_output` (a tensor (N, ...), or a tree) are those of the recording forward.
+    batch: the number of samples N in x, what the model is called with. scores_in: what targets read of an output.
+    Where a model does something that the replica cannot follow, all of the model is run and the layer's output is
+    exchanged by a hook. One comparison of both decides, see `follows`; `known` keeps its result for the next batch of
+    that size.
+
+    Cost of the constructor: one forward, and where nothing is known two more. Raises ValueError when the layer does not
+    run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: nn.Module,
+        x: Any,
+        batch: int | None = None,
+        call_index: int = 0,
+        scores_in: Callable[[Any], Any] = scores_in,
+        known: dict[tuple[nn.Module, int, int], bool] | None = None,
+    ) -> None:
+        self.model, self.layer, self.x, self.call_index = model, layer, x, call_index
+        self.scores_in = scores_in
+        self.batch = len(image_of(x)) if batch is None else batch
+        self._replicas = _replicate(model)
+        self._recorded: dict[nn.Module, list[Any]] = {}
+        self.layer_output: Any = None
+        self._follows = False
+        self.outputs = self._record()
+        if self.layer_output is None:
+            self.outputs = self._run_exchanged(x, self._keep_layer_output)
+        if self.layer_output is None:
+            raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
+        known = {} if known is None else known
+        case = layer, call_index, self.batch
+        if self.batch and case not in known:
+            known[case] = self.follows()
+        self._follows = known.get(case, False)
+
+    def __call__(self, sample: int, rows: int, replace: Callable) -> Any:
+        """The model's scores for `rows` copies of one sample, its layer returning what `replace(output)` gives.
+
+        replace: from the layer's output, expanded to `rows`, to another of the same shape.
+        """
+        run = self._run_tail if self._follows else self._run_whole
+        return self.scores_in(run(sample, rows, replace))
+
+    @property
+    def scores(self) -> Any:
+        """What targets read of `outputs`."""
+        return self.scores_in(self.outputs)
+
+    def follows(self) -> bool:
+        """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
+
+        def half_zero(layer_output: Any) -> Any:
+            return tree_map(lambda leaf: _first_of_two(leaf) if _has_rows(leaf, 2) else leaf, layer_output)
+
+        if any(tensor.is_inference() for tensor in self._recorded_tensors()):
+            return False  # they do not tell whether something was written into them
+        expected = floating_tensors(self.scores_in(self._run_whole(0, 2, half_zero)))
+        versions = [tensor._version for tensor in self._recorded_tensors()]
+        try:
+            found = floating_tensors(self.scores_in(self._run_tail(0, 2, half_zero)))
+            equal = len(found) == len(expected) > 0 and all(map(_close, found, expected))
+        except Exception:  # noqa: BLE001
+            # Whatever the partial run stumbled over, the whole one works: it gave `expected`.
+            return False
+        untouched = versions == [tensor._version for tensor in self._recorded_tensors()]
+        return equal and untouched
+
+    def __enter__(self) -> PartialForward:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go of the recorded tensors: the replicas refer to themselves and to this object."""
+        for replica in self._replicas.values():
+            del replica.__dict__["forward"]
+        self._replicas.clear()
+        self._recorded.clear()
+
+    def _record(self) -> Any:
+        """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
+        finished: list[tuple[nn.Module, Any]] = []
+        reached, runs = False, 0
+
+        def recorder(module: nn.Module, forward: Callable) -> Callable:
+            def recorded(*args: Any, **kwargs: Any) -> Any:
+                nonlocal reached, runs
+                if reached:
+                    return forward(*args, **kwargs)
+                mark = len(finished)
+                output = forward(*args, **kwargs)
+                if reached:
+                    return output
+                del finished[mark:]  # what ran inside this module
+                finished.append((module, output))
+                runs += module is self.layer
+                reached = runs == self.call_index + 1
+                # The model goes on with a copy: an operation in place must not change what is kept.
+                return copied(output) if reached else output
+
+            return recorded
+
+        forwards = {module: replica.forward for module, replica in self._replicas.items()}
+        for module, forward in forwards.items():
+            self._replicas[module].__dict__["forward"] = recorder(module, forward)
+        outputs = call(self._replicas[self.model], self.x)
+        if not reached:
+            return outputs
+        self._keep_layer_output(finished.pop()[1])
+        for module, output in finished:
+            self._recorded.setdefault(module, []).append(output)
+        for module, forward in forwards.items():
+            self._replicas[module].__dict__["forward"] = self._replayer(module, forward)
+        return outputs
+
+    def _replayer(self, module: nn.Module, forward: Callable) -> Callable:
+        recorded = self._recorded.get(module, [])
+        if not recorded and module is not self.layer:
+            return forward
+
+        def replayed(*args: Any, **kwargs: Any) -> Any:
+            index = self._calls[module]
+            self._calls[module] += 1
+            if module is self.layer and index == self.call_index:
+                return self._replacement
+            if index < len(recorded):
+                return self._expanded(recorded[index], self._sample, self._rows)
+            return forward(*args, **kwargs)
+
+        return replayed
+
+    def _keep_layer_output(self, tree: Any) -> Any:
+        self.layer_output = tree
+        return copied(tree)
+
+    def _run_tail(self, sample: int, rows: int, replace: Callable) -> Any:
+        self._sample, self._rows = sample, rows
+        self._replacement = replace(self._expanded(self.layer_output, sample, rows))
+        self._calls: Counter[nn.Module] = Counter()
+        return apply(self._replicas[self.model], self._expanded(self.x, sample, rows))
+
+    def _run_whole(self, sample: int, rows: int, replace: Callable) -> Any:
+        return self._run_exchanged(self._expanded(self.x, sample, rows), replace)
+
+    def _run_exchanged(self, x: Any, exchange: Callable) -> Any:
+        caller, runs = threading.get_ident(), 0
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            nonlocal runs
+            if threading.get_ident() != caller:
+                return None
+            runs += 1
+            return exchange(output) if runs == self.call_index + 1 else None
+
+        handle = self.layer.register_forward_hook(hook)
+        try:
+            return call(self.model, x)
+        finally:
+            handle.remove()
+
+    def _expanded(self, tree: Any, sample: int, rows: int) -> Any:
+        """`rows` views of one sample in each tensor that has the batch as its first axis; others as they are."""
+
+        def expand(leaf: Any) -> Any:
+            if not _has_rows(leaf, self.batch):
+                return leaf
+            return leaf[sample : sample + 1].expand(rows, *leaf.shape[1:])
+
+        return tree_map(expand, tree)
+
+    def _recorded_tensors(self) -> list[torch.Tensor]:
+        return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
+
+
+def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """A shallow copy of each module, wired like the model: the parameters and hooks are shared, the modules are not."""
+    replicas = {}
+    for module in model.modules():
+        replica = object.__new__(type(module))  # that of torch.fx makes a class of its own for each object
+        replica.__dict__.update(module.__dict__)
+        replicas[module] = replica
+    for module, replica in replicas.items():
+        children = {name: None if child is None else replicas[child] for name, child in module._modules.items()}
+        replica.__dict__["_modules"] = children
+    return replicas
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    finite = expected[expected.isfinite()].abs().float()
+    tolerance = TOLERANCES.get(expected.dtype, 1e-3) * (finite.max().item() if len(finite) else 0)
+    return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
+
+
+def _has_rows(leaf: Any, rows: int) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+
+
+def _first_of_two(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tensor[:1], torch.zeros_like(tensor[1:])])

@@ -1,0 +1,1 @@
+"""What PyTorch does otherwise than a CAM needs it, each with its way round."""

@@ -1,0 +1,39 @@
+"""What modules return: tensors, or tuples, lists and dicts of them."""
+
+from copy import copy
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+def detached(tree: Any) -> Any:
+    """The tree, of dataclasses too, with its tensors outside the autograd graph."""
+    return tree_map(_detached, tree)
+
+
+def _detached(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach()
+    if not is_dataclass(leaf) or isinstance(leaf, type):
+        return leaf
+    result = copy(leaf)
+    for field in fields(leaf):
+        object.__setattr__(result, field.name, detached(getattr(leaf, field.name)))  # frozen ones too
+    return result
+
+
+def to_array(value: Any) -> Any:
+    """A tensor as a NumPy array on the host; anything else as it is."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def copied(tree: Any) -> Any:
+    """The tree with copies of its tensors: an operation in place on one does not change the other."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def floating_tensors(tree: Any) -> list[torch.Tensor]:
+    """The tree's floating-point tensors, in its order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]

@@ -1,0 +1,1 @@
+"""Maps of a picture as a person looks at them: explain, compare, the page."""

@@ -1,0 +1,5 @@
+"""Find the layer that explains a model."""
+
+from pytorch_grad_cam.locate.search import Location, layout_of, locate, suggest_layers
+
+__all__ = ["Location", "layout_of", "locate", "suggest_layers"]

@@ -1,0 +1,125 @@
+"""Where in the image the cells of a layer look, measured: the centroid of the gradient from cells to the input."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.engine.inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.maps import most_precise_dtype
+from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
+from pytorch_grad_cam.engine.watch import outputs_of
+
+_STEPS = 50
+_FEWEST, _MOST, _PIXELS = 3, 16, 2**16
+
+
+class MeasuredCentres(NamedTuple):
+    """The pixel that the first cell of a grid is centred on, the pixels from cell to cell, and the standard error of
+    the first in pixels, for each axis.
+    """
+
+    grid: tuple[int, ...]
+    first: tuple[float, ...]
+    step: tuple[float, ...]
+    error: tuple[float, ...]
+
+    def first_with(self, step: Sequence[float]) -> tuple[float, ...]:
+        """The first centre for other steps that leave the middle of the grid where it is."""
+        axes = zip(self.grid, self.first, self.step, step, strict=True)
+        return tuple(first + (own - other) * (cells - 1) / 2 for cells, first, own, other in axes)
+
+
+def measured_centres(
+    model: nn.Module,
+    layer: nn.Module,
+    x: Any,
+    as_map: Callable[[Any], torch.Tensor],
+    spatial_from: int | str | None = None,
+    grid: Sequence[int] | None = None,
+    images: int | None = None,
+    seed: int = 0,
+) -> MeasuredCentres | None:
+    r"""Where the cells of a layer look; None where no run of it depends on the image.
+
+    For each of `images` images of pink noise, whose spectrum is that of photographs (Field 1987: white noise moves a
+    trained net's centres), a row of cells in the middle of the grid (then a column, ...): the profile
+    $\sum_{c, x} (\partial \sum_{k, j} \epsilon_{kj} A_{kij} / \partial I_{cyx})^2$ of row i along the image, $\epsilon$
+    random. Its centroid is taken above what half of the positions get (of layers that mix globally), in the largest
+    window around it that the image holds on both sides: rows near the border, whose view is cut off, are not used.
+
+    grid: the cells of the map, of a layer that runs for maps of several sizes.
+    images: None is 3, more of images so small that there is little to average in one, 16 of 64 x 64 pixels.
+    Cost: as many forwards and, for each axis, backwards as there are images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    image = image_of(x, spatial_from)
+    images = images or min(max(_FEWEST, _PIXELS // math.prod(image.shape[2:])), _MOST)
+    noise = _pink(torch.randn(images, *image.shape[1:], generator=generator, device="cpu"))
+    inputs = with_image(rows_of(x, torch.zeros(images, dtype=torch.long), len(image)), noise.to(image), spatial_from)
+    with undisturbed(model), torch.enable_grad(), outputs_of(layer) as outputs:
+        inputs = on_device_of(model, inputs)
+        noise = image_of(inputs, spatial_from).detach().requires_grad_()
+        call(model, with_image(inputs, noise, spatial_from))
+        for maps in map(as_map, outputs):
+            if grid is not None and tuple(maps.shape[2:]) != tuple(grid):
+                continue
+            signed = maps * torch.randn(maps.shape, generator=generator, device="cpu").to(maps)
+            lines = [_line(signed, noise, axis) for axis in range(maps.ndim - 2)]
+            if None not in lines:
+                first, step, error = zip(*lines, strict=True)
+                return MeasuredCentres(tuple(maps.shape[2:]), first, step, error)
+    return None
+
+
+def _line(signed: torch.Tensor, noise: torch.Tensor, axis: int) -> tuple[float, float, float] | None:
+    """First centre, step and standard error along an axis of the image."""
+    cells, pixels, images = signed.shape[axis + 2], noise.shape[axis + 2], len(noise)
+    used = max(min(images, cells // 2), 1)
+    rows = (cells - used) // 2 + torch.arange(images) % used
+    score = torch.stack([signed[sample].select(axis + 1, row).sum() for sample, row in enumerate(rows.tolist())]).sum()
+    gradient = None
+    if score.requires_grad:
+        (gradient,) = torch.autograd.grad(score, noise, retain_graph=True, allow_unused=True)
+    if gradient is None or not gradient.any() or not gradient.isfinite().all():
+        return None
+    energy = gradient.to(most_precise_dtype(gradient.device)).square().sum(1)
+    profiles = energy.movedim(axis + 1, 1).reshape(images, pixels, -1).sum(2).cpu()
+    centroids = _centroids(profiles, (rows + 0.5) * pixels / cells - 0.5)
+    step = _step(rows, centroids, cells, pixels)
+    firsts = centroids - step * rows
+    return firsts.mean().item(), step, firsts.std().item() / images**0.5 if images > 1 else math.inf
+
+
+def _pink(white: torch.Tensor) -> torch.Tensor:
+    """Noise (N, C, *spatial) whose amplitude falls with the frequency; unit variance."""
+    axes = tuple(range(2, white.ndim))
+    sizes = white.shape[2:]
+    frequencies = [torch.fft.fftfreq(size) for size in sizes[:-1]] + [torch.fft.rfftfreq(sizes[-1])]
+    distance = torch.stack(torch.meshgrid(*frequencies, indexing="ij")).norm(dim=0).clamp(min=1 / max(sizes))
+    pink = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) / distance, s=sizes, dim=axes)
+    return pink / pink.std((1, *axes), keepdim=True)
+
+
+def _centroids(profiles: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Of the part of each profile (rows, pixels) above its median, in the largest window symmetric about the result."""
+    positions = torch.arange(profiles.shape[1]).to(profiles)
+    above = (profiles - profiles.median(1, keepdim=True).values).clamp(min=0)
+    centres = start.to(profiles)
+    for _ in range(_STEPS):
+        half = torch.minimum(centres, positions[-1] - centres)[:, None]
+        weights = above * (half + 0.5 - (positions - centres[:, None]).abs()).clamp(0, 1)
+        centres = (weights @ positions) / weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)
+    return centres
+
+
+def _step(rows: torch.Tensor, centroids: torch.Tensor, cells: int, pixels: int) -> float:
+    """The stride nearest to what was measured: the image's size in cells, or a whole number that fits it as well."""
+    if cells == 1:
+        return float(pixels)
+    fitting = range(-(-pixels // (cells + 1)), pixels // (cells - 1) + 1)
+    apart = (rows - rows.double().mean()) / max(rows.double().var(correction=0).item(), 1e-9)
+    slope = (apart * centroids).mean().item() if rows.amax() > rows.amin() else pixels / cells
+    return min([pixels / cells, *map(float, fitting)], key=lambda step: abs(step - slope))

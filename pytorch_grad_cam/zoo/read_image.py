@@ -1,0 +1,46 @@
+"""Pictures as users have them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from pytorch_grad_cam.engine.maps import min_max
+from pytorch_grad_cam.zoo.classifiers import UnusableInput
+
+_SIXTEEN_BITS_AS_32 = ("PNG", "PPM")  # formats that Pillow opens as mode I and that have at most 16 bits
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """The picture in a file, as `upright_rgb` makes it. Raises UnusableInput where there is none."""
+    if not Path(path).is_file():
+        raise UnusableInput(f"there is no image {path}")
+    try:
+        with Image.open(path) as image:
+            return upright_rgb(image)
+    except Exception as error:
+        raise UnusableInput(f"{path} is no image that Pillow can read ({error})") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A Pillow image in RGB, turned as its EXIF says, 16 bits as 8.
+
+    Of 32 bits (modes F and I), which do not say what is white, the lowest value becomes black and the highest white.
+    Raises UnusableInput where those are not finite.
+    """
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_AS_32)
+    upright = ImageOps.exif_transpose(image)
+    if sixteen_bits:  # which Pillow would cut off at 255
+        upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+    elif upright.mode in ("F", "I"):
+        upright = Image.fromarray(_from_black_to_white(np.asarray(upright, dtype=np.float64)))
+    return upright.convert("RGB")
+
+
+def _from_black_to_white(pixels: np.ndarray) -> np.ndarray:
+    if not np.isfinite(pixels).all():
+        raise UnusableInput("the picture has values that are not finite: replace them")
+    scaled = min_max(torch.from_numpy(pixels)[None])[0]
+    return np.rint(255 * scaled.numpy()).astype(np.uint8)
