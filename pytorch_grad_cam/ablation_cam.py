@@ -1,10 +1,13 @@
 """Ablation-CAM (Desai & Ramaswamy 2020, WACV)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.targets import resolve_targets, scores_of_columns
+from pytorch_grad_cam.engine.layer_run import LayerRun
+from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.ablated_scores import score_falls
 
@@ -44,17 +47,19 @@ class AblationCAM(BaseCAM):
         self.ablation_layer, self.batch_size = ablation_layer, batch_size
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        def weights_of_columns(columns):
-            weights = torch.zeros(len(columns), *activations.shape[:2], device=activations.device)
-            with self._tail(input_tensor, target_layer) as tail:
-                columns = [resolve_targets(column, tail.scores) for column in columns]
-                scores = scores_of_columns(tail.scores, columns)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        activations = run.activations
+
+        def of_ablated(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
+            weights = torch.zeros(len(target_lists), *activations.shape[:2], device=activations.device)
+            with run.tail() as tail:
+                target_lists = [list(resolve_targets(target_list, tail.scores)) for target_list in target_lists]
+                scores = scores_of_lists(tail.scores, target_lists)
                 options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
-                for image, own in enumerate(zip(*columns, strict=True)):
+                for image, own in enumerate(zip(*target_lists, strict=True)):
                     falls = score_falls(tail, image, own, scores[:, image], activations[image], *options)
                     weights[:, image] = ablation_cam_weights(scores[:, image], falls).T
             return weights
 
         with undisturbed(self.model), torch.no_grad():
-            return self.of_targets(target_layer, targets, weights_of_columns)
+            return run.of_targets(of_ablated)

@@ -1,6 +1,9 @@
 """Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299)."""
 
+import torch
+
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 
 
@@ -14,5 +17,5 @@ class EigenCAM(BaseCAM):
 
     uses_targets = False
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        return first_principal_component(activations)
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        return first_principal_component(run.activations)

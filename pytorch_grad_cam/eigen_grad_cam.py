@@ -1,6 +1,9 @@
 """Eigen-Grad-CAM: Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299) of the activations times their gradients."""
 
+import torch
+
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 
 
@@ -11,5 +14,5 @@ class EigenGradCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        return first_principal_component(grads * activations)
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        return first_principal_component(run.grads * run.activations)

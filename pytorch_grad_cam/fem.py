@@ -4,6 +4,7 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
 
 
@@ -33,5 +34,5 @@ class FEM(BaseCAM):
         super().__init__(model, target_layers, reshape_transform, **options)
         self.k = k
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        return feature_explanation(activations, self.k)
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        return feature_explanation(run.activations, self.k)

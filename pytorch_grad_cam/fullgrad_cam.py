@@ -1,16 +1,24 @@
 """FullGrad (Srinivas & Fleuret 2019, arXiv:1905.00780)."""
 
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.cam_warning import LayerEvidence, warn_of_blank_maps
+from pytorch_grad_cam.compat.override_points import aggregated
+from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
+from pytorch_grad_cam.engine.capture import Capturing
+from pytorch_grad_cam.engine.layer_run import Call
 from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
 from pytorch_grad_cam.engine.principal_component import first_principal_component
-from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
+from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions, rescaled
+from pytorch_grad_cam.engine.targets import target_scores
+from pytorch_grad_cam.registration.bias_registrations import bias_registrations
+from pytorch_grad_cam.registration.registration import Registration
 
 
 class FullGrad(BaseCAM):
@@ -25,32 +33,50 @@ class FullGrad(BaseCAM):
     Cost: one forward with its graph, one whole backward.
     """
 
-    hooks_class = RescaledContributions
+    capture_class = RescaledContributions
     uses_layers = False
 
     @old_constructor
-    def __init__(self, model, target_layers: Any = None, reshape_transform=None, **options) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Any = None,
+        reshape_transform: Callable | None = None,
+        **options: Any,
+    ) -> None:
         if target_layers:
             warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
         if not options.get("detach", True):
             raise ValueError("FullGrad(detach=False): its maps cannot be differentiated, take HiResCAM or LayerCAM")
         super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
+        self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
-    def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
-        of_input = rescaled(full_precision(input_tensor.detach()) * input_tensor.grad)
-        of_layers = self.activations_and_grads.contributions
+    def _explained(self, call: Call, capture: Capturing, transform: Callable | None) -> torch.Tensor:
+        image, signed, strongest = call.image.detach(), [], []
+        for position, target_list in enumerate(call.target_lists):
+            score = target_scores(call.scores, target_list).sum()
+            more = position < len(call.target_lists) - 1
+            of_biases, of_image = capture.differentiate(score, more, [call.image])
+            call.image.grad = gradient = cast(torch.Tensor, of_image[0])
+            of_input = rescaled(full_precision(image) * gradient)
+            maps = torch.cat([of_input, *self._enlarged(call, of_biases)], dim=1)
+            signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))
+            strongest.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), torch.inf, dim=1))
+        evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(strongest, dim=1))
+        scaled = scaled_evidence(evidence.signed.flatten(0, 1))
+        warn_of_blank_maps([scaled], [evidence], str)
+        return aggregated(self, [scaled[:, None]])
+
+    def _enlarged(self, call: Call, of_biases: Sequence[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:
+        """The contributions (N, 1, *spatial) of those biases that were added to maps of the images."""
+        size = tuple(call.image.shape[2:])
+        of_maps = [(index, maps) for index, maps in of_biases if _is_map(maps, call.image)]
         if self.align == "cell":
-            enlarged = [resize(each, input_tensor.shape[2:]) for each in of_layers if _is_map(each, input_tensor)]
-        else:
-            places = self.activations_and_grads.registrations(self._inputs(input_tensor), self.spatial_from)
-            located = zip(places, of_layers, strict=True)
-            enlarged = [place.enlarge(each) for place, each in located if place and _is_map(each, input_tensor)]
-        maps = torch.cat([of_input, *enlarged], dim=1)
-        cam = first_principal_component(maps) if eigen_smooth else maps.sum(1)
-        scaled = scaled_evidence(cam)
-        evidence = LayerEvidence(input_tensor.detach(), input_tensor.grad, cam)
-        warn_of_blank_maps(scaled.flatten(1).amax(1), [evidence], str)
-        return [scaled[:, None]]
+            return [resize(maps, size) for _, maps in of_maps]
+        if size not in self._registrations:
+            self._registrations[size] = bias_registrations(self.model, call.inputs, self.spatial_from)
+        places = [(self._registrations[size][index], maps) for index, maps in of_maps]
+        return [place.enlarge(maps) for place, maps in places if place is not None]
 
 
 def _is_map(contribution: torch.Tensor, input_tensor: torch.Tensor) -> bool:

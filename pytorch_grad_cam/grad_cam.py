@@ -3,6 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
 
 
@@ -17,5 +18,5 @@ class GradCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        return grad_cam_weights(grads)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return grad_cam_weights(run.grads)

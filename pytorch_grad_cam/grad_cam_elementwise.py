@@ -3,6 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 
 
@@ -19,6 +20,6 @@ class GradCAMElementWise(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        evidence = positive_evidence(activations, grads)
-        return first_principal_component(evidence) if eigen_smooth else evidence.sum(1)
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        evidence = positive_evidence(run.activations, run.grads)
+        return first_principal_component(evidence) if run.call.eigen_smooth else evidence.sum(1)

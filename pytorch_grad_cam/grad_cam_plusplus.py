@@ -3,6 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
 
 
@@ -28,5 +29,5 @@ class GradCAMPlusPlus(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_weights(self, input_tensor, target_layers, targets, activations, grads):
-        return grad_cam_plusplus_weights(activations, grads)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return grad_cam_plusplus_weights(run.activations, run.grads)

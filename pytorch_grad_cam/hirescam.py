@@ -1,6 +1,9 @@
 """HiResCAM (Draelos & Carin 2020, arXiv:2011.08891)."""
 
+import torch
+
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 
 
 class HiResCAM(BaseCAM):
@@ -10,5 +13,5 @@ class HiResCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        return grads
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return run.grads

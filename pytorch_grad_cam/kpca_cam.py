@@ -1,8 +1,11 @@
 """KPCA-CAM (Karmani et al. 2024, arXiv:2410.00267)."""
 
+import torch
+
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.kernel_component import first_kernel_component
+from pytorch_grad_cam.engine.layer_run import LayerRun
 
 
 class KPCA_CAM(BaseCAM):  # noqa: N801
@@ -23,5 +26,5 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
         self.kernel = kernel
         self.gamma = gamma
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        return first_kernel_component(activations, self.kernel, self.gamma)
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        return first_kernel_component(run.activations, self.kernel, self.gamma)

@@ -3,6 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 
 
 def layer_cam_weights(grads: torch.Tensor) -> torch.Tensor:
@@ -16,5 +17,5 @@ class LayerCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        return layer_cam_weights(grads)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return layer_cam_weights(run.grads)

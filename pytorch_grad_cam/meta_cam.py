@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
+from torch import nn
 
-from pytorch_grad_cam.compat.old_spellings import old_call, old_constructor
+from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
+from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.grad_cam import GradCAM
+
+
+def attribute_of(owner: str, name: str) -> Any:
+    """A property: the attribute `name` of the object that `self.<owner>` is."""
+
+    def read(self: Any) -> Any:
+        return getattr(getattr(self, owner), name)
+
+    def write(self: Any, value: Any) -> None:
+        setattr(getattr(self, owner), name, value)
+
+    return property(read, write)
 
 
 class MetaCAM:
     """Called, used with `with` and asked for `outputs` like the base method that it wraps.
 
     base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it.
-    What is not defined here (`outputs`, `model`, `target_layers`, `batch_size`, ...) is read from and set on the base
-    method.
+    The attributes of every BaseCAM are read from and set on the base method; what only some have, as `batch_size`, is
+    found on `base_cam`.
     """
 
     uses_layers = True
-    own_attributes: tuple[str, ...] = ("base_cam",)
     default_base_method: Callable[..., Any] = GradCAM
+
+    model = attribute_of("base_cam", "model")
+    device = attribute_of("base_cam", "device")
+    target_layers = attribute_of("base_cam", "target_layers")
+    location = attribute_of("base_cam", "location")
+    reshape_transform = attribute_of("base_cam", "reshape_transform")
+    output_transform = attribute_of("base_cam", "output_transform")
+    spatial_from = attribute_of("base_cam", "spatial_from")
+    call_index = attribute_of("base_cam", "call_index")
+    align = attribute_of("base_cam", "align")
+    registrations = attribute_of("base_cam", "registrations")
+    compute_input_gradient = attribute_of("base_cam", "compute_input_gradient")
+    uses_gradients = attribute_of("base_cam", "uses_gradients")
+    uses_targets = attribute_of("base_cam", "uses_targets")
+    tta_transforms = attribute_of("base_cam", "tta_transforms")
+    detach = attribute_of("base_cam", "detach")
+    outputs = attribute_of("base_cam", "outputs")
+    activations_and_grads = attribute_of("base_cam", "activations_and_grads")
+    aggregate_multi_layers = attribute_of("base_cam", "aggregate_multi_layers")
+    batch_size = attribute_of("base_cam", "batch_size")
 
     @old_constructor
     def __init__(
         self,
-        model: torch.nn.Module,
-        target_layers: Any = None,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
         reshape_transform: Callable | None = None,
         base_method: Callable[..., Any] | None = None,
         **options: Any,
@@ -37,14 +71,36 @@ class MetaCAM:
             model, target_layers, reshape_transform, **options
         )
 
-    @old_call
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    @overload
+    def __call__(
+        self,
+        input_tensor: Inputs,
+        targets: Targets = ...,
+        eigen_smooth: bool = ...,
+        *options: Any,
+        aug_smooth: bool = ...,
+        as_tensor: Literal[False] = ...,
+        **named: Any,
+    ) -> np.ndarray: ...
+    @overload
+    def __call__(
+        self,
+        input_tensor: Inputs,
+        targets: Targets = ...,
+        eigen_smooth: bool = ...,
+        *options: Any,
+        aug_smooth: bool = ...,
+        as_tensor: Literal[True],
+        **named: Any,
+    ) -> torch.Tensor: ...
+    def __call__(self, input_tensor: Inputs, targets: Targets = None, *args: Any, **named: Any) -> Any:
         """One heat map an image, see `forward`, which subclasses may override as in grad-cam 1.5."""
-        return self.forward(*args, **kwargs)
+        old = {"target_category": named.pop("target_category")} if "target_category" in named else {}
+        return self.forward(input_tensor, renamed_targets(targets, old), *args, **named)
 
     def forward(
         self,
-        input_tensor: torch.Tensor,
+        input_tensor: Inputs,
         targets: Targets = None,
         eigen_smooth: bool = False,
         *options: Any,
@@ -57,26 +113,9 @@ class MetaCAM:
         """
         return self.explain(input_tensor, targets, *options, aug_smooth=aug_smooth, eigen_smooth=eigen_smooth, **named)
 
-    def explain(self, input_tensor: torch.Tensor, targets: Targets, **options: Any) -> Any:
+    def explain(self, input_tensor: Inputs, targets: Targets, **options: Any) -> Any:
         """What the call returns: the base method's maps, if a subclass does nothing else."""
         return self.base_cam(input_tensor, targets, **options)
-
-    def _owners(self) -> list[Any]:
-        """The objects that attributes are looked up on and set on, besides this one."""
-        return [self.__dict__["base_cam"]] if "base_cam" in self.__dict__ else []
-
-    def __getattr__(self, name: str) -> Any:
-        for owner in self._owners():
-            if hasattr(owner, name):
-                return getattr(owner, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        for owner in () if name in self.own_attributes else self._owners():
-            if hasattr(owner, name):
-                setattr(owner, name, value)
-                return
-        super().__setattr__(name, value)
 
     def __enter__(self) -> MetaCAM:
         return self

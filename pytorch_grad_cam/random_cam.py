@@ -4,6 +4,7 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.layer_run import LayerRun
 
 
 class RandomCAM(BaseCAM):
@@ -22,6 +23,6 @@ class RandomCAM(BaseCAM):
         drawn = int(torch.randint(2**62, ())) if seed is None else seed
         self.generator = torch.Generator().manual_seed(drawn)
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        draws = torch.rand(activations.shape[:2], generator=self.generator, device="cpu")
-        return (2 * draws - 1).to(activations)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        draws = torch.rand(run.activations.shape[:2], generator=self.generator, device="cpu")
+        return (2 * draws - 1).to(run.activations)

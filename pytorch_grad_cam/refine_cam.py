@@ -33,4 +33,4 @@ class RefineCAM(MetaCAM):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.aggregate_multi_layers = product_of_layers
+        self.base_cam.aggregate_multi_layers = product_of_layers

@@ -1,10 +1,13 @@
 """Score-CAM (Wang et al. 2020, arXiv:1910.01279)."""
 
+from collections.abc import Sequence
+
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.targets import resolve_targets, scores_of_columns
+from pytorch_grad_cam.engine.layer_run import LayerRun
+from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy, masked_scores
 
@@ -40,17 +43,17 @@ class ScoreCAM(BaseCAM):
         super().__init__(model, target_layers, reshape_transform, **options)
         self.share_of_energy = share_of_energy
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        activations = activations.to(input_tensor.device)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        image, activations = run.image, run.activations.to(run.image.device)
         chosen = channels_by_energy(activations, self.share_of_energy)
 
-        def of_masked(columns):
-            blank = self.scores_of(torch.zeros_like(input_tensor), torch.arange(len(input_tensor)))
-            columns = [resolve_targets(column, blank) for column in columns]
-            scores = scores_of_columns(blank, columns)[:, :, None].repeat(1, 1, activations.shape[1])
+        def of_masked(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
+            blank = run.call.scores_of(torch.zeros_like(image), torch.arange(len(image)))
+            target_lists = [list(resolve_targets(target_list, blank)) for target_list in target_lists]
+            scores = scores_of_lists(blank, target_lists)[:, :, None].repeat(1, 1, activations.shape[1])
             if chosen.any():
-                scores[:, chosen] = masked_scores(self, input_tensor, activations, chosen, columns, self.batch_size).T
+                scores[:, chosen] = masked_scores(run, chosen, target_lists, self.batch_size).T
             return scores
 
         with undisturbed(self.model), torch.no_grad():
-            return score_cam_weights(self.of_targets(target_layer, targets, of_masked))
+            return score_cam_weights(run.of_targets(of_masked))

@@ -1,6 +1,9 @@
 """Seg-Eigen-CAM (Chung & Ying 2025, doi:10.3390/app15137562)."""
 
+import torch
+
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
 
 
@@ -11,5 +14,5 @@ class SegEigenCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth=False):
-        return strongest_positive(first_principal_component(grads.abs() * activations))
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        return strongest_positive(first_principal_component(run.grads.abs() * run.activations))

@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
-from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.inputs import Inputs
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.torch_quirks.attention import twice_differentiable_attention
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 
@@ -24,14 +26,14 @@ def shapley_gradient(gradient: torch.Tensor, activation: torch.Tensor) -> torch.
     return gradient - product / 2
 
 
-class ShapleyGradients(ActivationsAndGradients):
-    """The hooks with Shapley gradients in the place of gradients. Cost: one more backward for each layer."""
+class ShapleyCapture(Capture):
+    """The capture with Shapley gradients in the place of gradients. Cost: one more backward for each layer."""
 
     second_order = True
 
-    def capture(self, x: Any, gradients: bool) -> Any:
+    def run(self, inputs: Inputs) -> Any:
         with twice_differentiable_attention():
-            return super().capture(x, gradients)
+            return super().run(inputs)
 
     def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         return shapley_gradient(gradient, activation)
@@ -45,7 +47,7 @@ class ShapleyCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer and one through that backward, for each layer.
     """
 
-    hooks_class = ShapleyGradients
+    capture_class = ShapleyCapture
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        return grad_cam_weights(grads)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return grad_cam_weights(run.grads)

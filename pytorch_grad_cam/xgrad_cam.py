@@ -3,6 +3,7 @@
 import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
 
 
@@ -23,5 +24,5 @@ class XGradCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
-        return xgrad_cam_weights(activations, grads)
+    def weigh(self, run: LayerRun) -> torch.Tensor:
+        return xgrad_cam_weights(run.activations, run.grads)

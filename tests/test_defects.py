@@ -508,7 +508,7 @@ class TestFurther:
         assert ARCC
 
     def test_full_grad_rescales_an_image_as_a_whole(self):
-        from pytorch_grad_cam.rescaled_contributions import rescaled
+        from pytorch_grad_cam.engine.rescaled_contributions import rescaled
 
         strong = torch.zeros(1, 2, 2, 2)
         strong[0, 0, 0, 0], strong[0, 1, 1, 1] = 10, 0.1

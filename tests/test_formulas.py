@@ -34,6 +34,7 @@ from pytorch_grad_cam.engine.maps import (
     spatial_axes,
 )
 from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
+from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions, rescaled
 from pytorch_grad_cam.fem import feature_explanation
 from pytorch_grad_cam.finer_cam import DEFAULT_COMPARISON_CATEGORIES, against_similar_classes
 from pytorch_grad_cam.grad_cam import grad_cam_weights
@@ -47,7 +48,6 @@ from pytorch_grad_cam.metrics.road import neighbors_weights
 from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
 from pytorch_grad_cam.perturbation.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.refine_cam import product_of_layers
-from pytorch_grad_cam.rescaled_contributions import RescaledContributions, rescaled
 from pytorch_grad_cam.score_cam import score_cam_weights
 from pytorch_grad_cam.shapley_cam import shapley_gradient
 from pytorch_grad_cam.utils.model_targets import (
@@ -240,8 +240,7 @@ def test_bias_of_a_batch_normalisation(affine):
         nn.init.constant_(norm.bias, 7)
     x = torch.randn(1, 2, 2, 2, requires_grad=True)
     watch = BiasGradients(norm)
-    watch.differentiate(watch.capture(x, gradients=True).sum(), [x])
-    ((bias, gradient),) = watch.contributions
+    ((_, (bias, gradient)),), _ = watch.differentiate(watch.run(x).sum(), inputs=[x])
     torch.testing.assert_close(bias, torch.tensor([7 - 4 * 2.0, 7 + 4 * 1.0] if affine else [-2.0, 1]))
     assert gradient.tolist() == torch.ones(1, 2, 2, 2).tolist()
 

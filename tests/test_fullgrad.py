@@ -9,7 +9,7 @@ import torch
 from nets import CONVOLUTIONS, convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import FullGrad, GradCAM
+from pytorch_grad_cam import FullGrad
 from pytorch_grad_cam.engine.bias_gradients import BiasGradients
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 
@@ -64,10 +64,10 @@ def test_input_and_bias_shares_add_up_to_the_score():
     """The completeness of section 3: of a net of ReLUs with all biases, those of the head added."""
     model, x = normalised(nn.BatchNorm2d, False).double(), images().double().requires_grad_()
     watch = BiasGradients(model)
-    scores = watch.capture(x, gradients=True)[:, 3]
-    (gradient,) = watch.differentiate(scores.sum(), [x])
+    scores = watch.run(x)[:, 3]
+    contributions, (gradient,) = watch.differentiate(scores.sum(), inputs=[x])
     shares = (x * gradient).flatten(1).sum(1)
-    for bias, of_bias in watch.contributions:
+    for _, (bias, of_bias) in contributions:
         shares = shares + (of_bias.sum((2, 3)) * bias).sum(1)
     torch.testing.assert_close(shares + model[-1].bias[3], scores)
 
@@ -91,8 +91,8 @@ class Skipping(nn.Module):
 
 def test_biases_are_counted_as_often_as_they_are_added():
     watch, x = BiasGradients(Skipping()), images().requires_grad_()
-    watch.differentiate(watch.capture(x, gradients=True)[:, 3].sum(), [x])
-    assert [len(bias) for bias, _ in watch.contributions] == [3, 3, 4]
+    contributions, _ = watch.differentiate(watch.run(x)[:, 3].sum(), inputs=[x])
+    assert [len(bias) for _, (bias, _) in contributions] == [3, 3, 4]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -124,15 +124,6 @@ def test_a_score_that_does_not_reach_the_input():
 
     with pytest.raises(ValueError, match="no gradient leads from the score to the input"):
         FullGrad(Detached())(images(), 0)
-
-
-def test_other_methods_do_not_watch():
-    model, x = convolutional(), images()
-    full = FullGrad(model)
-    full(x, 3)
-    with pytest.raises(AttributeError):
-        _ = full.activations_and_grads.contributions
-    GradCAM(model, "last")(x, 3)
 
 
 def test_small_gradients_in_half_precision():
@@ -185,8 +176,7 @@ class Sided(nn.Module):
 def test_biases_beside_the_score_and_of_a_batchs_own_statistics():
     model, x = Sided(), images().requires_grad_()
     watch = BiasGradients(model)
-    watch.differentiate(watch.capture(x, gradients=True)[0].sum(), [x])
-    ((bias, _),) = watch.contributions
+    ((_, (bias, _)),), _ = watch.differentiate(watch.run(x)[0].sum(), inputs=[x])
     assert torch.equal(bias, model.norm.bias)
 
 

@@ -380,8 +380,8 @@ def test_attributes_of_meta_methods_are_those_of_1_5():
     cam.pool, cam.num_scales = "max", 2
     np.testing.assert_array_equal(cam(x, 3), SESS(model, ["last"], num_scales=2, pool="max")(x, 3))
     finer = FinerCAM(model, ["last"], base_method=FEM)
-    finer.k = 9
-    assert finer.base_cam.k == 9
+    finer.detach = False
+    assert not finer.base_cam.detach
     with pytest.raises(AttributeError, match="'FinerCAM' object has no attribute 'nothing'"):
         _ = finer.nothing
 

@@ -9,9 +9,8 @@ from PIL import Image
 from pytorch_grad_cam.cli.options import categories_of, classifier_of, method_of, smoothing_of
 from pytorch_grad_cam.cli.saying import say, say_registrations
 from pytorch_grad_cam.demo.network import example_scene
-from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.inputs import call, on_device_of
 from pytorch_grad_cam.engine.trace import module_outputs
-from pytorch_grad_cam.engine.undisturbed import on_device_of
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image

@@ -11,24 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from pytorch_grad_cam.engine.trees import to_array
 
 # The override points, and how many positional arguments stay as they are: the input tensor, the layer, the targets.
-_OVERRIDE_POINTS = {"get_cam_weights": 3, "get_cam_image": 3, "aggregate_multi_layers": 0}
-_PACKAGE = __name__.partition(".")[0]
+KEPT_ARGUMENTS = {"get_cam_weights": 3, "get_cam_image": 3, "aggregate_multi_layers": 0}
 _CONVERTED_KEYWORDS = ("activations", "grads", "cam_per_target_layer")
-
-
-def adapt_overrides(cls: type) -> None:
-    """Wrap a BaseCAM subclass's own override points, and those of its mixins.
-
-    The library's compute with tensors; called with arrays they return an array. Those of other packages are given
-    NumPy arrays, tensors where the object was made with `detach=False`, and what they return becomes a tensor again,
-    unless the class says `receives_tensors = True`.
-    """
-    for name in _OVERRIDE_POINTS:
-        definer = next(base for base in cls.__mro__ if name in vars(base))
-        if definer is cls or not hasattr(definer, "receives_tensors"):  # a mixin
-            own = definer.__module__.partition(".")[0] == _PACKAGE
-            wrap = accepts_arrays if own else _given_arrays
-            setattr(cls, name, wrap(vars(definer)[name]))
 
 
 def accepts_arrays(method: Callable) -> Callable:
@@ -45,7 +29,12 @@ def accepts_arrays(method: Callable) -> Callable:
     return wrapper
 
 
-def _given_arrays(method: Callable) -> Callable:
+def given_arrays(method: Callable) -> Callable:
+    """The array method, given arrays and returning a tensor when it is called with tensors.
+
+    It is given tensors where the class says `receives_tensors = True` or the object was made with `detach=False`.
+    """
+
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         converted = _convertible(method, args, kwargs)
@@ -67,10 +56,10 @@ def _to_tensor(device: torch.device | None, value: Any) -> Any:
 
 
 def _convertible(method: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return args[_OVERRIDE_POINTS[method.__name__] :], {k: v for k, v in kwargs.items() if k in _CONVERTED_KEYWORDS}
+    return args[KEPT_ARGUMENTS[method.__name__] :], {k: v for k, v in kwargs.items() if k in _CONVERTED_KEYWORDS}
 
 
 def _call_converted(method: Callable, self: Any, args: tuple, kwargs: dict, convert: Callable) -> Any:
     converted_args, converted_kwargs = tree_map(convert, _convertible(method, args, kwargs))
-    kept = args[: _OVERRIDE_POINTS[method.__name__]]
+    kept = args[: KEPT_ARGUMENTS[method.__name__]]
     return method(self, *kept, *converted_args, **{**kwargs, **converted_kwargs})

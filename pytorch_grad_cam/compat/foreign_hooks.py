@@ -1,72 +1,78 @@
-"""Hooks of other packages in the place of ours: `cam.activations_and_grads = TheirActivationsAndGradients(...)`."""
+"""Hooks of the form of grad-cam 1.x in the place of ours: `cam.activations_and_grads = TheirHooks(...)`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.engine.inputs import Inputs, image_of, with_image
 
 
 class ForeignHooks:
-    """An object of the form of grad-cam 1.x, in the form that BaseCAM works with.
+    """An object of that form as an `engine.capture.Capturing`.
 
     Called with the input it runs the model (and may process its output); a backward from the result fills `gradients`,
     one for each of `activations`, which belong to the target layers in their order.
     """
 
-    def __init__(self, hooks: Any, model: nn.Module, target_layers: Sequence[nn.Module]) -> None:
-        self.hooks = hooks
-        self.model = model
-        self.target_layers = target_layers
-        self.reshape_transform = getattr(hooks, "reshape_transform", None)
+    def __init__(
+        self, hooks: Any, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, spatial_from: int | str | None
+    ) -> None:
+        self.runs: list[tuple[nn.Module, Any]] = []
+        self._hooks, self._model, self._layers = hooks, model, layers
+        self._gradients, self._spatial_from = gradients, spatial_from
 
-    def capture(self, x: torch.Tensor, gradients: bool) -> Any:
-        """What the hooks return for `x`. The graph begins at the input, for hooks that need one."""
-        self.x = x if x.requires_grad or not gradients else x.detach().requires_grad_()
-        with torch.set_grad_enabled(gradients):
-            return self.hooks(self.x)
+    def __enter__(self) -> "ForeignHooks":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if isinstance(self._hooks, ActivationsAndGradients):
+            self._hooks.clear()  # theirs keep what they like
+
+    def run(self, inputs: Inputs) -> Any:
+        """What the hooks return. The graph begins at the image, for hooks that need one."""
+        if self._gradients:
+            image = image_of(inputs, self._spatial_from)
+            self._image = image if image.requires_grad else image.detach().requires_grad_()
+            inputs = with_image(inputs, self._image, self._spatial_from)
+        with torch.set_grad_enabled(self._gradients):
+            outputs = self._hooks(inputs)
+        self.runs = list(zip(self._layers, self._hooks.activations, strict=False))
+        return outputs
 
     def differentiate(
-        self, score: torch.Tensor, inputs: Sequence[torch.Tensor] = (), keep_graph: bool = False
-    ) -> list[torch.Tensor | None]:
+        self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
+    ) -> tuple[list[Any], Sequence[torch.Tensor | None]]:
         """A whole backward, which runs the tensor hooks on its way; no `.grad` is written.
 
-        Raises ValueError when it does not reach all layers that were captured.
+        Raises ValueError when it does not reach all layers that were captured, and for several scores of one output.
         """
-        if keep_graph:
-            raise ValueError(f"{type(self.hooks).__name__} takes one target an image: call the CAM once for each")
-        sources = [self.x, *(parameter for parameter in self.model.parameters() if parameter.requires_grad)]
-        gradients = torch.autograd.grad(score, sources, allow_unused=True) if score.requires_grad else [None]
-        if len(self.hooks.gradients) < len(self.hooks.activations):
+        name = type(self._hooks).__name__
+        if keep_graph and not isinstance(self._hooks, ActivationsAndGradients):
+            raise ValueError(f"{name} takes one target an image: call the CAM once for each")
+        sources = [self._image, *(parameter for parameter in self._model.parameters() if parameter.requires_grad)]
+        found: Sequence[torch.Tensor | None] = [None]
+        if score.requires_grad:
+            found = torch.autograd.grad(score, sources, allow_unused=True, retain_graph=keep_graph)
+        gradients = [gradient for gradient in self._hooks.gradients if gradient is not None]
+        if len(gradients) < len(self.runs):
             raise ValueError(
-                f"{type(self.hooks).__name__} has {len(self.hooks.activations)} activations but "
-                f"{len(self.hooks.gradients)} gradients: the score does not depend on all target layers"
+                f"{name} has {len(self.runs)} activations but {len(gradients)} gradients: the score does not depend on "
+                "all target layers"
             )
-        return [gradients[0] for _ in inputs]
-
-    @property
-    def captured_layers(self) -> list[nn.Module]:
-        return list(self.target_layers)[: len(self.hooks.activations)]
-
-    @property
-    def activations(self) -> list[torch.Tensor]:
-        return [torch.as_tensor(activation) for activation in self.hooks.activations][: len(self.captured_layers)]
-
-    @property
-    def gradients(self) -> list[torch.Tensor]:
-        return [torch.as_tensor(gradient) for gradient in self.hooks.gradients][: len(self.captured_layers)]
-
-    def clear(self) -> None:
-        """Ours forget what was captured, theirs keep what they like."""
-        if isinstance(self.hooks, ActivationsAndGradients):
-            self.hooks.clear()
+        return gradients[: len(self.runs)], [found[0] for _ in inputs]
 
 
-def as_hooks(hooks: Any, model: nn.Module, target_layers: Sequence[nn.Module]) -> Any:
-    """The hooks themselves, or where they are no hooks of ours (or call the model in a way of their own) adapted."""
-    calls_model_itself = isinstance(hooks, ActivationsAndGradients) and (
+def are_replaced(hooks: Any) -> bool:
+    """Whether hooks that were put into a CAM must be called: others' hooks, and ours with a call of their own."""
+    return not isinstance(hooks, ActivationsAndGradients) or (
         type(hooks).__call__ is not ActivationsAndGradients.__call__
     )
-    return ForeignHooks(hooks, model, target_layers) if calls_model_itself or not hasattr(hooks, "capture") else hooks
+
+
+def transform_of(hooks: Any) -> Callable | None:
+    """What is left to do with what hooks that were put into a CAM capture, as a reshape_transform."""
+    transform = getattr(hooks, "reshape_transform", None)
+    return torch.as_tensor if are_replaced(hooks) and transform is not None else transform

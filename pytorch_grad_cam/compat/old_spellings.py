@@ -3,14 +3,17 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
+
+Arguments = ParamSpec("Arguments")
 
 
-def old_constructor(init: Callable) -> Callable:
+def old_constructor(init: Callable[Arguments, None]) -> Callable[Arguments, None]:
     """Accept `target_layer=` for `target_layers=`, and `use_cuda` as a keyword or as the third positional argument."""
 
     @functools.wraps(init)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        itself, *args = args  # type: ignore[assignment]
         if "target_layer" in kwargs:
             _warn("target_layer=", "target_layers=[layer]")
             kwargs["target_layers"] = kwargs.pop("target_layer")
@@ -24,22 +27,19 @@ def old_constructor(init: Callable) -> Callable:
         if use_cuda:
             model = args[0] if args else kwargs["model"]
             model.cuda()
-        init(self, *args, **kwargs)
+        init(itself, *args, **kwargs)
 
     return wrapper
 
 
-def old_call(call: Callable) -> Callable:
-    """Accept `target_category=` for `targets=`."""
-
-    @functools.wraps(call)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if "target_category" in kwargs:
-            _warn("target_category=", "targets=")
-            kwargs["targets"] = kwargs.pop("target_category")
-        return call(self, *args, **kwargs)
-
-    return wrapper
+def renamed_targets(targets: Any, old: dict[str, Any]) -> Any:
+    """The targets of a call, which may be `target_category=`. Raises TypeError for other keywords."""
+    if not old:
+        return targets
+    if old.keys() != {"target_category"}:
+        raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(old.keys() - {'target_category'}))}")
+    _warn("target_category=", "targets=")
+    return old["target_category"]
 
 
 def _warn(old: str, new: str) -> None:

@@ -1,5 +1,7 @@
 """The biases that a forward pass added, wherever in the model, and a score's gradients where they were added."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,11 +12,7 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from pytorch_grad_cam.engine.inputs import call, image_of, rows_of, with_image
-from pytorch_grad_cam.engine.thread_state import ThreadState
-from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.registration.centre_rules import CentresWatch
-from pytorch_grad_cam.registration.registration import Registration, registered
+from pytorch_grad_cam.engine.inputs import Inputs, call
 
 
 class BiasGradients:
@@ -23,32 +21,36 @@ class BiasGradients:
     It watches the calls of `F.conv2d`, `F.batch_norm` and their kin, not modules: subclasses, layers that are reused
     or skipped, and functional calls are all read as they were executed. The calls of other threads are not seen.
 
-    Used by BaseCAM in the place of `ActivationsAndGradients`.
+    Used in a call in the place of `engine.capture.Capture`.
     """
 
-    def __init__(self, model: nn.Module, *_: Any, **__: Any) -> None:
-        self.model = model
-        self._thread = ThreadState()
-        self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
+    def __init__(self, model: nn.Module, *_: Any) -> None:
+        self.runs: Sequence[tuple[nn.Module, Any]] = ()
+        self._model = model
+        self._added: list[tuple[GradientEdge, torch.Tensor]] = []
 
-    def capture(self, x: Any, gradients: bool) -> Any:
-        """Run the model on `x` and keep its biases. Cost: one forward with its graph."""
-        added: list[tuple[GradientEdge, torch.Tensor]] = []
+    def __enter__(self) -> BiasGradients:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to remove: no hooks are registered."""
+
+    def run(self, inputs: Inputs) -> Any:
+        """Run the model and keep its biases. Cost: one forward with its graph."""
 
         def keep(result: torch.Tensor, bias: torch.Tensor) -> None:
             if result.requires_grad:
                 # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
-                added.append((get_gradient_edge(result), bias.detach()))
+                self._added.append((get_gradient_edge(result), bias.detach()))
 
-        with _BiasWatch(keep), torch.enable_grad():
-            outputs = call(self.model, x)
-        self._thread.added = added
-        return outputs
+        with BiasWatch(keep), torch.enable_grad():
+            return call(self._model, inputs)
 
     def differentiate(
-        self, score: torch.Tensor, inputs: Sequence[torch.Tensor], keep_graph: bool = False
-    ) -> list[torch.Tensor | None]:
-        """Compute `contributions`; returns the gradients with respect to `inputs`. Cost: one whole backward.
+        self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
+    ) -> tuple[list[tuple[int, Any]], Sequence[torch.Tensor | None]]:
+        """Each bias that the score depends on by way of the inputs: its number in the order of execution, and what
+        `contribution` keeps of it. And the gradients with respect to `inputs`. Cost: one whole backward.
 
         Raises ValueError when no gradient leads from the score to the inputs.
         """
@@ -61,7 +63,7 @@ class BiasGradients:
             if gradient is not None:
                 arrived[index] = self.contribution(bias, gradient)
 
-        added = enumerate(self._thread.added)
+        added = enumerate(self._added)
         handles = [edge.node.register_prehook(partial(keep, index, edge, bias)) for index, (edge, bias) in added]
         found: Sequence[torch.Tensor | None] = [None]
         try:
@@ -72,9 +74,7 @@ class BiasGradients:
                 handle.remove()
         if found[0] is None:
             raise ValueError("no gradient leads from the score to the input: the model detaches what it computes")
-        self._thread.leading = sorted(arrived)
-        self._thread.contributions = [arrived[index] for index in self._thread.leading]
-        return list(found)
+        return sorted(arrived.items()), found
 
     def contribution(self, bias: torch.Tensor, gradient: torch.Tensor) -> Any:
         """What is kept of a bias (C,) and the score's gradient (N, C, *spatial) at the positions that it was added to.
@@ -83,43 +83,8 @@ class BiasGradients:
         """
         return bias, gradient
 
-    @property
-    def contributions(self) -> list[Any]:
-        """What was kept of each bias that the score depends on by way of the inputs, in the order of execution."""
-        return self._thread.contributions
 
-    def registrations(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
-        """Where the results of `contributions` look, by geometry; even tiles where that does not tell, None for what
-        is no map. Cost: one forward for inputs of a new size.
-        """
-        size = tuple(image_of(x, spatial_from).shape[2:])
-        if size not in self._registrations:
-            self._registrations[size] = self._follow(x, spatial_from)
-        return [self._registrations[size][index] for index in self._thread.leading]
-
-    def _follow(self, x: Any, spatial_from: int | str | None) -> list[Registration | None]:
-        results: list[torch.Tensor] = []
-        x = rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from)))
-        with undisturbed(self.model), torch.no_grad():
-            image = image_of(x, spatial_from).detach().clone()
-            with CentresWatch(image) as watch, _BiasWatch(lambda result, bias: results.append(result)):
-                call(self.model, with_image(x, image, spatial_from))
-            size = tuple(image.shape[2:])
-            return [
-                registered(watch, result, size) if result.ndim == image.ndim else None
-                for result in results
-                if watch.depends(result)
-            ]
-
-    def clear(self) -> None:
-        """Forget what was captured in this thread."""
-        self._thread.__dict__.clear()
-
-    def release(self) -> None:
-        """Nothing to remove: no hooks are registered."""
-
-
-class _BiasWatch(TorchFunctionMode):
+class BiasWatch(TorchFunctionMode):
     """Hands on the result of each operation that adds a bias, and the bias."""
 
     def __init__(self, keep: Callable[[torch.Tensor, torch.Tensor], None]) -> None:

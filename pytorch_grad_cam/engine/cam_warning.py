@@ -25,29 +25,43 @@ class CamWarning(UserWarning):
         self.samples = samples
 
 
-class LayerEvidence(NamedTuple):
-    """What a layer gave: activations and gradients (N, C, *spatial), and the signed map (N, *spatial) made of them."""
+class RunEvidence(NamedTuple):
+    """What a run of a layer gave for K target lists: activations (N, C, *grid), the signed maps (N, K, *grid), and the
+    largest absolute value of each gradient (N, K), None for methods without gradients.
+    """
 
     activations: torch.Tensor
-    grads: torch.Tensor | None
-    cam: torch.Tensor
+    signed: torch.Tensor
+    strongest_gradients: torch.Tensor | None
 
 
 def warn_of_blank_maps(
-    highest: torch.Tensor, evidence: Sequence[LayerEvidence], alternative: Callable[[], str]
+    scaled: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], alternative: Callable[[], str]
 ) -> None:
-    """A CamWarning for each reason why a map, by its highest value (N,), is blank.
+    """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
+    scaled: the maps (N * K, *grid) in [0, 1] of each run; a map is blank where it is zero in all of them.
     alternative: what to do about a gradient of zero, asked for only then.
+    Cost: the call's one wait for the device, and more only where there is something to say.
     """
     if _of_parts():
         return
-    samples: dict[str, list[int]] = {}
-    for sample in (highest == 0).nonzero()[:, 0].tolist():
-        samples.setdefault(_reason(evidence[0], sample), []).append(sample)
-    for reason, blank in samples.items():
-        warn_of_blank(blank, len(highest), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
-    if len(evidence) > 1 and not all(layer.cam[highest > 0].isfinite().all() for layer in evidence):
+    alive = scaled[0].flatten(1).any(1)
+    for maps in scaled[1:]:
+        alive = alive | maps.flatten(1).any(1)
+    alive = alive.reshape(evidence[0].signed.shape[:2])
+    finite = torch.ones_like(alive)
+    if len(evidence) > 1:
+        finite = torch.stack([run.signed.flatten(2).isfinite().all(2) for run in evidence]).all(0)
+    if (alive & finite).all():
+        return
+    for position in range(alive.shape[1]):
+        samples: dict[str, list[int]] = {}
+        for sample in (~alive[:, position]).nonzero()[:, 0].tolist():
+            samples.setdefault(_reason(evidence[0], sample, position), []).append(sample)
+        for reason, blank in samples.items():
+            warn_of_blank(blank, len(alive), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
+    if not finite[alive].all():
         left_out = "a layer with non-finite values (an overflow? run the model in float32 or bfloat16) is left out"
         issue(CamWarning(f"{left_out} of the mean over the layers"))
 
@@ -60,13 +74,18 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
     issue(CamWarning(f"{which}: {why}", why, samples))
 
 
-def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> None:
-    """A CamWarning where as many square cells as the grid of a given reshape_transform has would lie otherwise."""
+def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
+    """A CamWarning where as many square cells as the grid of a given reshape_transform has would lie otherwise.
+
+    Returns whether they would.
+    """
     square = grid_of_proportions(math.prod(grid), image_size)
-    if square is not None and square != tuple(grid):
-        found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
-        cells = f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}"
-        issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
+    if square is None or square == tuple(grid):
+        return False
+    found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
+    cells = f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}"
+    issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
+    return True
 
 
 def issue(warning: CamWarning) -> None:
@@ -116,15 +135,16 @@ def _level_of_user() -> int:
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"
 
 
-def _reason(evidence: LayerEvidence, sample: int) -> str:
-    activations, cam = evidence.activations[sample], evidence.cam[sample]
-    grads = None if evidence.grads is None else evidence.grads[sample]
-    if not all(values.isfinite().all() for values in (activations, cam, grads) if values is not None):
+def _reason(evidence: RunEvidence, sample: int, position: int) -> str:
+    activations, signed = evidence.activations[sample], evidence.signed[sample, position]
+    gradients = evidence.strongest_gradients
+    strongest = None if gradients is None else gradients[sample, position]
+    if not all(values.isfinite().all() for values in (activations, signed, strongest) if values is not None):
         return "non-finite values in the layer (an overflow? run the model in float32 or bfloat16)"
-    if grads is not None and not grads.any():
+    if strongest is not None and strongest == 0:
         return _ZERO_GRADIENT
     if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
         return "constant activations, the layer is the same at all positions (or has only one)"
-    if cam.amax() <= 0:
+    if signed.amax() <= 0:
         return "no positive evidence, all that the layer says speaks against the target"
     return "constant evidence, no position has more than another"

@@ -1,6 +1,8 @@
 """What a model is called with: a tensor, a tuple of arguments or a mapping of keyword arguments; one is the image."""
 
 from collections.abc import Mapping
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,12 +28,34 @@ def apply(model: nn.Module, inputs: Inputs) -> Any:
     return model(inputs)
 
 
+def model_device(model: nn.Module) -> torch.device | None:
+    """Where the model's first parameter or buffer lives; None for a model that has neither."""
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return None if tensor is None else tensor.device
+
+
+def on_device_of(model: nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs where the model is, see `usable`."""
+    return usable(inputs, model_device(model))
+
+
+def usable(inputs: Inputs, device: torch.device | None) -> Inputs:
+    """The tensors on the device, or where they are if that is None; those made in inference mode as copies that
+    autograd can use, if the caller is outside of it.
+    """
+    if isinstance(inputs, torch.Tensor):
+        return _usable(inputs, device)
+    return tree_map(partial(_usable, device=device), as_tree(inputs))
+
+
 def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Tensor:
     """The tensor (N, C, *spatial) that maps are made for.
 
     spatial_from: its position in the tuple or its key; None is the first floating-point tensor with a spatial axis.
     Raises TypeError when there is none.
     """
+    if spatial_from is None and _has_spatial_axes(inputs):
+        return inputs
     leaves, _, index = _find(inputs, spatial_from)
     return leaves[index]
 
@@ -72,3 +96,11 @@ def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list, Any, in
 
 def _has_spatial_axes(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim > 2
+
+
+def _usable(leaf: Any, device: torch.device | None) -> Any:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if leaf.is_inference() and not torch.is_inference_mode_enabled():
+        leaf = leaf.clone()
+    return leaf if device is None or leaf.device == device else leaf.to(device)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pytorch_grad_cam.engine.trees import floating_tensors
+from pytorch_grad_cam.engine.trees import first_tensor
 
 MOST_EXTRA_TOKENS = 16
 
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
     def of_output(self, output: Any) -> torch.Tensor:
         """Of what a module returned, as a reshape_transform."""
-        return self(floating_tensors(output)[0])
+        return self(first_tensor(output))
 
     def __str__(self) -> str:
         extra = f" behind {self.extra} extra tokens" if self.extra else ""

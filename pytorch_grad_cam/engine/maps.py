@@ -20,16 +20,21 @@ def over_positions(weights: torch.Tensor, activations: torch.Tensor) -> torch.Te
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Each map of (N, *spatial) scaled to [0, 1], relative to its own range; a constant map becomes zeros."""
-    axes = tuple(range(1, maps.ndim))
-    shifted = maps - maps.amin(axes, keepdim=True)
-    span = shifted.amax(axes, keepdim=True)
-    return shifted / span.masked_fill(span == 0, 1)
+    values = maps.flatten(1)
+    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    span = highest - lowest
+    return ((values - lowest) / span.masked_fill(span == 0, 1)).reshape(maps.shape)
 
 
-def scaled_evidence(cam: torch.Tensor) -> torch.Tensor:
+def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     """What is positive of each signed map of (N, *spatial), scaled to [0, 1]; zeros where not all is finite."""
-    finite = over_positions(cam.isfinite().flatten(1).all(1), cam)
-    return min_max(torch.where(finite, cam, 0).relu())
+    values = signed.flatten(1)
+    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    finite = (highest - lowest).isfinite()
+    lowest, highest = lowest.relu(), highest.relu()
+    span = highest - lowest
+    scaled = (values.relu() - lowest) / span.masked_fill(span == 0, 1)
+    return torch.where(finite, scaled, 0).reshape(signed.shape)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """From the many forms in which targets may be given to one score a sample."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,52 @@ def several_an_image(targets: Targets) -> list[list[Any]] | None:
     return [list(column) for column in zip(*targets, strict=True)]
 
 
-def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
+class ClassTargets(Sequence[Target]):
+    """A target list of plain classes, one a sample: scored in one step, without waiting for the device.
+
+    classes: numbers on the host, or a tensor (N,) where the output is.
+    """
+
+    def __init__(self, classes: Sequence[int] | torch.Tensor) -> None:
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, sample: Any) -> Any:
+        classes = self.classes[sample]
+        return ClassTargets(classes) if isinstance(sample, slice) else ClassifierOutputTarget(int(classes))
+
+    def __iter__(self) -> Iterator[Target]:
+        classes = self.classes.tolist() if isinstance(self.classes, torch.Tensor) else self.classes
+        return map(ClassifierOutputTarget, classes)
+
+    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The scores (N,) in logits (N, classes)."""
+        classes = self.classes
+        if not isinstance(classes, torch.Tensor):
+            if len(set(classes)) == 1:
+                return outputs[:, classes[0]]
+            classes = _moved(torch.tensor(classes, dtype=torch.long).remainder(outputs.shape[1]), outputs.device)
+        return outputs.gather(1, classes[:, None])[:, 0]
+
+
+def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[list[Sequence[Target]], bool]:
+    """The target lists, each with one target a sample, and whether several for each sample were asked for.
+
+    used: False leaves the lists empty, for methods that know no class.
+    Raises what `several_an_image` and `resolve_targets` raise.
+    """
+    targets = chosen(targets, outputs)
+    lists = several_an_image(targets)
+    if not used:
+        return [[]] * (1 if lists is None else len(lists)), lists is not None
+    if lists is None:
+        return [resolve_targets(targets, outputs)], False
+    return [resolve_targets(target_list, outputs) for target_list in lists], True
+
+
+def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
     """One callable for each sample of the model's output.
 
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
@@ -72,10 +117,11 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
     are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
     """
     samples = len(outputs)
+    are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
-        if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
+        if not are_class_scores:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
-        targets = outputs.argmax(1)
+        return ClassTargets(outputs.argmax(1))
     targets = chosen(targets, outputs)
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
@@ -85,17 +131,21 @@ def resolve_targets(targets: Targets, outputs: Any) -> list[Target]:
         raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
     if len(targets) != samples:
         raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
+    if isinstance(targets, ClassTargets) and isinstance(targets.classes, torch.Tensor) and are_class_scores:
+        return targets  # the highest classes of these samples, as they came from here
     resolved = [_resolve(target) for target in targets]
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 1 and _plain_classes(resolved):
+    classes = _plain_classes(resolved)
+    if classes and isinstance(outputs, torch.Tensor) and outputs.ndim == 1:
         raise IndexError(
             "the model gives one value a sample, not scores of classes: RawScoresOutputTarget() explains it, "
             "BinaryClassifierOutputTarget(0) its negative"
         )
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        for category in _plain_classes(resolved):
-            if not -outputs.shape[1] <= category < outputs.shape[1]:
-                raise IndexError(f"class {category}: the model's output has {outputs.shape[1]} classes, from 0")
-    return resolved
+    if not classes or not are_class_scores:
+        return resolved
+    for category in classes:
+        if not -outputs.shape[1] <= category < outputs.shape[1]:
+            raise IndexError(f"class {category}: the model's output has {outputs.shape[1]} classes, from 0")
+    return ClassTargets(classes) if len(classes) == samples else resolved
 
 
 def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
@@ -103,16 +153,18 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
-    classes = _plain_classes(targets)
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and len(classes) == len(outputs):
-        categories = torch.tensor(classes, device=outputs.device).remainder(outputs.shape[1])
-        return full_precision(outputs.gather(1, categories[:, None])[:, 0])
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        if isinstance(targets, ClassTargets):
+            return full_precision(targets.scores(outputs))
+        classes = _plain_classes(targets)
+        if len(classes) == len(outputs):
+            return full_precision(ClassTargets(classes).scores(outputs))
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
 
 
-def scores_of_columns(outputs: Any, columns: Sequence[Sequence[Target]]) -> torch.Tensor:
-    """The scores (K, N) of K lists of targets, each with one a sample, see `target_scores`."""
-    return torch.stack([target_scores(outputs, column) for column in columns])
+def scores_of_lists(outputs: Any, target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
+    """The scores (K, N) of K target lists, each with one target a sample, see `target_scores`."""
+    return torch.stack([target_scores(outputs, target_list) for target_list in target_lists])
 
 
 def _plain_classes(targets: Sequence[Target]) -> list[int]:
@@ -138,6 +190,11 @@ def _scalar(target: Target, output: Any) -> torch.Tensor:
             f"target {target!r} returned shape {tuple(score.shape)}, expected one value: sum or select what it explains"
         )
     return full_precision(score.reshape(()))
+
+
+def _moved(classes: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device; a copy from ordinary memory of the host would wait for all that the device has to do."""
+    return classes.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else classes.to(device)
 
 
 def _described(outputs: Any) -> str:

@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 def detached(tree: Any) -> Any:
     """The tree, of dataclasses too, with its tensors outside the autograd graph."""
+    if isinstance(tree, torch.Tensor):
+        return tree.detach()
     return tree_map(_detached, tree)
 
 
@@ -31,9 +33,25 @@ def to_array(value: Any) -> Any:
 
 def copied(tree: Any) -> Any:
     """The tree with copies of its tensors: an operation in place on one does not change the other."""
+    if isinstance(tree, torch.Tensor):
+        return tree.clone()
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
 def floating_tensors(tree: Any) -> list[torch.Tensor]:
     """The tree's floating-point tensors, in its order."""
+    if isinstance(tree, torch.Tensor):
+        return [tree] if tree.is_floating_point() else []
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+
+def first_tensor(output: Any) -> torch.Tensor:
+    """The first floating-point tensor of what a layer returned. Raises ValueError where there is none."""
+    tensors = floating_tensors(output)
+    if not tensors:
+        kinds = ", ".join(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in tree_leaves(output))
+        raise ValueError(
+            f"a target layer returned no floating-point tensor but {type(output).__name__} ({kinds}): pass a "
+            "reshape_transform from it to a map"
+        )
+    return tensors[0]

@@ -1,25 +1,68 @@
-"""What a layer returns while it runs."""
+"""The hooks of one call on modules of a model."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import Lock, get_ident
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_lock = Lock()
 
 
-@contextmanager
-def outputs_of(layer: nn.Module) -> Iterator[list[Any]]:
-    """Within: the list gets what each run of the layer in this thread returns."""
-    outputs: list[Any] = []
-    thread = threading.get_ident()
+class Watch:
+    """A context: within, `seen` is called behind each run of the modules in this thread, `before` in front of it.
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            outputs.append(output)
+    everywhere: set within, the runs in other threads are seen too, as those of autograd's own that run a checkpointed
+    block again.
+    """
 
-    handle = layer.register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        handle.remove()
+    def __init__(self, modules: Iterable[nn.Module], before: Callable[[], Any] | None = None) -> None:
+        self.everywhere = False
+        self._modules, self._before = modules, before
+        self._handles: list[RemovableHandle] = []
+
+    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+        """What takes the place of a module's output; None leaves it. inputs: its arguments (args, kwargs)."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread = get_ident()
+        with _lock:  # PyTorch numbers hooks without one: two threads may get the same number, and lose a hook
+            for module in self._modules:
+                if self._before is not None:
+                    self._handles.append(module.register_forward_pre_hook(self._starts))
+                self._handles.append(module.register_forward_hook(self._ran, with_kwargs=True))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _starts(self, module: nn.Module, args: Any) -> None:
+        if self._before is not None and get_ident() == self._thread:
+            self._before()
+
+    def _ran(self, module: nn.Module, args: tuple, *kwargs_and_output: Any) -> Any:
+        if self.everywhere or get_ident() == self._thread:
+            # Another thread may see the hook before, or after, PyTorch knows that it wants the keyword arguments.
+            kwargs, output = ({}, *kwargs_and_output)[-2:]
+            return self.seen(module, (args, kwargs), output)
+        return None
+
+
+class Outputs(Watch):
+    """What each run of the modules in this thread returned: `kept`."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        super().__init__(modules)
+        self.kept: list[Any] = []
+
+    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> None:
+        self.kept.append(output)

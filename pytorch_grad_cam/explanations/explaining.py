@@ -13,10 +13,10 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import warnings_kept
-from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.inputs import call, on_device_of
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.outputs import scores_in
-from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
+from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 from pytorch_grad_cam.explanations.methods import available_methods
 from pytorch_grad_cam.registration.registration import Alignment

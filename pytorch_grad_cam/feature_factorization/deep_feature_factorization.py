@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.layouts import channels_first
 from pytorch_grad_cam.engine.maps import check_shape, full_precision
-from pytorch_grad_cam.engine.trees import to_array
-from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
+from pytorch_grad_cam.engine.trees import first_tensor, to_array
+from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.registration.registration import Alignment, Registration, checked_alignment, registration_of
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
@@ -73,11 +75,9 @@ class DeepFeatureFactorization:
         hooks = self.activations_and_grads
         with undisturbed(self.model), torch.no_grad():
             input_tensor = on_device_of(self.model, input_tensor)
-            try:
-                hooks.capture(input_tensor, gradients=False)
-                activations = hooks.activations[0]
-            finally:
-                hooks.clear()
+            with Capture(self.model, hooks.target_layers, gradients=False) as capture:
+                capture.run(input_tensor)
+                activations = (hooks.reshape_transform or first_tensor)(capture.runs[0][1])
             check_shape(activations, input_tensor)
             concepts, explanations = dff(to_array(full_precision(activations)), n_components)
             size = tuple(input_tensor.shape[2:])[::-1]

@@ -1,93 +1,88 @@
-"""What is found out about a model's layers at the first call with an input of a new size."""
+"""What is found out about a model's layers, kept for the next inputs of that size."""
+
+from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import image_of
+from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
+from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, layouts_of
-from pytorch_grad_cam.locate.search import Location, layout_of
+from pytorch_grad_cam.engine.trees import first_tensor
+from pytorch_grad_cam.locate.search import Location, layout_of, locate
+
+Size = tuple[int, ...]
 
 
 class FoundLayers:
-    """The layers that `locate` finds, and the hooks on them; threads can share one object.
-
-    search: from what the model is called with to the location. make_hooks: from a list of target layers and a
-    reshape_transform to hooks. reshape_transform: None is the layout that was found with the layer.
-    """
+    """The layer that `locate` finds, for each size of the image; threads can share one object."""
 
     def __init__(
-        self,
-        search: Callable[[Any], Location],
-        make_hooks: Callable,
-        reshape_transform: Callable | None,
-        spatial_from: int | str | None,
+        self, model: nn.Module, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
     ) -> None:
-        self.search = search
-        self.make_hooks = make_hooks
-        self.reshape_transform = reshape_transform
-        self.spatial_from = spatial_from
+        self.model, self.spatial_from, self.output_transform = model, spatial_from, output_transform
         self._lock = threading.Lock()
-        self._released = False
-        self._found: dict[tuple[int, ...], tuple[Location, Any]] = {}
-        self._hooks: dict[tuple[nn.Module, Layout], Any] = {}
+        self._locations: dict[Size, Location] = {}
+        self._advice: dict[tuple[tuple[nn.Module, ...], Size], str] = {}
 
     def __reduce__(self) -> tuple:
         """A copy searches for itself."""
-        return FoundLayers, (self.search, self.make_hooks, self.reshape_transform, self.spatial_from)
+        return FoundLayers, (self.model, self.spatial_from, self.output_transform)
 
-    def hooks_for(self, x: Any) -> tuple[Location, Any]:
-        """The location for inputs like x, and hooks on its layer. Cost: for a new size that of `locate`.
-
-        Raises RuntimeError after `release()`.
-        """
-        if self._released:
-            raise RuntimeError("the hooks were released (at the end of `with`, or by release()): make a new object")
-        size = tuple(image_of(x, self.spatial_from).shape[2:])
+    def location(self, inputs: Inputs, size: Size) -> Location:
+        """The layer for inputs whose image has this size. Cost: for a new size that of `locate`."""
         with self._lock:
-            if size not in self._found:
-                location = self.search(x)
-                self._found[size] = location, self._hooks_on(location)
-            return self._found[size]
+            if size not in self._locations:
+                self._locations[size] = locate(self.model, inputs, self.spatial_from, self.output_transform)
+            return self._locations[size]
 
-    def _hooks_on(self, location: Location) -> Any:
-        """Sizes that are read alike, as all of a CNN's, share hooks."""
-        layout = location.layout
-        reading = location.layer, layout if "T" in layout.axes else layout._replace(grid=())
-        if reading not in self._hooks:
-            self._hooks[reading] = self.make_hooks([location.layer], self.reshape_transform or location.as_map)
-        return self._hooks[reading]
+    def advice(self, layers: Sequence[nn.Module], inputs: Inputs, size: Size) -> str:
+        """Which layer to take instead of these, as the end of a sentence; empty where there is none to name.
 
-    def release(self) -> None:
-        """Remove the hooks from the model."""
-        self._released = True
-        for hooks in self._hooks.values():
-            hooks.release()
+        Cost: for new layers or a new size that of `locate`.
+        """
+        asked = tuple(layers), size
+        if asked not in self._advice:
+            try:
+                found = self.location(inputs, size)
+            except Exception:  # noqa: BLE001
+                self._advice[asked] = ""  # nothing to advise; the maps are there all the same
+            else:
+                other = f"; try target_layers=[{found.name!r}]: {found.why}"
+                self._advice[asked] = "" if found.layer in layers else other
+        return self._advice[asked]
 
 
 class FoundLayouts:
-    """How given layers hold their maps."""
+    """How the outputs of given layers hold their maps."""
 
     def __init__(self, model: nn.Module, spatial_from: int | str | None) -> None:
-        self.model = model
-        self.spatial_from = spatial_from
-        self._found: dict[tuple[nn.Module, tuple[int, ...]], Layout] = {}
+        self.model, self.spatial_from = model, spatial_from
+        self._layouts: dict[tuple[nn.Module, tuple[int, ...], tuple[int, ...]], Layout] = {}
+        self._fitting: set[tuple[Size, Size]] = set()
 
-    def of(self, layer: nn.Module, activations: torch.Tensor, x: Any) -> Layout:
-        """The layout of what a layer returned for x.
+    def as_map(self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs) -> Callable:
+        """From what the layer returned to a map (N, C, *grid).
 
-        What has as many axes as the input is channels first, unless only channels last fits the input's proportions.
+        What has as many axes as the image is channels first, unless only channels last fits the image's proportions.
         Cost: for tokens of a new size one forward. Raises ValueError where nothing fits, see `locate.layout_of`.
         """
-        image = image_of(x, self.spatial_from)
-        if activations.ndim == image.ndim:
-            readings = layouts_of(activations.shape, len(image), image.shape[2:], set())
-            plain = channels_first(activations.shape)
-            return plain if not readings or plain in readings else readings[0]
-        key = layer, tuple(image.shape[2:])
-        if key not in self._found:
-            self._found[key] = layout_of(self.model, x, layer, self.spatial_from)
-        return self._found[key]
+        shape, of_image = tuple(first_tensor(output).shape), tuple(image.shape)
+        case = layer, shape, of_image
+        if case not in self._layouts:
+            if len(shape) == image.ndim:
+                readings = layouts_of(shape, len(image), of_image[2:], set())
+                plain = channels_first(shape)
+                self._layouts[case] = plain if not readings or plain in readings else readings[0]
+            else:
+                self._layouts[case] = layout_of(self.model, inputs, layer, self.spatial_from)
+        return self._layouts[case].of_output
+
+    def check_proportions(self, grid: Size, image_size: Size) -> None:
+        """Warn where the grid of a given reshape_transform has other proportions than the image."""
+        if (grid, image_size) not in self._fitting and not warn_of_proportions(grid, image_size):
+            self._fitting.add((grid, image_size))

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
-from pytorch_grad_cam.engine.inputs import call
+from pytorch_grad_cam.engine.inputs import call, model_device, on_device_of
 from pytorch_grad_cam.engine.outputs import scores_in
 from pytorch_grad_cam.engine.targets import Target, Targets, resolve_targets, target_scores
 from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
-from pytorch_grad_cam.engine.undisturbed import model_device, on_device_of, undisturbed
+from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.utils.regions import otsu_mask
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -137,7 +137,7 @@ def perturbed_scores(
     return scores_of(model, images, [*targets] * len(metrics)).reshape(len(metrics), -1)
 
 
-def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, list[Target]]:
+def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, Sequence[Target]]:
     """The scores (N,) of unchanged images and their targets, one an image. Cost: one forward."""
     with undisturbed(model), torch.no_grad():
         outputs = scores_in(call(model, on_device_of(model, images)))

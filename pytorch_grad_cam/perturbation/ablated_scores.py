@@ -9,7 +9,7 @@ import torch
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit, ablation_layer_for
 from pytorch_grad_cam.engine.chunks import in_chunks
 from pytorch_grad_cam.engine.tail import PartialForward
-from pytorch_grad_cam.engine.targets import Target, scores_of_columns
+from pytorch_grad_cam.engine.targets import Target, scores_of_lists
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.perturbation.affine_tail import contributions
 
@@ -59,6 +59,6 @@ def _falls(
             return ablate(layer_output)
 
         rows = stop - start
-        return scores_of_columns(tail(image, rows, ablated), [[target] * rows for target in targets]).T
+        return scores_of_lists(tail(image, rows, ablated), [[target] * rows for target in targets]).T
 
     return scores - in_chunks(without, len(channels), batch_size, "AblationCAM channels")

@@ -7,7 +7,7 @@ import torch
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.tail import TOLERANCES, PartialForward
-from pytorch_grad_cam.engine.targets import Target, scores_of_columns
+from pytorch_grad_cam.engine.targets import Target, scores_of_lists
 
 _AFFINE = {
     f"{name}Backward{version}"
@@ -38,7 +38,7 @@ def contributions(
         return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
 
     def scores_with(replace: Callable, rows: int) -> torch.Tensor:
-        return scores_of_columns(tail(image, rows, replace), [[target] * rows for target in targets])
+        return scores_of_lists(tail(image, rows, replace), [[target] * rows for target in targets])
 
     if not isinstance(tail.layer_output, torch.Tensor):
         return None

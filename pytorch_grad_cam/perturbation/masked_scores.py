@@ -1,46 +1,36 @@
 """The scores of inputs that are seen through a channel of a layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
 from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import min_max, most_precise_dtype
-from pytorch_grad_cam.engine.targets import Target, scores_of_columns
+from pytorch_grad_cam.engine.targets import Target, scores_of_lists
 from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
-
-if TYPE_CHECKING:
-    from pytorch_grad_cam.base_cam import BaseCAM
 
 
 def masked_scores(
-    cam: BaseCAM,
-    images: torch.Tensor,
-    activations: torch.Tensor,
-    chosen: torch.Tensor,
-    columns: Sequence[Sequence[Target]],
-    batch_size: int | None,
+    run: LayerRun, chosen: torch.Tensor, target_lists: Sequence[Sequence[Target]], batch_size: int | None
 ) -> torch.Tensor:
     """The scores (M, K) of the images times each of the M chosen channels, enlarged and scaled to [0, 1].
 
-    activations: (N, C, *spatial). chosen: bool (N, C). columns: K times the targets of the images. Masks are made for
-    one batch at a time.
+    chosen: bool (N, C). target_lists: K of them. Masks are made for one batch at a time.
     """
-    channels = activations.shape[1]
+    images, activations = run.image, run.activations.to(run.image.device)
     rows = chosen.flatten().nonzero()[:, 0]
-    owners = rows // channels
-    targets = [[column[owner] for owner in owners.tolist()] for column in columns]
+    owners = rows // activations.shape[1]
+    targets = [[target_list[owner] for owner in owners.tolist()] for target_list in target_lists]
 
     def scores(start: int, stop: int) -> torch.Tensor:
         of_batch = rows[start:stop]
-        masks = cam.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
+        masks = run.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
         masked = (images[owners[start:stop]] * min_max(masks[:, 0])[:, None]).to(images.dtype)
-        outputs = in_fastest_layout(cam.model, partial(cam.scores_of, rows=owners[start:stop]), masked)
-        return scores_of_columns(outputs, [column[start:stop] for column in targets]).T
+        score = partial(run.call.scores_of, rows=owners[start:stop])
+        outputs = in_fastest_layout(run.call.model, score, masked)
+        return scores_of_lists(outputs, [target_list[start:stop] for target_list in targets]).T
 
     size = images_at_a_time(images.device) if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ScoreCAM channels")

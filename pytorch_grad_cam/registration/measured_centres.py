@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.maps import most_precise_dtype
-from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
-from pytorch_grad_cam.engine.watch import outputs_of
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.engine.watch import Outputs
 
 _STEPS = 50
 _FEWEST, _MOST, _PIXELS = 3, 16, 2**16
@@ -59,11 +59,11 @@ def measured_centres(
     images = images or min(max(_FEWEST, _PIXELS // math.prod(image.shape[2:])), _MOST)
     noise = _pink(torch.randn(images, *image.shape[1:], generator=generator, device="cpu"))
     inputs = with_image(rows_of(x, torch.zeros(images, dtype=torch.long), len(image)), noise.to(image), spatial_from)
-    with undisturbed(model), torch.enable_grad(), outputs_of(layer) as outputs:
+    with undisturbed(model), torch.enable_grad(), Outputs([layer]) as outputs:
         inputs = on_device_of(model, inputs)
         noise = image_of(inputs, spatial_from).detach().requires_grad_()
         call(model, with_image(inputs, noise, spatial_from))
-        for maps in map(as_map, outputs):
+        for maps in map(as_map, outputs.kept):
             if grid is not None and tuple(maps.shape[2:]) != tuple(grid):
                 continue
             signed = maps * torch.randn(maps.shape, generator=generator, device="cpu").to(maps)

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
-from pytorch_grad_cam.engine.watch import outputs_of
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.search import layout_of
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
@@ -170,11 +170,11 @@ def _by_geometry(
     """Of the first run of the layer whose cells are followed all the way from the image; even tiles where there is
     none. Cost: one forward.
     """
-    with undisturbed(model), torch.no_grad(), outputs_of(layer) as outputs:
+    with undisturbed(model), torch.no_grad(), Outputs([layer]) as outputs:
         image = image_of(x, spatial_from).clone()
         with CentresWatch(image) as watch:
             call(model, with_image(x, image, spatial_from))
-            maps = [as_map(output) for output in outputs]
+            maps = [as_map(output) for output in outputs.kept]
     if not maps:
         raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
     of_grid = [each for each in maps if grid is None or tuple(each.shape[2:]) == tuple(grid)]

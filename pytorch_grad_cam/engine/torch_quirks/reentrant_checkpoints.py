@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.checkpoint import CheckpointFunction
 
-_lock = threading.Lock()
-_threads = 0
+from pytorch_grad_cam.engine.shared_change import SharedChange, Undo
+
 _thread = threading.local()
 
 
@@ -19,24 +19,24 @@ def reentrant_checkpoints_run_once() -> Iterator[None]:
     The results are the same, without the second run of the block that checkpointing pays for its memory.
     """
     outer = getattr(_thread, "within", False)
-    _count(1)
-    _thread.within = True
-    try:
-        yield
-    finally:
-        _thread.within = outer
-        _count(-1)
+    with _exchanged:
+        _thread.within = True
+        try:
+            yield
+        finally:
+            _thread.within = outer
 
 
-def _count(change: int) -> None:
-    """The function of PyTorch is exchanged while any thread is within."""
-    global _threads
-    with _lock:
-        _threads += change
-        if _threads == 0:
-            del CheckpointFunction.apply  # the inherited one is seen again
-        elif _threads == change:
-            CheckpointFunction.apply = staticmethod(_apply)  # type: ignore[method-assign, unused-ignore]
+def _exchange() -> Undo:
+    CheckpointFunction.apply = staticmethod(_apply)  # type: ignore[method-assign, unused-ignore]
+    return _restore
+
+
+def _restore() -> None:
+    del CheckpointFunction.apply  # the inherited one is seen again
+
+
+_exchanged = SharedChange(_exchange)
 
 
 def _apply(block: Callable, preserve_rng_state: bool, *args: Any) -> Any:

@@ -1,11 +1,13 @@
 """The backward pass without the rows of zeros that the tokens behind a class token have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_TOKENS_NDIM = 3  # (N, T, C)
 _WORTH_LOOKING = 64
 
 
@@ -15,6 +17,16 @@ class SkipZeroRows(TorchDispatchMode):
     The score of a ViT with a class token depends on one row of 197 of all that follows the last attention, which is
     three quarters of the last block's backward. For the CPU: elsewhere looking would wait for the device.
     """
+
+    @staticmethod
+    def pays_for(sources: Sequence[torch.Tensor]) -> bool:
+        """Whether gradients are asked for tokens (N, T, C) on the CPU, and for enough of them."""
+        return any(
+            tensor.ndim == _TOKENS_NDIM
+            and tensor.device.type == "cpu"
+            and tensor.shape[0] * tensor.shape[1] >= _WORTH_LOOKING
+            for tensor in sources
+        )
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         by_rows = _BY_ROWS.get(function)
@@ -44,7 +56,8 @@ def _few_rows(gradient: torch.Tensor) -> torch.Tensor | None:
     """The rows of (R, D) that are not zero where they are fewer than half of them."""
     if gradient.device.type != "cpu" or gradient.layout != torch.strided or len(gradient) < _WORTH_LOOKING:
         return None
-    rows = gradient.any(1).nonzero()[:, 0]
+    # NumPy looks into the same memory: nothing that waits for a device is ever asked of PyTorch here.
+    rows = torch.from_numpy(np.flatnonzero(gradient.any(1).numpy()))
     return rows if 2 * len(rows) < len(gradient) else None
 
 

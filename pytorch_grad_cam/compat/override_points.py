@@ -1,0 +1,288 @@
+"""What subclasses and users of grad-cam 1.x override, call and replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arrays, given_arrays
+from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, transform_of
+from pytorch_grad_cam.engine.augmentations import smoothed_over
+from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
+from pytorch_grad_cam.engine.layer_maps import SignedMaps
+from pytorch_grad_cam.engine.layer_run import Call, LayerRun
+from pytorch_grad_cam.engine.maps import min_max, over_positions
+from pytorch_grad_cam.engine.principal_component import first_principal_component
+from pytorch_grad_cam.engine.targets import (
+    Target,
+    TargetRule,
+    Targets,
+    chosen,
+    resolve_targets,
+    several_an_image,
+    target_lists,
+    target_scores,
+)
+from pytorch_grad_cam.engine.trees import detached, to_array
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+
+_PACKAGE = __name__.partition(".")[0]
+_FORMULA_OF_POINT = {"get_cam_weights": "weigh", "get_cam_image": "evidence"}
+_STEPS = ("forward", "compute_cam_per_layer")
+
+
+class OverridePoints:
+    """The methods of a BaseCAM of grad-cam 1.x.
+
+    Our methods say `weigh(run)` or `evidence(run)`. A class that overrides `get_cam_weights`, `get_cam_image`,
+    `aggregate_multi_layers`, `compute_cam_per_layer` or `forward` instead is recognised when it is made. Outside this
+    package these are given NumPy arrays, and what they return becomes a tensor again, unless the class says
+    `receives_tensors = True`; with `detach=False` they get tensors in the graph.
+    """
+
+    receives_tensors = False
+    _has_steps = False
+    _has_aggregation = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        definers = {name: _own_definer(cls, name) for name in (*KEPT_ARGUMENTS, *_FORMULA_OF_POINT.values(), *_STEPS)}
+        own = {name: definer for name, definer in definers.items() if definer is not None}
+        for name in own.keys() & KEPT_ARGUMENTS:
+            ours = own[name].__module__.partition(".")[0] == _PACKAGE
+            setattr(cls, name, (accepts_arrays if ours else given_arrays)(vars(own[name])[name]))
+        for point, formula in _FORMULA_OF_POINT.items():
+            if formula in own and point not in own:
+                setattr(cls, point, accepts_arrays(_POINT_BY_FORMULA[point](cls)))
+            if point in own and formula not in own:
+                setattr(cls, formula, _FORMULA_BY_POINT[formula])
+        cls._has_steps = cls._has_steps or not own.keys().isdisjoint(_STEPS)
+        cls._has_aggregation = cls._has_aggregation or "aggregate_multi_layers" in own
+
+    @property
+    def activations_and_grads(self: Any) -> Any:
+        """The hooks of 1.x on the target layers, made when they are asked for; the calls of our methods need none.
+
+        Others can be put in their place, see `compat.foreign_hooks`.
+        """
+        if self._hooks is None or (not self._hooks_are_given and self._hooks.target_layers != self.target_layers):
+            transform = self.reshape_transform or (self.location.as_map if self.location else None)
+            self._hooks = ActivationsAndGradients(self.model, self.target_layers, transform, self.detach)
+        return self._hooks
+
+    @activations_and_grads.setter
+    def activations_and_grads(self: Any, hooks: Any) -> None:
+        self._hooks, self._hooks_are_given = hooks, True
+        self._transform = transform_of(hooks)
+
+    def forward(
+        self: Any, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False
+    ) -> np.ndarray | torch.Tensor:
+        """The call without `aug_smooth`; classes that say `receives_tensors = True` get a tensor on the device."""
+        with undisturbed(self.model, frozen=self.detach):
+            maps = maps_by_steps(self, input_tensor, targets, eigen_smooth, forward=False)
+        return maps if self.receives_tensors else to_array(maps)
+
+    def forward_augmentation_smoothing(
+        self: Any, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False
+    ) -> torch.Tensor:
+        """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
+        self.outputs = None
+        clean_maps = self._maps(input_tensor, targets, eigen_smooth)
+        outputs = self.outputs
+        if outputs is not None:  # as a forward of 1.x may leave it
+            scores = self.output_transform(outputs)
+            targets = chosen(targets, scores)
+            if self.uses_targets and several_an_image(targets) is None:
+                targets = resolve_targets(targets, scores)
+        smoothed = smoothed_over(
+            self.tta_transforms,
+            clean_maps,
+            lambda inputs: self._maps(inputs, targets, eigen_smooth),
+            input_tensor,
+            self.spatial_from,
+        )
+        self.outputs = outputs
+        return smoothed
+
+    def compute_cam_per_layer(
+        self: Any, input_tensor: torch.Tensor, targets: Sequence[Target], eigen_smooth: bool
+    ) -> list[torch.Tensor]:
+        """For each target layer its maps (N, 1, *spatial), rectified, scaled to [0, 1] and resized to the input.
+
+        Of what `activations_and_grads` holds.
+        """
+        hooks = self.activations_and_grads
+        layers = getattr(hooks, "captured_layers", self.target_layers)
+        captured = list(zip(layers, hooks.activations, strict=False))
+        gradients = list(hooks.gradients) or [None] * len(captured)
+        inputs = getattr(hooks, "inputs", None)
+        call = self._call(input_tensor if inputs is None else inputs, input_tensor, None, [targets], eigen_smooth)
+        transform = getattr(hooks, "reshape_transform", None) and torch.as_tensor  # what they hold is reshaped
+        runs = self._runs(call, captured, transform)
+        signed = [SignedMaps([], []) for _ in runs]
+        self._explain(0, gradients, runs, signed)
+        return self._layer_maps(call, runs, signed)
+
+    def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
+        """The mean of the layers' maps, scaled to [0, 1]: (N, *spatial)."""
+        return mean_of_layers(cam_per_target_layer)
+
+    def get_cam_image(
+        self: Any,
+        input_tensor: torch.Tensor,
+        target_layer: nn.Module,
+        targets: Sequence[Target],
+        activations: torch.Tensor,
+        grads: torch.Tensor | None,
+        eigen_smooth: bool = False,
+    ) -> torch.Tensor:
+        """The map (N, *grid) of one layer, signed: the weighted activations' sum or first principal component."""
+        raise NotImplementedError
+
+    def get_cam_weights(
+        self,
+        input_tensor: torch.Tensor,
+        target_layer: nn.Module,
+        targets: Sequence[Target],
+        activations: torch.Tensor,
+        grads: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither weigh nor get_cam_weights nor get_cam_image")
+
+    def get_target_width_height(self, input_tensor: torch.Tensor) -> tuple[int, ...]:
+        """The input's spatial size, the last axis first: the `target_size` of `utils.image.scale_cam_image`."""
+        return tuple(input_tensor.shape[2:])[::-1]
+
+
+def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of the layers' maps (N, 1, *spatial), scaled to [0, 1]: (N, *spatial)."""
+    joined = maps[0] if len(maps) == 1 else torch.cat([torch.as_tensor(each) for each in maps], dim=1)
+    return min_max(joined.relu().mean(1))
+
+
+def aggregated(cam: Any, maps: list[torch.Tensor]) -> torch.Tensor:
+    """The layers' maps joined: their mean, or as class or object override it."""
+    if cam._has_aggregation or "aggregate_multi_layers" in cam.__dict__:
+        return torch.as_tensor(cam.aggregate_multi_layers(maps))
+    return mean_of_layers(maps)
+
+
+def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
+    """The signed map (N, *grid) of a run: the class's evidence, or by a point that the object itself overrides."""
+    if cam.__dict__.keys().isdisjoint(_FORMULA_OF_POINT):
+        return cam.evidence(run)
+    if "get_cam_image" in cam.__dict__:
+        return torch.as_tensor(_evidence_by_point(cam, run))
+    return weighted(torch.as_tensor(_weights_by_point(cam, run)), run)
+
+
+def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
+    """The sum (N, *grid) of the activations, weighted, over the channels; with eigen_smooth their first component.
+
+    weights: (N, C), or one for each position (N, C, *grid).
+    """
+    products = over_positions(weights, run.activations) * run.activations
+    return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
+
+
+def has_steps(cam: Any) -> bool:
+    """Whether class or object override a whole step of the call."""
+    return cam._has_steps or not cam.__dict__.keys().isdisjoint(_STEPS)
+
+
+def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool, forward: bool = True) -> torch.Tensor:
+    """The maps (N, *spatial), for K targets an image (N, K, *spatial), by the steps of 1.x.
+
+    forward: by `cam.forward` if that is not ours; else by hooks, `compute_cam_per_layer`, `aggregate_multi_layers`.
+    """
+    inputs = cam._usable(inputs)
+    image = image_of(inputs, cam.spatial_from)
+    layers, _ = cam._layers(inputs, image)
+    if forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__):
+        if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
+            with torch.no_grad():
+                targets = list(resolve_targets(targets, cam.output_transform(call(cam.model, inputs))))
+        try:
+            return torch.as_tensor(cam.forward(inputs, targets, eigen_smooth))
+        finally:
+            if isinstance(cam.activations_and_grads, ActivationsAndGradients):
+                cam.activations_and_grads.clear()
+    if not has_steps(cam):
+        return cam._maps(inputs, targets, eigen_smooth)
+    hooks = ForeignHooks(cam.activations_and_grads, cam.model, layers, cam.uses_gradients, cam.spatial_from)
+    with hooks:
+        outputs = hooks.run(inputs)
+        cam.outputs = detached(outputs)
+        scores = cam.output_transform(outputs)
+        lists, several = target_lists(targets, scores, cam.uses_targets)
+        maps = []
+        for position, target_list in enumerate(lists):
+            if cam.uses_gradients:
+                hooks.differentiate(target_scores(scores, target_list).sum(), keep_graph=position < len(lists) - 1)
+            cams = cam.compute_cam_per_layer(image, list(target_list), eigen_smooth)
+            maps.append(torch.as_tensor(cam.aggregate_multi_layers(cams)))
+    return torch.stack(maps, dim=1) if several else maps[0]
+
+
+def _own_definer(cls: type, name: str) -> type | None:
+    """The class itself or the mixin of its own that defines a name; None where it is inherited from a CAM."""
+    definer = next((base for base in cls.__mro__ if name in vars(base)), None)
+    return definer if definer is cls or (definer and not issubclass(definer, OverridePoints)) else None
+
+
+def _weights_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
+    return cam.get_cam_weights(run.image, run.layer, list(run.targets), run.activations, run.grads)
+
+
+def _evidence_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
+    targets = list(run.targets)
+    return cam.get_cam_image(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
+
+
+def _weights_by_formula(cls: Any) -> Callable:
+    def get_cam_weights(
+        self: Any, input_tensor: Any, target_layer: Any, targets: Any, activations: Any, grads: Any
+    ) -> torch.Tensor:
+        """The channels' weights, see `weigh`."""
+        return cls.weigh(self, _run_of(self, input_tensor, target_layer, targets, activations, grads, False))
+
+    return get_cam_weights
+
+
+def _image_by_formula(cls: Any) -> Callable:
+    def get_cam_image(
+        self: Any,
+        input_tensor: Any,
+        target_layer: Any,
+        targets: Any,
+        activations: Any,
+        grads: Any,
+        eigen_smooth: bool = False,
+    ) -> torch.Tensor:
+        """The signed map of one layer, see `evidence`."""
+        return cls.evidence(self, _run_of(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth))
+
+    return get_cam_image
+
+
+def _run_of(
+    cam: Any, input_tensor: Any, layer: Any, targets: Any, activations: Any, grads: Any, eigen_smooth: bool
+) -> LayerRun:
+    """A run of a call of its own, for points that are called from outside; without a cam where they are unbound."""
+    lists = [[] if targets is None else targets]
+    if cam is None:
+        call = Call(None, input_tensor, input_tensor, None, lists, eigen_smooth, None, None, {})
+    else:
+        call = cam._call(input_tensor, input_tensor, None, lists, eigen_smooth)
+    return LayerRun(call, layer, 0, activations, None, {}, 0, grads)
+
+
+_FORMULA_BY_POINT = {"weigh": _weights_by_point, "evidence": _evidence_by_point}
+_POINT_BY_FORMULA = {"get_cam_weights": _weights_by_formula, "get_cam_image": _image_by_formula}

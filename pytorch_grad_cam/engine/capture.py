@@ -1,0 +1,163 @@
+"""What layers return in one forward of a model, and the gradients of scores with respect to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import SkipZeroRows
+from pytorch_grad_cam.engine.trees import copied, floating_tensors
+from pytorch_grad_cam.engine.watch import Watch
+
+
+class Capturing(Protocol):
+    """What runs the model in a call of a CAM: `Capture`, or what takes its place."""
+
+    @property
+    def runs(self) -> Sequence[tuple[nn.Module, Any]]:
+        """The target layers' runs, each with what it returned."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def run(self, inputs: Inputs) -> Any:
+        """The model's output. `runs` then are there."""
+
+    def differentiate(
+        self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
+    ) -> tuple[Sequence[Any], Sequence[torch.Tensor | None]]:
+        """The gradients of a score with respect to what each of `runs` returned, and to the inputs."""
+
+
+class Capture(Watch):
+    """One call's hooks on layers: a context, in which the model is run once and scores of its output differentiated.
+
+    model: run as it is. layers: modules of it. gradients: what the layers return requires a gradient, whether or
+    not the parameters do: with frozen parameters the graph begins at the first layer. detach: False keeps the graph of
+    the gradients.
+
+    Runs of the model in other threads are not seen.
+    """
+
+    second_order = False
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool = True) -> None:
+        self.runs: list[tuple[nn.Module, Any]] = []
+        self._model, self._gradients, self._detach = model, gradients, detach
+        self._outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in layers}
+        self._recording = False
+        super().__init__(self._outputs)
+
+    def run(self, inputs: Inputs) -> Any:
+        """The model's output. Cost: one forward. Raises ValueError when a layer did not run."""
+        self._recording = True
+        try:
+            with nullcontext() if self._gradients else torch.no_grad():
+                outputs = call(self._model, inputs)
+        finally:
+            self._recording = False
+        for layer, of_layer in self._outputs.items():
+            if not of_layer:
+                raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
+            self.runs += [(layer, output) for output in of_layer]
+        return outputs
+
+    def differentiate(
+        self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
+    ) -> tuple[list[Any], Sequence[torch.Tensor | None]]:
+        """The gradients of the scalar `score` of the output with respect to what each run returned, and to `inputs`.
+
+        keep_graph: another score of the same output will be differentiated. No `.grad` of the model is written.
+        Cost: one backward of the model's part behind the layers.
+        Raises ValueError when no gradient leads from the score to one of the layers.
+        """
+        sources = [tensor for _, output in self.runs for tensor in floating_tensors(output)]
+        self.everywhere = True
+        try:
+            found = self._derivatives(score, [*sources, *inputs], keep_graph)
+            gradients = [
+                None if gradient is None else self.contribution(source, gradient)
+                for source, gradient in zip(sources, found, strict=False)
+            ]
+        finally:
+            self.everywhere = False
+        of_runs, reached, start = [], set(), 0
+        for layer, output in self.runs:
+            count = len(floating_tensors(output))
+            of_run, start = gradients[start : start + count], start + count
+            if any(gradient is not None for gradient in of_run):
+                reached.add(layer)
+            of_runs.append(_like(output, of_run))
+        for layer in self._outputs:
+            if layer not in reached:
+                raise ValueError(
+                    f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
+                    "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
+                    "operation without a derivative (argmax, non-maximum suppression): let the target read the "
+                    "model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
+                )
+        return of_runs, found[len(sources) :]
+
+    def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """What stands for the gradient: itself. A method of higher order corrects it, with `second_order` set."""
+        return gradient
+
+    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+        if self._recording:
+            # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
+            torch.set_grad_enabled(self._gradients)
+            kept = source(output) if self._gradients else output
+            self._outputs[module].append(kept)
+            # The model goes on with a copy: an operation in place behind the layer must not change what was captured.
+            return copied(kept)
+        # A checkpointed block runs once more in the backward pass: it must make the graph that it made before.
+        again = self.everywhere and torch.is_grad_enabled()
+        return copied(source(output)) if again else None
+
+    def _derivatives(
+        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool
+    ) -> Sequence[torch.Tensor | None]:
+        if not score.requires_grad:
+            return [None] * len(wanted)
+        create_graph = self.second_order or not self._detach
+        skip_zeros = not create_graph and SkipZeroRows.pays_for(wanted)
+        with SkipZeroRows() if skip_zeros else nullcontext():
+            return torch.autograd.grad(
+                score, wanted, retain_graph=keep_graph or create_graph, allow_unused=True, create_graph=create_graph
+            )
+
+    def _name(self, layer: nn.Module) -> str:
+        names = [name for name, module in self._model.named_modules() if module is layer]
+        return f"{names[0] if names else '(not a module of the model)'} ({type(layer).__name__})"
+
+
+def source(tree: Any) -> Any:
+    """The tree with tensors that gradients can be taken of: leaves where the graph has not begun yet."""
+    return _source(tree) if isinstance(tree, torch.Tensor) else tree_map(_source, tree)
+
+
+def _source(leaf: Any) -> Any:
+    begins = isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and not leaf.requires_grad
+    return leaf.detach().requires_grad_() if begins else leaf
+
+
+def _like(output: Any, gradients: Sequence[torch.Tensor | None]) -> Any:
+    """The output with gradients in the place of its floating tensors, zeros where nothing depends on one."""
+    if isinstance(output, torch.Tensor):
+        return torch.zeros_like(output) if gradients[0] is None else gradients[0]
+    waiting = iter(gradients)
+
+    def gradient_or_leaf(leaf: Any) -> Any:
+        if not (isinstance(leaf, torch.Tensor) and leaf.is_floating_point()):
+            return leaf
+        gradient = next(waiting)
+        return torch.zeros_like(leaf) if gradient is None else gradient
+
+    return tree_map(gradient_or_leaf, output)
