@@ -22,16 +22,21 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.capture import Capture, Capturing
 from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
-from pytorch_grad_cam.engine.known_model import KnownModel
-from pytorch_grad_cam.engine.layer_maps import CapturedRun, SignedMaps, chosen_runs, maps_of_layers, read_as_map
-from pytorch_grad_cam.engine.layer_run import Call, LayerRun
+from pytorch_grad_cam.engine.layer_run import (
+    Call,
+    CapturedRun,
+    LayerRun,
+    SignedMaps,
+    chosen_runs,
+    maps_of_layers,
+    read_as_map,
+)
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
-from pytorch_grad_cam.engine.outputs import scores_in
-from pytorch_grad_cam.engine.targets import Targets, target_lists, target_scores
+from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists, target_scores
 from pytorch_grad_cam.engine.thread_state import ThreadState
 from pytorch_grad_cam.engine.trees import detached, to_array
-from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.locate.search import Location
@@ -58,7 +63,7 @@ class BaseCAM(OverridePoints):
     uses_gradients: None as the class says; False saves the backward pass.
     tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
     detach: False leaves activations, gradients and maps in the autograd graph.
-    output_transform: from the model's output to what the targets read; None is `engine.outputs.scores_in`.
+    output_transform: from the model's output to what the targets read; None is `engine.targets.scores_in`.
     spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
     call_index: which run of a layer that runs several times; None is the mean over all.
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
@@ -173,7 +178,8 @@ class BaseCAM(OverridePoints):
         """
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
-        targets = renamed_targets(targets, old)
+        if old:
+            targets = renamed_targets(targets, old)
         self._known = self._known.refreshed()
         replaced = self._hooks_are_given and are_replaced(self._hooks)  # they may need the parameters' graph
         with undisturbed(self.model, self.detach and not replaced, self._known):

@@ -10,8 +10,7 @@ from torch import nn
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.inputs import call, model_device, on_device_of
-from pytorch_grad_cam.engine.outputs import scores_in
-from pytorch_grad_cam.engine.targets import Targets, resolve_targets, target_scores
+from pytorch_grad_cam.engine.targets import Targets, resolve_targets, scores_in, target_scores
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped

@@ -95,8 +95,9 @@ class MetaCAM:
     ) -> torch.Tensor: ...
     def __call__(self, input_tensor: Inputs, targets: Targets = None, *args: Any, **named: Any) -> Any:
         """One heat map an image, see `forward`, which subclasses may override as in grad-cam 1.5."""
-        old = {"target_category": named.pop("target_category")} if "target_category" in named else {}
-        return self.forward(input_tensor, renamed_targets(targets, old), *args, **named)
+        if "target_category" in named:
+            targets = renamed_targets(targets, {"target_category": named.pop("target_category")})
+        return self.forward(input_tensor, targets, *args, **named)
 
     def forward(
         self,

@@ -32,7 +32,7 @@ class ShapleyCapture(Capture):
     second_order = True
 
     def run(self, inputs: Inputs) -> Any:
-        with twice_differentiable_attention():
+        with twice_differentiable_attention:
             return super().run(inputs)
 
     def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

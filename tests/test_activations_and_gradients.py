@@ -174,14 +174,14 @@ def test_attention_kernels_are_as_before_whichever_thread_leaves_first():
     first_in, second_in = threading.Event(), threading.Event()
 
     def outer():
-        with twice_differentiable_attention():
+        with twice_differentiable_attention:
             first_in.set()
             second_in.wait()
 
     thread = threading.Thread(target=outer)
     thread.start()
     first_in.wait()
-    with twice_differentiable_attention():
+    with twice_differentiable_attention:
         second_in.set()
         thread.join()
         assert [flag() for flag in enabled] == [False, False, False, True], "the other thread has left, this one not"

@@ -351,7 +351,7 @@ class TestProcesses:
 
 def test_other_threads_keep_their_checkpoints():
     x, names = images().requires_grad_(), []
-    with reentrant_checkpoints_run_once():
+    with reentrant_checkpoints_run_once:
         in_threads(
             lambda index: names.append(checkpoint(torch.sin, x, use_reentrant=True).grad_fn.__class__.__name__), 2
         )

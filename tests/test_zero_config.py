@@ -13,7 +13,7 @@ from torch import nn
 from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.inputs import image_of, rows_of, with_image
-from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.locate import layout_of, locate, suggest_layers
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.reshape_transforms import vit_reshape_transform

@@ -34,8 +34,6 @@ def old_constructor(init: Callable[Arguments, None]) -> Callable[Arguments, None
 
 def renamed_targets(targets: Any, old: dict[str, Any]) -> Any:
     """The targets of a call, which may be `target_category=`. Raises TypeError for other keywords."""
-    if not old:
-        return targets
     if old.keys() != {"target_category"}:
         raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(old.keys() - {'target_category'}))}")
     _warn("target_category=", "targets=")

@@ -14,8 +14,7 @@ from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arra
 from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
-from pytorch_grad_cam.engine.layer_maps import SignedMaps
-from pytorch_grad_cam.engine.layer_run import Call, LayerRun
+from pytorch_grad_cam.engine.layer_run import Call, LayerRun, SignedMaps
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -11,9 +12,11 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
-from pytorch_grad_cam.engine.torch_quirks.zero_rows import SkipZeroRows
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Watch
+
+_TOKENS_NDIM = 3  # (N, T, C)
 
 
 class Capturing(Protocol):
@@ -127,11 +130,17 @@ class Capture(Watch):
         if not score.requires_grad:
             return [None] * len(wanted)
         create_graph = self.second_order or not self._detach
-        skip_zeros = not create_graph and SkipZeroRows.pays_for(wanted)
-        with SkipZeroRows() if skip_zeros else nullcontext():
-            return torch.autograd.grad(
-                score, wanted, retain_graph=keep_graph or create_graph, allow_unused=True, create_graph=create_graph
-            )
+        differentiate = partial(
+            torch.autograd.grad,
+            score,
+            wanted,
+            retain_graph=keep_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        if create_graph or wanted[0].ndim != _TOKENS_NDIM:
+            return differentiate()
+        return without_zero_rows(differentiate, wanted[0])
 
     def _name(self, layer: nn.Module) -> str:
         names = [name for name, module in self._model.named_modules() if module is layer]

@@ -16,6 +16,8 @@ Inputs = Any
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """The model's output, see `apply`, for copies of the inputs: it may change them in place."""
+    if isinstance(inputs, torch.Tensor):
+        return model(inputs.clone())
     return apply(model, copied(as_tree(inputs)))
 
 

@@ -43,9 +43,10 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
     One rule for every rank: cell i of h covers the pixels from i * H / h to (i + 1) * H / h; with `align_corners` the
     centres of the outermost cells lie on the outermost pixels instead.
     """
-    if tuple(maps.shape[2:]) == tuple(size):
+    size = tuple(size)
+    if maps.shape[2:] == size:
         return maps
-    return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
+    return F.interpolate(maps, size=size, mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
 
 
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:
@@ -60,14 +61,15 @@ def most_precise_dtype(device: torch.device) -> torch.dtype:
 
 def check_shape(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
     """Raise ValueError unless the layer's map has as many axes as the input, and as many samples."""
-    if activations.ndim == input_tensor.ndim and len(activations) != len(input_tensor):
+    if activations.ndim == input_tensor.ndim and activations.shape[0] == input_tensor.shape[0]:
+        return
+    if activations.ndim == input_tensor.ndim:
         raise ValueError(
             f"the target layer gives {tuple(activations.shape)}, {len(activations)} maps for {len(input_tensor)} "
             "inputs (windows or boxes?): choose a layer that has one map for each, or pass a reshape_transform"
         )
-    if activations.ndim != input_tensor.ndim:
-        raise ValueError(
-            f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "
-            "(N, C, *spatial) with as many axes as the input. For tokens pass a reshape_transform, for instance "
-            "pytorch_grad_cam.utils.reshape_transforms.vit_reshape_transform"
-        )
+    raise ValueError(
+        f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "
+        "(N, C, *spatial) with as many axes as the input. For tokens pass a reshape_transform, for instance "
+        "pytorch_grad_cam.utils.reshape_transforms.vit_reshape_transform"
+    )

@@ -15,17 +15,21 @@ class SharedChange:
     def __init__(self, change: Callable[[], Undo]) -> None:
         self._change = change
         self._lock = threading.Lock()
-        self._users = 0
+        self._within: list[int] = []
         self._undo: Undo | None = None
+
+    def is_within(self) -> bool:
+        """Whether this thread has come in."""
+        return threading.get_ident() in self._within
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._users == 0:
+            if not self._within:
                 self._undo = self._change()
-            self._users += 1
+            self._within.append(threading.get_ident())
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
-            self._users -= 1
-            if self._users == 0 and self._undo is not None:
+            self._within.remove(threading.get_ident())
+            if not self._within and self._undo is not None:
                 self._undo()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.engine.inputs import apply, call, image_of
-from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}

@@ -1,7 +1,7 @@
-"""From the many forms in which targets may be given to one score a sample."""
+"""From a model's output, and targets in the many forms in which they may be given, to one score a sample."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,35 @@ from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
+
+_SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
+
+
+def scores_in(outputs: Any) -> Any:
+    """The scores in a model's output.
+
+    A tensor itself; of a mapping (transformers' ModelOutput, torchvision's segmentation models) or an object 'logits',
+    'out', 'logits_per_image' or 'pred_logits', else its first tensor; of a tuple, or a list of tensors, what its first
+    element has. Other lists, one entry a sample as detectors return them, stay as they are.
+
+    >>> scores_in({"out": torch.zeros(2, 5), "aux": torch.ones(2, 5)}).shape
+    torch.Size([2, 5])
+    """
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    for key in _SCORE_KEYS:
+        if isinstance(outputs, Mapping) and key in outputs:
+            return outputs[key]
+        if isinstance(getattr(outputs, key, None), torch.Tensor):
+            return getattr(outputs, key)
+    if isinstance(outputs, Mapping):
+        tensors = [value for value in outputs.values() if isinstance(value, torch.Tensor)]
+        return tensors[0] if tensors else outputs
+    if isinstance(outputs, tuple) and outputs:
+        return scores_in(outputs[0])
+    if isinstance(outputs, list) and outputs and isinstance(outputs[0], torch.Tensor):
+        return outputs[0]
+    return outputs
 
 
 class ClassifierOutputTarget:

@@ -15,7 +15,7 @@ import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import warnings_kept
 from pytorch_grad_cam.engine.inputs import call, on_device_of
 from pytorch_grad_cam.engine.layers import names_of
-from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 from pytorch_grad_cam.explanations.methods import available_methods

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
 from pytorch_grad_cam.engine.inputs import Inputs
-from pytorch_grad_cam.engine.layouts import Layout, channels_first, layouts_of
+from pytorch_grad_cam.engine.layouts import channels_first, layouts_of
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.locate.search import Location, layout_of, locate
 
@@ -62,7 +62,7 @@ class FoundLayouts:
 
     def __init__(self, model: nn.Module, spatial_from: int | str | None) -> None:
         self.model, self.spatial_from = model, spatial_from
-        self._layouts: dict[tuple[nn.Module, tuple[int, ...], tuple[int, ...]], Layout] = {}
+        self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
         self._fitting: set[tuple[Size, Size]] = set()
 
     def as_map(self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs) -> Callable:
@@ -71,16 +71,17 @@ class FoundLayouts:
         What has as many axes as the image is channels first, unless only channels last fits the image's proportions.
         Cost: for tokens of a new size one forward. Raises ValueError where nothing fits, see `locate.layout_of`.
         """
-        shape, of_image = tuple(first_tensor(output).shape), tuple(image.shape)
+        shape, of_image = first_tensor(output).shape, image.shape
         case = layer, shape, of_image
-        if case not in self._layouts:
-            if len(shape) == image.ndim:
-                readings = layouts_of(shape, len(image), of_image[2:], set())
-                plain = channels_first(shape)
-                self._layouts[case] = plain if not readings or plain in readings else readings[0]
+        if case not in self._readers:
+            plain = channels_first(shape)
+            if len(shape) != image.ndim:
+                layout = layout_of(self.model, inputs, layer, self.spatial_from)
             else:
-                self._layouts[case] = layout_of(self.model, inputs, layer, self.spatial_from)
-        return self._layouts[case].of_output
+                readings = layouts_of(shape, len(image), of_image[2:], set())
+                layout = plain if not readings or plain in readings else readings[0]
+            self._readers[case] = first_tensor if layout == plain else layout.of_output
+        return self._readers[case]
 
     def check_proportions(self, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""

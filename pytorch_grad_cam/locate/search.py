@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout, layouts_of
-from pytorch_grad_cam.engine.outputs import scores_in
+from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.graph_cuts import cuts_between

@@ -11,8 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.engine.inputs import call, model_device, on_device_of
-from pytorch_grad_cam.engine.outputs import scores_in
-from pytorch_grad_cam.engine.targets import Target, Targets, resolve_targets, target_scores
+from pytorch_grad_cam.engine.targets import Target, Targets, resolve_targets, scores_in, target_scores
 from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.utils.regions import otsu_mask

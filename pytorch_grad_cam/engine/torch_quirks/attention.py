@@ -15,11 +15,6 @@ _KERNELS = {
 }
 
 
-def twice_differentiable_attention() -> SharedChange:
-    """Within: PyTorch's attention in plain operations; its fused kernels have no second derivative."""
-    return _plain_attention
-
-
 def _choose_plain() -> Undo:
     before = {name: enabled() for name, (enabled, _) in _KERNELS.items()}
     _choose(dict.fromkeys(_KERNELS, False) | {"plain": True})
@@ -31,4 +26,5 @@ def _choose(enabled: dict[str, bool]) -> None:
         enable(enabled[name])
 
 
-_plain_attention = SharedChange(_choose_plain)
+# Within: PyTorch's attention in plain operations; its fused kernels have no second derivative.
+twice_differentiable_attention = SharedChange(_choose_plain)

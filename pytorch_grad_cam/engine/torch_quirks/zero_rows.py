@@ -1,14 +1,25 @@
 """The backward pass without the rows of zeros that the tokens behind a class token have."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_TOKENS_NDIM = 3  # (N, T, C)
+Result = TypeVar("Result")
+
 _WORTH_LOOKING = 64
+
+
+def without_zero_rows(differentiate: Callable[[], Result], tokens: torch.Tensor) -> Result:
+    """What `differentiate` gives, a gradient with respect to tokens (N, T, C), computed as `SkipZeroRows` does where
+    there are enough of them on the CPU.
+    """
+    if tokens.device.type != "cpu" or tokens.shape[0] * tokens.shape[1] < _WORTH_LOOKING:
+        return differentiate()
+    with SkipZeroRows():
+        return differentiate()
 
 
 class SkipZeroRows(TorchDispatchMode):
@@ -17,16 +28,6 @@ class SkipZeroRows(TorchDispatchMode):
     The score of a ViT with a class token depends on one row of 197 of all that follows the last attention, which is
     three quarters of the last block's backward. For the CPU: elsewhere looking would wait for the device.
     """
-
-    @staticmethod
-    def pays_for(sources: Sequence[torch.Tensor]) -> bool:
-        """Whether gradients are asked for tokens (N, T, C) on the CPU, and for enough of them."""
-        return any(
-            tensor.ndim == _TOKENS_NDIM
-            and tensor.device.type == "cpu"
-            and tensor.shape[0] * tensor.shape[1] >= _WORTH_LOOKING
-            for tensor in sources
-        )
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         by_rows = _BY_ROWS.get(function)
