@@ -26,16 +26,14 @@ from pytorch_grad_cam.engine.layer_run import (
     Call,
     CapturedRun,
     LayerRun,
-    SignedMaps,
     chosen_runs,
     maps_of_layers,
-    read_as_map,
 )
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
 from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists, target_scores
 from pytorch_grad_cam.engine.thread_state import ThreadState
-from pytorch_grad_cam.engine.trees import detached, to_array
+from pytorch_grad_cam.engine.trees import detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_layers import FoundLayers, FoundLayouts
@@ -225,7 +223,7 @@ class BaseCAM(OverridePoints):
             scores = self.output_transform(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets)
             call = self._call(inputs, image, scores, lists if self.uses_targets else [[]], eigen_smooth)
-            maps = self._explained(call, capture, transform)
+            maps = aggregated(self, self._maps_of_layers(call, capture, transform))
         if not several:
             return maps
         of_images = maps.unflatten(0, (len(image), -1))
@@ -257,10 +255,9 @@ class BaseCAM(OverridePoints):
             layers = self._hooks.target_layers
         return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
 
-    def _explained(self, call: Call, capture: Capturing, transform: Callable | None) -> torch.Tensor:
-        """The maps (N * K, *spatial) of N images for K target lists."""
+    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
+        """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
-        signed = [SignedMaps([], []) for _ in runs]
         wanted = [call.image] if self.compute_input_gradient else []
         for position, target_list in enumerate(call.target_lists):
             gradients = None
@@ -270,40 +267,34 @@ class BaseCAM(OverridePoints):
                 gradients, of_inputs = capture.differentiate(score, more, wanted)
                 for image, gradient in zip(wanted, of_inputs, strict=True):
                     image.grad = gradient
-            self._explain(position, gradients, runs, signed)
-        return aggregated(self, self._layer_maps(call, runs, signed))
+            for captured in runs:
+                captured.explain(position, gradients, partial(signed_map, self))
+        return self._enlarged(call, runs)
 
-    def _explain(
-        self, position: int, gradients: Sequence[Any] | None, runs: Sequence[CapturedRun], signed: Sequence[SignedMaps]
-    ) -> None:
-        """Add the signed maps of one target list to those of each run."""
-        for captured, of_run in zip(runs, signed, strict=True):
-            run = captured.explaining(position, gradients)
-            of_run.add(run, signed_map(self, run))
-
-    def _layer_maps(self, call: Call, runs: Sequence[CapturedRun], signed: Sequence[SignedMaps]) -> list[torch.Tensor]:
-        """For each layer its maps (N * K, 1, *spatial)."""
-        size = self.get_target_width_height(call.image)[::-1]
-        advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
-        return maps_of_layers([captured.run for captured in runs], signed, size, advice)
-
-    def _runs(self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: Any) -> list[CapturedRun]:
+    def _runs(
+        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: Callable | None
+    ) -> list[CapturedRun]:
         """The runs of the target layers that the map is made of, read as maps by the transform or by their layout."""
         layouts, image, runs = self._found_layouts, call.image, []
-        for place, layer, index, output in chosen_runs(captured, self.call_index):
+        for place, index in chosen_runs(captured, self.call_index):
+            layer, output = captured[place]
             as_map = transform or layouts.as_map(layer, output, image, call.inputs)
             read = partial(read_as_map, as_map, self.detach)
             activations = read(output)
             check_shape(activations, image)
             if transform is not None:
                 layouts.check_proportions(activations.shape[2:], image.shape[2:])
-            where = self._registration(call, layer, as_map, activations.shape[2:])
-            runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {})))
+            where = None if self.align == "cell" else self._registration(call, layer, as_map, activations.shape[2:])
+            run = LayerRun(call, layer, index, activations, where, {})
+            runs.append(CapturedRun(place, read, run, [], []))
         return runs
 
-    def _registration(self, call: Call, layer: nn.Module, as_map: Callable, grid: Sequence[int]) -> Registration | None:
-        if self.align == "cell":
-            return None
+    def _enlarged(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
+        size = self.get_target_width_height(call.image)[::-1]
+        advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
+        return maps_of_layers(runs, size, advice)
+
+    def _registration(self, call: Call, layer: nn.Module, as_map: Callable, grid: Sequence[int]) -> Registration:
         if isinstance(self.align, Registration):
             found = self.align
         else:

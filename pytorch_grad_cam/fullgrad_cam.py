@@ -9,7 +9,6 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.compat.override_points import aggregated
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capturing
 from pytorch_grad_cam.engine.layer_run import Call
@@ -51,7 +50,7 @@ class FullGrad(BaseCAM):
         super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
-    def _explained(self, call: Call, capture: Capturing, transform: Callable | None) -> torch.Tensor:
+    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
         image, signed, strongest = call.image.detach(), [], []
         for position, target_list in enumerate(call.target_lists):
             score = target_scores(call.scores, target_list).sum()
@@ -59,15 +58,15 @@ class FullGrad(BaseCAM):
             of_biases, of_image = capture.differentiate(score, more, [call.image])
             call.image.grad = gradient = cast(torch.Tensor, of_image[0])
             of_input = rescaled(full_precision(image) * gradient)
-            maps = torch.cat([of_input, *self._enlarged(call, of_biases)], dim=1)
+            maps = torch.cat([of_input, *self._of_maps(call, of_biases)], dim=1)
             signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))
             strongest.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), torch.inf, dim=1))
         evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(strongest, dim=1))
         scaled = scaled_evidence(evidence.signed.flatten(0, 1))
         warn_of_blank_maps([scaled], [evidence], str)
-        return aggregated(self, [scaled[:, None]])
+        return [scaled[:, None]]
 
-    def _enlarged(self, call: Call, of_biases: Sequence[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:
+    def _of_maps(self, call: Call, of_biases: Sequence[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:
         """The contributions (N, 1, *spatial) of those biases that were added to maps of the images."""
         size = tuple(call.image.shape[2:])
         of_maps = [(index, maps) for index, maps in of_biases if _is_map(maps, call.image)]

@@ -1,5 +1,6 @@
 """ShapleyCAM (Cai 2025, arXiv:2501.06261)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,14 +30,15 @@ def shapley_gradient(gradient: torch.Tensor, activation: torch.Tensor) -> torch.
 class ShapleyCapture(Capture):
     """The capture with Shapley gradients in the place of gradients. Cost: one more backward for each layer."""
 
-    second_order = True
-
     def run(self, inputs: Inputs) -> Any:
         with twice_differentiable_attention:
             return super().run(inputs)
 
-    def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return shapley_gradient(gradient, activation)
+    def derivatives(
+        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool, create_graph: bool = True
+    ) -> Sequence[torch.Tensor | None]:
+        gradients = zip(super().derivatives(score, wanted, keep_graph, create_graph=True), wanted, strict=True)
+        return [None if gradient is None else shapley_gradient(gradient, tensor) for gradient, tensor in gradients]
 
 
 class ShapleyCAM(BaseCAM):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arra
 from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
-from pytorch_grad_cam.engine.layer_run import Call, LayerRun, SignedMaps
+from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
@@ -124,9 +125,9 @@ class OverridePoints:
         call = self._call(input_tensor if inputs is None else inputs, input_tensor, None, [targets], eigen_smooth)
         transform = getattr(hooks, "reshape_transform", None) and torch.as_tensor  # what they hold is reshaped
         runs = self._runs(call, captured, transform)
-        signed = [SignedMaps([], []) for _ in runs]
-        self._explain(0, gradients, runs, signed)
-        return self._layer_maps(call, runs, signed)
+        for captured_run in runs:
+            captured_run.explain(0, gradients, partial(signed_map, self))
+        return self._enlarged(call, runs)
 
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
         """The mean of the layers' maps, scaled to [0, 1]: (N, *spatial)."""

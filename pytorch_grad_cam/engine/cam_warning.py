@@ -139,7 +139,8 @@ def _reason(evidence: RunEvidence, sample: int, position: int) -> str:
     activations, signed = evidence.activations[sample], evidence.signed[sample, position]
     gradients = evidence.strongest_gradients
     strongest = None if gradients is None else gradients[sample, position]
-    if not all(values.isfinite().all() for values in (activations, signed, strongest) if values is not None):
+    finite = activations.isfinite().all() & signed.isfinite().all()
+    if not (finite if strongest is None else finite & strongest.isfinite()):
         return "non-finite values in the layer (an overflow? run the model in float32 or bfloat16)"
     if strongest is not None and strongest == 0:
         return _ZERO_GRADIENT

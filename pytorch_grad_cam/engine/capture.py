@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from operator import is_
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
-from pytorch_grad_cam.engine.torch_quirks.zero_rows import without_zero_rows
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Watch
 
@@ -49,8 +50,6 @@ class Capture(Watch):
     Runs of the model in other threads are not seen.
     """
 
-    second_order = False
-
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool = True) -> None:
         self.runs: list[tuple[nn.Module, Any]] = []
         self._model, self._gradients, self._detach = model, gradients, detach
@@ -66,10 +65,10 @@ class Capture(Watch):
                 outputs = call(self._model, inputs)
         finally:
             self._recording = False
-        for layer, of_layer in self._outputs.items():
-            if not of_layer:
+        for layer, returned in self._outputs.items():
+            if not returned:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
-            self.runs += [(layer, output) for output in of_layer]
+            self.runs += [(layer, output) for output in returned]
         return outputs
 
     def differentiate(
@@ -82,35 +81,28 @@ class Capture(Watch):
         Raises ValueError when no gradient leads from the score to one of the layers.
         """
         sources = [tensor for _, output in self.runs for tensor in floating_tensors(output)]
+        found = self.derivatives(score, [*sources, *inputs], keep_graph)
+        of_sources, of_inputs = found[: len(sources)], found[len(sources) :]
+        if any(map(partial(is_, None), of_sources)):
+            self._check_reached(of_sources)
+        remaining = iter(of_sources)
+        return [_gradients_like(output, remaining) for _, output in self.runs], of_inputs
+
+    def derivatives(
+        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool, create_graph: bool = False
+    ) -> Sequence[torch.Tensor | None]:
+        """The gradients of the score with respect to tensors, None where it does not depend on one."""
+        if not score.requires_grad:
+            return [None] * len(wanted)
+        create_graph = create_graph or not self._detach
+        keep_graph = keep_graph or create_graph
         self.everywhere = True
         try:
-            found = self._derivatives(score, [*sources, *inputs], keep_graph)
-            gradients = [
-                None if gradient is None else self.contribution(source, gradient)
-                for source, gradient in zip(sources, found, strict=False)
-            ]
+            if create_graph or wanted[0].ndim != _TOKENS_NDIM:
+                return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
+            return gradients_without_zero_rows(score, wanted, keep_graph)
         finally:
             self.everywhere = False
-        of_runs, reached, start = [], set(), 0
-        for layer, output in self.runs:
-            count = len(floating_tensors(output))
-            of_run, start = gradients[start : start + count], start + count
-            if any(gradient is not None for gradient in of_run):
-                reached.add(layer)
-            of_runs.append(_like(output, of_run))
-        for layer in self._outputs:
-            if layer not in reached:
-                raise ValueError(
-                    f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
-                    "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
-                    "operation without a derivative (argmax, non-maximum suppression): let the target read the "
-                    "model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
-                )
-        return of_runs, found[len(sources) :]
-
-    def contribution(self, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """What stands for the gradient: itself. A method of higher order corrects it, with `second_order` set."""
-        return gradient
 
     def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
         if self._recording:
@@ -124,23 +116,21 @@ class Capture(Watch):
         again = self.everywhere and torch.is_grad_enabled()
         return copied(source(output)) if again else None
 
-    def _derivatives(
-        self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool
-    ) -> Sequence[torch.Tensor | None]:
-        if not score.requires_grad:
-            return [None] * len(wanted)
-        create_graph = self.second_order or not self._detach
-        differentiate = partial(
-            torch.autograd.grad,
-            score,
-            wanted,
-            retain_graph=keep_graph or create_graph,
-            create_graph=create_graph,
-            allow_unused=True,
-        )
-        if create_graph or wanted[0].ndim != _TOKENS_NDIM:
-            return differentiate()
-        return without_zero_rows(differentiate, wanted[0])
+    def _check_reached(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        remaining = iter(gradients)
+        reached = set()
+        for layer, output in self.runs:
+            of_run = [next(remaining) for _ in floating_tensors(output)]
+            if any(gradient is not None for gradient in of_run):
+                reached.add(layer)
+        for layer in self._outputs:
+            if layer not in reached:
+                raise ValueError(
+                    f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "
+                    "on it: choose an earlier layer. Or the output was computed under no_grad, detached, or made by an "
+                    "operation without a derivative (argmax, non-maximum suppression): let the target read the "
+                    "model's raw scores, or use a method without gradients (EigenCAM, ScoreCAM, AblationCAM)"
+                )
 
     def _name(self, layer: nn.Module) -> str:
         names = [name for name, module in self._model.named_modules() if module is layer]
@@ -157,16 +147,13 @@ def _source(leaf: Any) -> Any:
     return leaf.detach().requires_grad_() if begins else leaf
 
 
-def _like(output: Any, gradients: Sequence[torch.Tensor | None]) -> Any:
+def _gradients_like(output: Any, remaining: Iterator[torch.Tensor | None]) -> Any:
     """The output with gradients in the place of its floating tensors, zeros where nothing depends on one."""
-    if isinstance(output, torch.Tensor):
-        return torch.zeros_like(output) if gradients[0] is None else gradients[0]
-    waiting = iter(gradients)
 
     def gradient_or_leaf(leaf: Any) -> Any:
         if not (isinstance(leaf, torch.Tensor) and leaf.is_floating_point()):
             return leaf
-        gradient = next(waiting)
+        gradient = next(remaining)
         return torch.zeros_like(leaf) if gradient is None else gradient
 
-    return tree_map(gradient_or_leaf, output)
+    return gradient_or_leaf(output) if isinstance(output, torch.Tensor) else tree_map(gradient_or_leaf, output)

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,12 +83,12 @@ def several_an_image(targets: Targets) -> list[list[Any]] | None:
     """
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
-    if not isinstance(targets, list | tuple) or not any(isinstance(row, list | tuple) for row in targets):
+    if not isinstance(targets, list | tuple) or {list, tuple}.isdisjoint(map(type, targets)):
         return None
     counts = {len(row) if isinstance(row, list | tuple) else None for row in targets}
     if len(counts) > 1 or counts == {0}:
         raise ValueError(f"targets of several classes an image are as many for each, not {targets!r}")
-    return [list(column) for column in zip(*targets, strict=True)]
+    return [list(target_list) for target_list in zip(*targets, strict=True)]
 
 
 class ClassTargets(Sequence[Target]):
@@ -145,36 +145,20 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
     Raises ValueError for a number of targets other than that of the samples, or when None is given for outputs that
     are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
     """
-    samples = len(outputs)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
         if not are_class_scores:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         return ClassTargets(outputs.argmax(1))
-    targets = chosen(targets, outputs)
-    if isinstance(targets, torch.Tensor | np.ndarray):
-        targets = targets.tolist()
-    if callable(targets) or isinstance(targets, int | np.integer):
-        targets = [targets] * samples
-    if not isinstance(targets, Sequence) or isinstance(targets, str):
-        raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
-    if len(targets) != samples:
-        raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
-    if isinstance(targets, ClassTargets) and isinstance(targets.classes, torch.Tensor) and are_class_scores:
-        return targets  # the highest classes of these samples, as they came from here
-    resolved = [_resolve(target) for target in targets]
-    classes = _plain_classes(resolved)
-    if classes and isinstance(outputs, torch.Tensor) and outputs.ndim == 1:
-        raise IndexError(
-            "the model gives one value a sample, not scores of classes: RawScoresOutputTarget() explains it, "
-            "BinaryClassifierOutputTarget(0) its negative"
-        )
-    if not classes or not are_class_scores:
-        return resolved
-    for category in classes:
-        if not -outputs.shape[1] <= category < outputs.shape[1]:
-            raise IndexError(f"class {category}: the model's output has {outputs.shape[1]} classes, from 0")
-    return ClassTargets(classes) if len(classes) == samples else resolved
+    listed = _one_a_sample(chosen(targets, outputs), len(outputs))
+    if isinstance(listed, ClassTargets) and are_class_scores:
+        return listed  # as they came from here
+    classes = [_class_of(target) for target in listed]
+    _check_classes(classes, outputs)
+    if are_class_scores and None not in classes:
+        return ClassTargets(cast(list[int], classes))
+    known = zip(listed, classes, strict=True)
+    return [_resolve(target) if number is None else ClassifierOutputTarget(number) for target, number in known]
 
 
 def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
@@ -182,12 +166,12 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
+    if isinstance(targets, ClassTargets):
+        return full_precision(targets.scores(outputs))
     if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        if isinstance(targets, ClassTargets):
-            return full_precision(targets.scores(outputs))
-        classes = _plain_classes(targets)
-        if len(classes) == len(outputs):
-            return full_precision(ClassTargets(classes).scores(outputs))
+        classes = [_class_of(target) for target in targets]
+        if None not in classes:
+            return full_precision(ClassTargets(cast(list[int], classes)).scores(outputs))
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
 
 
@@ -196,15 +180,46 @@ def scores_of_lists(outputs: Any, target_lists: Sequence[Sequence[Target]]) -> t
     return torch.stack([target_scores(outputs, target_list) for target_list in target_lists])
 
 
-def _plain_classes(targets: Sequence[Target]) -> list[int]:
-    """The classes of those targets that are nothing but a class index; a subclass may compute something else."""
-    return [int(target.category) for target in targets if type(target) is ClassifierOutputTarget]
+def _one_a_sample(targets: Any, samples: int) -> Sequence[Any]:
+    if isinstance(targets, torch.Tensor | np.ndarray):
+        targets = targets.tolist()
+    if callable(targets) or isinstance(targets, int | np.integer):
+        targets = [targets] * samples
+    if not isinstance(targets, Sequence) or isinstance(targets, str):
+        raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
+    if len(targets) != samples:
+        raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
+    return targets
+
+
+def _class_of(target: Any) -> int | None:
+    """The class of a target that is nothing but one; a subclass of the class's target may compute something else."""
+    if type(target) is ClassifierOutputTarget:
+        return int(target.category)
+    is_array = isinstance(target, torch.Tensor | np.ndarray) and target.ndim == 0
+    is_number = is_array or (isinstance(target, int | np.integer) and not isinstance(target, bool))
+    return operator.index(target) if is_number else None
+
+
+def _check_classes(classes: Sequence[int | None], outputs: Any) -> None:
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim > 2:
+        return
+    highest = outputs.shape[1] if outputs.ndim == 2 else 0
+    for number in classes:
+        if number is not None and not -highest <= number < highest:
+            raise IndexError(_no_such_class(number, outputs))
+
+
+def _no_such_class(number: int, outputs: torch.Tensor) -> str:
+    if outputs.ndim == 2:
+        return f"class {number}: the model's output has {outputs.shape[1]} classes, from 0"
+    return (
+        "the model gives one value a sample, not scores of classes: RawScoresOutputTarget() explains it, "
+        "BinaryClassifierOutputTarget(0) its negative"
+    )
 
 
 def _resolve(target: Any) -> Target:
-    integer_tensor = isinstance(target, torch.Tensor | np.ndarray) and target.ndim == 0
-    if integer_tensor or (isinstance(target, int | np.integer) and not isinstance(target, bool)):
-        return ClassifierOutputTarget(operator.index(target))
     if callable(target):
         return target
     raise TypeError(f"a target is a class index or a callable from one sample's output to a scalar, not {target!r}")

@@ -1,11 +1,14 @@
 """What modules return: tensors, or tuples, lists and dicts of them."""
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+
+from pytorch_grad_cam.engine.maps import full_precision
 
 
 def detached(tree: Any) -> Any:
@@ -55,3 +58,8 @@ def first_tensor(output: Any) -> torch.Tensor:
             "reshape_transform from it to a map"
         )
     return tensors[0]
+
+
+def read_as_map(as_map: Callable[[Any], torch.Tensor], detach: bool, tree: Any) -> torch.Tensor:
+    """What a layer returned, or the gradient with respect to it, as (N, C, *grid), float32 or better."""
+    return full_precision(as_map(detached(tree) if detach else tree))

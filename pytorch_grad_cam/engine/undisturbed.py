@@ -110,7 +110,9 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     known: of the model, as it is now; without it the model is walked.
     """
     known = known or KnownModel(model)
-    generators = _generators_of(known.device)
+    generators = [torch.default_generator]
+    if known.device is not None and known.device.type == "cuda":
+        generators.append(torch.cuda.default_generators[known.device.index])
     states = [generator.get_state() for generator in generators]
     # Out of inference mode gradients are enabled too.
     autograd = torch.inference_mode(False) if torch.is_inference_mode_enabled() else torch.enable_grad()
@@ -194,10 +196,3 @@ class _Flags:
             buffer.restore()
         for tensors, name, tensor in self.exchanged:
             tensors[name] = tensor
-
-
-def _generators_of(device: torch.device | None) -> list[torch.Generator]:
-    """PyTorch's default generator and, on CUDA, that of the model's device."""
-    if device is None or device.type != "cuda":
-        return [torch.default_generator]
-    return [torch.default_generator, torch.cuda.default_generators[device.index or 0]]

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch.backends import cuda
 
-from pytorch_grad_cam.engine.shared_change import SharedChange, Undo
+from pytorch_grad_cam.engine.shared_change import SharedChange
 
 # PyTorch's choice of attention kernels is one for the process, on every device: (how to read it, how to set it).
 _KERNELS = {
@@ -15,10 +15,12 @@ _KERNELS = {
 }
 
 
-def _choose_plain() -> Undo:
-    before = {name: enabled() for name, (enabled, _) in _KERNELS.items()}
+_before: dict[str, bool] = {}
+
+
+def _choose_plain() -> None:
+    _before.update({name: enabled() for name, (enabled, _) in _KERNELS.items()})
     _choose(dict.fromkeys(_KERNELS, False) | {"plain": True})
-    return partial(_choose, before)
 
 
 def _choose(enabled: dict[str, bool]) -> None:
@@ -27,4 +29,4 @@ def _choose(enabled: dict[str, bool]) -> None:
 
 
 # Within: PyTorch's attention in plain operations; its fused kernels have no second derivative.
-twice_differentiable_attention = SharedChange(_choose_plain)
+twice_differentiable_attention = SharedChange(make=_choose_plain, undo=partial(_choose, _before))

@@ -1,20 +1,12 @@
 """Checkpointed blocks of the kind that re-enters autograd, which refuses gradients with respect to activations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import CheckpointFunction
 
-from pytorch_grad_cam.engine.shared_change import SharedChange, Undo
-
-
-def _exchange() -> Undo:
-    CheckpointFunction.apply = staticmethod(_apply)  # type: ignore[method-assign, unused-ignore]
-    return _restore
-
-
-def _restore() -> None:
-    del CheckpointFunction.apply  # the inherited one is seen again
+from pytorch_grad_cam.engine.shared_change import SharedChange
 
 
 def _apply(block: Callable, preserve_rng_state: bool, *args: Any) -> Any:
@@ -25,4 +17,7 @@ def _apply(block: Callable, preserve_rng_state: bool, *args: Any) -> Any:
 
 # Within, in this thread: `checkpoint(..., use_reentrant=True)` runs its block in the graph, as any other module. The
 # results are the same, without the second run of the block that checkpointing pays for its memory.
-reentrant_checkpoints_run_once = SharedChange(_exchange)
+reentrant_checkpoints_run_once = SharedChange(
+    make=partial(setattr, CheckpointFunction, "apply", staticmethod(_apply)),
+    undo=partial(delattr, CheckpointFunction, "apply"),  # the inherited one is seen again
+)

@@ -1,25 +1,24 @@
 """The backward pass without the rows of zeros that the tokens behind a class token have."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Result = TypeVar("Result")
-
 _WORTH_LOOKING = 64
 
 
-def without_zero_rows(differentiate: Callable[[], Result], tokens: torch.Tensor) -> Result:
-    """What `differentiate` gives, a gradient with respect to tokens (N, T, C), computed as `SkipZeroRows` does where
-    there are enough of them on the CPU.
-    """
-    if tokens.device.type != "cpu" or tokens.shape[0] * tokens.shape[1] < _WORTH_LOOKING:
-        return differentiate()
-    with SkipZeroRows():
-        return differentiate()
+def gradients_without_zero_rows(
+    score: torch.Tensor, wanted: Sequence[torch.Tensor], keep_graph: bool
+) -> Sequence[torch.Tensor | None]:
+    """The gradients of a score, computed as `SkipZeroRows` does where there are enough tokens (N, T, C) on the CPU."""
+    tokens = wanted[0]
+    pays = tokens.device.type == "cpu" and tokens.shape[0] * tokens.shape[1] >= _WORTH_LOOKING
+    with SkipZeroRows() if pays else nullcontext():
+        return torch.autograd.grad(score, wanted, retain_graph=keep_graph, allow_unused=True)
 
 
 class SkipZeroRows(TorchDispatchMode):
