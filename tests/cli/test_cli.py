@@ -15,7 +15,7 @@ from pytorch_grad_cam.demo import example_scene
 from pytorch_grad_cam.explanations.methods import available_methods
 from pytorch_grad_cam.zoo.classifiers import load_classifier
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_method_has_its_lower_case_name(method):

@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.zoo.read_image import read_image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME_MAX = 255  # bytes, on Linux and macOS
 NAMES = ["a.jpg", "a.png", "sub/a.jpg", "sub/deep/b.bmp", "z.png"]
 KILLED = """

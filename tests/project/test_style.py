@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import METHODS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUN = 3
 
 
