@@ -87,6 +87,7 @@ class TestSameMaps:
             assert state_of_inference(model) == before
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     @pytest.mark.parametrize("use_reentrant", [True, False])
     @pytest.mark.parametrize("inside", [True, False])
     def test_checkpointed_blocks(self, method, inside, use_reentrant):
@@ -95,6 +96,7 @@ class TestSameMaps:
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert "apply" not in vars(CheckpointFunction), "training goes on with checkpoints"
 
+    @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     @pytest.mark.parametrize("use_reentrant", [True, False])
     def test_layer_within_a_checkpointed_block(self, method, use_reentrant):
         expected = maps_of(method, convolutional(), images(), layer="first")
@@ -107,6 +109,7 @@ class TestSameMaps:
         found = maps_of(method, model, x.to(memory_format=torch.channels_last))
         assert (np.abs(found - expected) > 1e-4).mean() < 0.01
 
+    @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     def test_input_that_is_not_contiguous(self, method):
         x = images()
         scattered = torch.stack([x, x + 1], dim=-1)[..., 0]
@@ -118,6 +121,7 @@ class TestSameMaps:
         found, expected = (maps_of(method, Tied(tied).eval(), images()) for tied in (True, False))
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     def test_default_dtype_of_the_process(self, method):
         model, x = convolutional(), images()
         expected = maps_of(method, model, x)
