@@ -13,32 +13,37 @@ METHODS.remove(BaseCAM)
 METHODS.remove(MetaCAM)
 
 
-def exceptions(marks) -> dict[str, str]:
-    """The methods that `@pytest.mark.except_for("RandomCAM", ..., reason="why")` takes away from a test, and why."""
-    reasons: dict[str, str] = {}
+def named(mark) -> set[str]:
+    """The methods that a marker names."""
     names = {method.__name__ for method in METHODS}
-    for mark in marks:
-        if not mark.args or mark.kwargs.keys() != {"reason"}:
-            raise ValueError(
-                f"except_for takes names of methods and the keyword `reason`, not {mark.args, mark.kwargs}"
-            )
-        for name in mark.args:
-            if name not in names:
-                raise ValueError(f"except_for names {name!r}, which is no method: {sorted(names)}")
-            if name in reasons:
-                raise ValueError(f"except_for names {name} twice")
-            reasons[name] = mark.kwargs["reason"]
-    return reasons
+    if not mark.args:
+        raise ValueError(f"{mark.name} takes names of methods")
+    for name in mark.args:
+        if name not in names:
+            raise ValueError(f"{mark.name} names {name!r}, which is no method: {sorted(names)}")
+    return set(mark.args)
+
+
+def excepted(mark) -> set[str]:
+    """The methods that `@pytest.mark.except_for("RandomCAM", ..., reason="why")` takes away from a test."""
+    if mark.kwargs.keys() != {"reason"}:
+        raise ValueError(f"except_for takes names of methods and the keyword `reason`, not {mark.kwargs}")
+    return named(mark)
 
 
 def pytest_generate_tests(metafunc):
     """A test with an argument `method` runs for every method that the package exports, but those that it excepts."""
-    excepted = exceptions(metafunc.definition.iter_markers("except_for"))
+    without = [name for mark in metafunc.definition.iter_markers("except_for") for name in excepted(mark)]
+    slow = [name for mark in metafunc.definition.iter_markers("slow_for") for name in named(mark)]
     if "method" in metafunc.fixturenames:
-        methods = [method for method in METHODS if method.__name__ not in excepted]
+        methods = [
+            pytest.param(method, marks=pytest.mark.slow if method.__name__ in slow else ())
+            for method in METHODS
+            if method.__name__ not in without
+        ]
         metafunc.parametrize("method", methods, ids=lambda method: method.__name__)
-    elif excepted:
-        raise ValueError(f"{metafunc.function.__name__} has no argument `method`, so it can make no exception")
+    elif without or slow:
+        raise ValueError(f"{metafunc.function.__name__} has no argument `method`, so no method can be named for it")
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ def test_methods_layers_and_classes_beside_each_other(tmp_path, capsys):
     assert "scene.png" in page
 
 
+@pytest.mark.slow
 def test_all_methods_of_one_image(tmp_path):
     assert main(["--method", "all", "--target-category", "5", "--output-dir", str(tmp_path)]) == 0
     with Image.open(tmp_path / "comparison.png") as figure:
@@ -121,6 +122,7 @@ def test_several_methods_of_several_images_need_a_page(tmp_path, capsys):
     assert "pass --report FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_options_together(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.uint8(np.random.default_rng(0).random((80, 120, 3)) * 255)).save(photo)
@@ -134,6 +136,7 @@ def test_options_together(tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenet_v3_small"])
 def test_models_by_name(model, tmp_path):
     assert main(["--model", model, "--weights", "none", "--output-dir", str(tmp_path)]) == 0
@@ -243,6 +246,7 @@ def test_no_network_for_the_weights(tmp_path, monkeypatch, capsys):
         assert way_out in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["cam.py"], ["-m", "pytorch_grad_cam"]])
 def test_as_a_command(command, tmp_path):
     arguments = [sys.executable, *command, "--method", "eigencam", "--output-dir", str(tmp_path)]

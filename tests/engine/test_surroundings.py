@@ -1,7 +1,6 @@
 """The same maps whatever surrounds the call, and no trace of it, whatever happens."""
 
 import copy
-import gc
 import pickle
 from collections import UserDict
 
@@ -274,6 +273,7 @@ class TestNoTrace:
 
 
 class TestThreads:
+    @pytest.mark.slow_for("SESS")
     def test_several_cams_of_one_model(self, method):
         model, batches = convolutional().train(), [images(seed=seed) for seed in range(8)]
         cams = [method(model, ("first", "last")[index % 2]) for index in range(8)]
@@ -335,6 +335,7 @@ class TestProcesses:
             np.testing.assert_allclose(restored(images(), 3), expected, atol=1e-6)
         assert copy.deepcopy(restored)(images(), 3).shape == expected.shape
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("context", ["fork", "spawn"])
     def test_workers_of_a_data_loader(self, context):
         cam = GradCAM(convolutional(), "last")
@@ -343,6 +344,7 @@ class TestProcesses:
         found = np.concatenate([batch.numpy() for batch in loader])
         np.testing.assert_allclose(found, cam(data.images, 3), atol=1e-5)
 
+    @pytest.mark.slow
     def test_torch_multiprocessing(self):
         context = torch.multiprocessing.get_context("spawn")
         queue, cam, x = context.Queue(), GradCAM(convolutional(), "last"), images()
@@ -367,7 +369,6 @@ def test_other_threads_keep_their_checkpoints():
 def test_every_method_is_one_of_two_kinds(method):
     """What the tests here reach into."""
     assert issubclass(method, BaseCAM | MetaCAM)
-    gc.collect()
 
 
 @pytest.mark.parametrize("kind", [GradCAM, ScoreCAM, AblationCAM, SESS])

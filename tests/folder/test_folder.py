@@ -204,6 +204,7 @@ def test_long_names(tmp_path, capsys):
     assert contents(tmp_path / "output").keys() == results | {"manifest.jsonl", "configuration.json"}
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show(tmp_path):
     """Of a file system without an encoding, on a strict standard output."""
     folder = scenes(tmp_path / "photos", ["a.png"])
@@ -300,6 +301,7 @@ def test_mistakes_are_one_line(arguments, message, folder, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_one_killed_are_one_run(tmp_path):
     """Continued by two processes, and by one, the results are those of a single run, byte for byte."""
     folder = scenes(tmp_path / "photos", [f"{index}.png" for index in range(9)])

@@ -29,6 +29,7 @@ def assert_nearly_everywhere(found, expected, tolerance):
     assert (np.abs(found - expected) > tolerance).mean() < 0.01
 
 
+@pytest.mark.slow_for("SESS")
 @pytest.mark.except_for("RandomCAM", reason="its weights may leave no positive evidence")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_result(method, rank):
@@ -80,6 +81,7 @@ def test_precision(method, dtype):
     assert_nearly_everywhere(found, expected, tolerance)
 
 
+@pytest.mark.slow_for("ScoreCAM")
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.except_for("SESS", reason="122 windows take a quarter of a minute")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.03), (torch.bfloat16, 0.1), (torch.float64, 1e-4)])
@@ -276,6 +278,7 @@ def test_a_graph_of_the_users_survives_the_call(method):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept(method):
     model = convolutional()
     cam = method(model, model.last)
@@ -292,6 +295,7 @@ def test_nothing_is_kept(method):
     assert not model.last._forward_hooks, "a CAM dropped without `with` takes its hooks along"
 
 
+@pytest.mark.slow
 def test_a_call_makes_no_cycles_that_hold_tensors(method):
     """They would fill the memory of a GPU until Python looks for cycles."""
     model, x = convolutional(), images()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.docs
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text()
@@ -38,6 +39,7 @@ def commands(text: str) -> list[str]:
 COMMANDS = list(dict.fromkeys(command for document in DOCUMENTS for command in commands(document.read_text())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -46,6 +48,7 @@ def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
         exec(compile(code, document.name, "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(snippets(README)[0], {})
@@ -54,6 +57,7 @@ def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch
     assert np.abs(made - shown).mean() < 1
 
 
+@pytest.mark.slow
 def test_the_comparison_is_what_the_second_snippet_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -72,6 +76,7 @@ def test_the_commands_are_known():
         assert command in others or command.startswith(("python cam.py", "pytest", ".ci/", *MINUTES_LONG)), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python cam.py") and c != NEEDS_NETWORK])
 def test_commands_run(command, tmp_path):
     for name in ("cam.py", "examples"):
@@ -83,12 +88,14 @@ def test_commands_run(command, tmp_path):
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(MINUTES_LONG)])
 def test_long_commands_start(command):
     arguments = [sys.executable, *shlex.split(command)[1:], "--help"]
     subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pytest")])
 def test_pytest_takes_the_options_and_knows_the_markers(command, pytestconfig):
     words = shlex.split(command)
@@ -105,6 +112,7 @@ def test_scripts_can_be_run(command):
     subprocess.run(["bash", "-n", command], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted((ROOT / "usage_examples").glob("*.py")), ids=lambda path: path.stem)
 def test_usage_examples(script, tmp_path):
     if script.stem == "ray_data_example" and importlib.util.find_spec("ray") is None:
@@ -146,6 +154,7 @@ def test_tables_are_those_of_the_results(name):
     assert report["machine"] in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_run_and_are_shown_with_what_they_print(notebook):
     import nbformat

@@ -1,28 +1,28 @@
 """A test that does not apply to a method says so with `except_for`: the method exists, and there is a reason."""
 
 import pytest
-from conftest import exceptions
+from conftest import excepted, named
 
 
-def except_for(*methods, **reason):
-    return pytest.mark.except_for(*methods, **reason).mark
-
-
-def test_names_and_reasons():
-    marks = [except_for("GradCAM", "FEM", reason="blank"), except_for("SESS", reason="slow")]
-    assert exceptions(marks) == {"GradCAM": "blank", "FEM": "blank", "SESS": "slow"}
+def test_names():
+    assert excepted(pytest.mark.except_for("GradCAM", "FEM", reason="blank").mark) == {"GradCAM", "FEM"}
+    assert named(pytest.mark.slow_for("SESS").mark) == {"SESS"}
 
 
 @pytest.mark.parametrize(
-    ("marks", "message"),
+    ("mark", "message"),
     [
-        ([except_for("GradCam", reason="blank")], "'GradCam', which is no method"),
-        ([except_for("GradCAM")], "keyword `reason`"),
-        ([except_for(reason="blank")], "names of methods"),
-        ([except_for("FEM", reason="blank"), except_for("FEM", reason="slow")], "FEM twice"),
+        (pytest.mark.except_for("GradCam", reason="blank"), "except_for names 'GradCam', which is no method"),
+        (pytest.mark.except_for("GradCAM"), "keyword `reason`"),
+        (pytest.mark.except_for(reason="blank"), "names of methods"),
     ],
-    ids=["no method", "no reason", "no name", "twice"],
+    ids=["no method", "no reason", "no name"],
 )
-def test_mistakes_are_errors(marks, message):
+def test_mistakes_are_errors(mark, message):
     with pytest.raises(ValueError, match=message):
-        exceptions(marks)
+        excepted(mark.mark)
+
+
+def test_slow_for_names_methods_too():
+    with pytest.raises(ValueError, match="slow_for names 'SES'"):
+        named(pytest.mark.slow_for("SES").mark)
