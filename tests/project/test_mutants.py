@@ -45,6 +45,7 @@ def test_what_is_called_equivalent_is_a_mutant():
     assert EQUIVALENT.keys() <= changes
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_is_noticed_and_a_right_one_passes(monkeypatch):
     monkeypatch.setattr("benchmarks.mutants.TESTS", [file for file in TESTS if file.stem == "test_formulas"])
     source = path_of("layer_cam").read_text()
