@@ -56,12 +56,14 @@ def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_fir
     assert "gradcam for 5 (5)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(available_methods()))
 def test_every_method(name, tmp_path):
     assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0
     assert (tmp_path / f"{name}_cam.jpg").exists()
 
 
+@pytest.mark.slow
 def test_methods_layers_and_classes_beside_each_other(tmp_path, capsys):
     arguments = [
         "--method",
@@ -153,6 +155,7 @@ def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
     assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--method", "gradcam", "layercam"], ["--report", "page.html"]])
 def test_registered_maps_beside_each_other_are_said(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

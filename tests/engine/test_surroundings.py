@@ -86,6 +86,7 @@ class TestSameMaps:
             assert state_of_inference(model) == before
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.slow
     @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     @pytest.mark.parametrize("use_reentrant", [True, False])
     @pytest.mark.parametrize("inside", [True, False])
@@ -188,6 +189,7 @@ class TestNoTrace:
             assert (parameter.grad is None) == (gradient is None)
             assert gradient is None or torch.equal(parameter.grad, gradient)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     @pytest.mark.parametrize("after", [0, 1])
     def test_an_exception_in_the_model(self, method, error, after):
@@ -273,7 +275,7 @@ class TestNoTrace:
 
 
 class TestThreads:
-    @pytest.mark.slow_for("SESS")
+    @pytest.mark.slow
     def test_several_cams_of_one_model(self, method):
         model, batches = convolutional().train(), [images(seed=seed) for seed in range(8)]
         cams = [method(model, ("first", "last")[index % 2]) for index in range(8)]

@@ -158,6 +158,7 @@ class Wrapped(nn.Module):
         return self.wrap(self.net(x))
 
 
+@pytest.mark.slow
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.parametrize("kind", OUTPUTS)
 @pytest.mark.parametrize("targets", [None, 3, [ClassifierOutputTarget(3), 1]])
@@ -199,6 +200,7 @@ class ImageAndMeta(nn.Module):
         return logits if scale is None else logits * scale
 
 
+@pytest.mark.slow
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.parametrize("form", ["tuple", "mapping"])
 def test_models_with_several_inputs(method, form):
@@ -292,6 +294,7 @@ def test_call_index_picks_a_run(one_run):
         one_run(model, [model.net.last], call_index=2)(x, 3)
 
 
+@pytest.mark.slow
 def test_wrapped_models_are_unwrapped():
     model, x = convolutional(), images()
     expected = GradCAM(model, "last")(x, 3)
@@ -302,6 +305,7 @@ def test_wrapped_models_are_unwrapped():
         np.testing.assert_array_equal(GradCAM(wrapped, [model.last])(x, 3), expected)
 
 
+@pytest.mark.slow
 def test_model_compiled_in_place():
     model, x = convolutional(), images()
     expected = GradCAM(model, "last")(x, 3)

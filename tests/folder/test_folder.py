@@ -109,6 +109,7 @@ def test_results(folder, tmp_path, capsys):
         np.testing.assert_allclose(shown, probabilities.sort(descending=True).values[:5], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradcam", "eigencam", "fullgrad", "finercam", "refinecam"])
 def test_several_classes(name, folder, tmp_path, capsys):
     """One map a class; of a class that is not there the manifest says so, and nothing else does."""
@@ -173,6 +174,7 @@ def test_results_are_not_explained(folder, tmp_path):
         images_in(str(tmp_path / "none"), tmp_path / "output")
 
 
+@pytest.mark.slow
 def test_unreadable_images_do_not_stop_the_run(folder, tmp_path, capsys):
     whole = (folder / "a.png").read_bytes()
     (folder / "a.png").write_bytes(whole[:200])
@@ -250,6 +252,7 @@ def test_started_again_it_makes_what_is_missing(folder, tmp_path, batches):
     assert batches == []
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_has_its_batch_made_again_once_it_can_be_read(folder, tmp_path, batches):
     whole = (folder / "a.png").read_bytes()
     for name in ("a.png", "z.png"):

@@ -81,7 +81,7 @@ def test_precision(method, dtype):
     assert_nearly_everywhere(found, expected, tolerance)
 
 
-@pytest.mark.slow_for("ScoreCAM")
+@pytest.mark.slow
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.except_for("SESS", reason="122 windows take a quarter of a minute")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.03), (torch.bfloat16, 0.1), (torch.float64, 1e-4)])
@@ -114,6 +114,7 @@ def test_several_layers_are_averaged_in_any_order(method):
     torch.testing.assert_close(*both)
 
 
+@pytest.mark.slow
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.except_for("SESS", reason="smoothes the maps of its windows, see test_meta")
 @pytest.mark.parametrize("rank", [1, 2, 3])

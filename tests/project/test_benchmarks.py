@@ -105,6 +105,7 @@ def test_times_are_positive_and_memory_is_counted(here, tmp_path):
     assert len(here.repeat("GradCAM", 2, 3)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [*RACED.values(), *COMPARED.values(), growing(64, 64)])
 def test_layers_exist_and_have_so_many_channels(network):
     reads_values = network in (COMPARED["digits"], RACED["ViT-S"])

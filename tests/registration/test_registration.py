@@ -265,6 +265,7 @@ def test_registered_maps_point_better(name):
     assert registered["IoU"] >= plain["IoU"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "images"), [("resnet50", 6), ("mobilenet_v3_large", 6), ("vgg16", 3), ("convnext_tiny", 3)]
 )
