@@ -13,7 +13,8 @@ _BY_REASON: dict[str, list[str]] = {
         "engine.principal_component: _POLISHING = 6 -> _POLISHING = 5",
         "engine.principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
         "engine.principal_component: purity > 0 -> purity >= 0",
-        "engine.principal_component: 1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
+        "engine.principal_component: "
+        "1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
         "engine.kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
         "engine.kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
     ],
@@ -79,7 +80,8 @@ _BY_REASON: dict[str, list[str]] = {
         "perturbation.window_maps: {'as_tensor': True} -> {'as_tensor': False}",
     ],
     "the blur is symmetric": [
-        "perturbation.sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
+        "perturbation.sliding_windows: "
+        "torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
     ],
 }
 EQUIVALENT = {change: reason for reason, changes in _BY_REASON.items() for change in changes}

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pytorch_grad_cam.explanations.data_url import data_url
+from pytorch_grad_cam.explanations.report import write_report
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
@@ -83,8 +84,8 @@ class Explanation:
         return [boxes_of(mask) for mask in self.masks(method)]
 
     def grid(self) -> Figure:
-        """All overlays as a matplotlib figure, see `comparison.comparison_figure`."""
-        from pytorch_grad_cam.explanations.comparison import comparison_figure
+        """All overlays as a matplotlib figure, see `figure.comparison_figure`."""
+        from pytorch_grad_cam.explanations.figure import comparison_figure
 
         return comparison_figure(self)
 
@@ -102,8 +103,6 @@ class Explanation:
 
     def report(self, file: str | Path) -> Path:
         """Write a page to look through in a browser, see `report.write_report`."""
-        from pytorch_grad_cam.explanations.report import write_report
-
         return write_report([self], file)
 
     def _repr_html_(self) -> str:

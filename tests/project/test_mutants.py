@@ -10,6 +10,7 @@ from benchmarks.mutants import MODULES, TESTS, is_killed, meant, path_of
 from benchmarks.mutations import mutants_of
 
 
+@pytest.mark.slow
 def test_there_are_many_and_all_differ():
     sources = [mutant.source for module in MODULES for mutant in meant(module)]
     assert len(sources) == len(set(sources))
@@ -40,11 +41,13 @@ def test_changes(source, changes, tmp_path):
     assert {mutant.line for mutant in mutants_of(file)} <= {3}
 
 
+@pytest.mark.slow
 def test_what_is_called_equivalent_is_a_mutant():
     changes = {f"{module}: {mutant.change}" for module in MODULES for mutant in mutants_of(path_of(module))}
     assert EQUIVALENT.keys() <= changes
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_is_noticed_and_a_right_one_passes(monkeypatch):
     monkeypatch.setattr("benchmarks.mutants.TESTS", [file for file in TESTS if file.stem == "test_formulas"])
     source = path_of("layer_cam").read_text()

@@ -72,6 +72,7 @@ def test_forms_of_images(form, tmp_path, digits_net):
     assert found.title == ("scene.png" if form == "path" else "")
 
 
+@pytest.mark.slow
 def test_models_by_name_and_of_other_libraries():
     photo = np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8)
     named = explain("resnet18", photo, targets="tabby", weights="none")
@@ -97,6 +98,7 @@ def test_preprocessing_and_names_of_the_users(small):
     assert (stretched.picture.min(), stretched.picture.max()) == (0, 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
 def test_the_precision_is_the_models(dtype, tolerance, digits_net):
     found = explain(copy.deepcopy(digits_net).to(dtype), example_scene(), targets=[5, 7])

@@ -116,6 +116,7 @@ def test_errors_pass_through_with():
 DEPENDS_ON_THE_SCALE = {"ScoreCAM", "GradCAMPlusPlus", "RefineCAM", "FinerCAM"}
 
 
+@pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_map_at_any_scale_of_the_score(method, scale):
     """The same map, where the formula does not depend on the scale as those of DEPENDS_ON_THE_SCALE do."""

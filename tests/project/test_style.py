@@ -1,27 +1,39 @@
-"""One style: the same commands that a developer runs. And the methods' files stay short and different."""
+"""One style: the same commands that a developer runs before a commit. And the methods' classes stay different."""
 
 import ast
 import inspect
+import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from conftest import METHODS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUN = 3
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
+COMMANDS = re.findall(r"^ +entry: python (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
+PINS = re.findall(r'"(\w+)==([\d.]+)"', (ROOT / "setup.py").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.style
+@pytest.mark.parametrize("command", COMMANDS)
 def test_style(command):
-    finished = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = [sys.executable, *shlex.split(command)]
+    finished = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_a_methods_file_is_at_most_60_lines(method):
-    assert len(Path(inspect.getfile(method)).read_text().splitlines()) <= 60
+@pytest.mark.style
+def test_the_versions_are_those_that_setup_pins():
+    assert {command.split()[1] for command in COMMANDS} == {name for name, _ in PINS} == {"ruff", "mypy"}
+    assert [(name, version(name)) for name, _ in PINS] == PINS
 
 
 def test_less_than_a_tenth_of_the_methods_classes_repeats():

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.docs
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "tutorials").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "tests/README.md")),
+    *sorted((ROOT / "tutorials").glob("*.md")),
+]
 TABLES = sorted(set(re.findall(r"<!-- (\w+) -->", "".join(document.read_text() for document in DOCUMENTS))))
 NEEDS_NETWORK = "python cam.py --image-path photo.jpg --method gradcam"
 MINUTES_LONG = ("python -m benchmarks", "python -m pytorch_grad_cam.demo.train")
@@ -32,7 +36,11 @@ def commands(text: str) -> list[str]:
     return [command.strip() for line in lines for command in line.split("&&")]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+COMMANDS = list(dict.fromkeys(command for document in DOCUMENTS for command in commands(document.read_text())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "snippets"}
@@ -40,6 +48,7 @@ def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
         exec(compile(code, document.name, "exec"), names)
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(snippets(README)[0], {})
@@ -48,6 +57,7 @@ def test_the_picture_of_the_first_example_is_what_it_makes(tmp_path, monkeypatch
     assert np.abs(made - shown).mean() < 1
 
 
+@pytest.mark.slow
 def test_the_comparison_is_what_the_second_snippet_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -60,15 +70,14 @@ def test_the_comparison_is_what_the_second_snippet_makes(tmp_path, monkeypatch):
 
 
 def test_the_commands_are_known():
-    """What the next tests do not run is: installation, pytest itself, benchmarks, and what needs a network."""
-    others = {"pip install .", "pip install '.[test]'", "pytest", NEEDS_NETWORK}
-    for command in commands(README):
-        assert command in others or command.startswith(("python cam.py", *MINUTES_LONG)), command
+    """What the next tests do not run is: installation and what needs a network. What takes long is only started."""
+    others = {"pip install .", "pip install '.[test]'", "pip install pre-commit", "pre-commit install", NEEDS_NETWORK}
+    for command in COMMANDS:
+        assert command in others or command.startswith(("python cam.py", "pytest", ".ci/", *MINUTES_LONG)), command
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in commands(README) if c.startswith("python cam.py") and c != NEEDS_NETWORK]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python cam.py") and c != NEEDS_NETWORK])
 def test_commands_run(command, tmp_path):
     for name in ("cam.py", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -79,12 +88,31 @@ def test_commands_run(command, tmp_path):
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in commands(README) if c.startswith(MINUTES_LONG)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(MINUTES_LONG)])
 def test_long_commands_start(command):
-    arguments = [sys.executable, *shlex.split(command)[1:3], "--help"]
+    arguments = [sys.executable, *shlex.split(command)[1:], "--help"]
     subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pytest")])
+def test_pytest_takes_the_options_and_knows_the_markers(command, pytestconfig):
+    words = shlex.split(command)
+    registered = {re.match(r"\w+", line)[0] for line in pytestconfig.getini("markers")}
+    expressions = [words[at + 1] for at, word in enumerate(words) if word == "-m"]
+    assert set(re.findall(r"\w+", " ".join(expressions))) <= registered | {"not", "and", "or"}
+    arguments = [sys.executable, "-m", *words, "--collect-only", "tests/project/test_import.py"]
+    subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(".ci/")])
+def test_scripts_can_be_run(command):
+    assert os.access(ROOT / command, os.X_OK)
+    subprocess.run(["bash", "-n", command], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted((ROOT / "usage_examples").glob("*.py")), ids=lambda path: path.stem)
 def test_usage_examples(script, tmp_path):
     if script.stem == "ray_data_example" and importlib.util.find_spec("ray") is None:
@@ -109,7 +137,7 @@ def test_the_tests_that_are_named_exist():
     for cell in re.findall(r"\| ([^|]*) \|$", (tests / "README.md").read_text(), re.MULTILINE):
         source = ""
         for file, name in re.findall(r"`(?:(\w+\.py)::)?(test_\w+)`", cell):
-            source = (tests / file).read_text() if file else source
+            source = next(tests.glob(f"*/{file}")).read_text() if file else source
             assert f"def {name}(" in source, name
 
 
@@ -126,6 +154,7 @@ def test_tables_are_those_of_the_results(name):
     assert report["machine"] in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted((ROOT / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_run_and_are_shown_with_what_they_print(notebook):
     import nbformat

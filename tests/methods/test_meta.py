@@ -33,6 +33,7 @@ BASES = [GradCAM, GradCAMPlusPlus, EigenCAM, ShapleyCAM, ScoreCAM, AblationCAM, 
 METAS = [FinerCAM, RefineCAM, SESS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meta", METAS)
 @pytest.mark.parametrize("base", BASES)
 def test_any_base_method(meta, base):

@@ -23,7 +23,7 @@ from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.classifiers import UnusableInput, load_classifier
 from pytorch_grad_cam.zoo.read_image import read_image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME_MAX = 255  # bytes, on Linux and macOS
 NAMES = ["a.jpg", "a.png", "sub/a.jpg", "sub/deep/b.bmp", "z.png"]
 KILLED = """
@@ -109,6 +109,7 @@ def test_results(folder, tmp_path, capsys):
         np.testing.assert_allclose(shown, probabilities.sort(descending=True).values[:5], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradcam", "eigencam", "fullgrad", "finercam", "refinecam"])
 def test_several_classes(name, folder, tmp_path, capsys):
     """One map a class; of a class that is not there the manifest says so, and nothing else does."""
@@ -173,6 +174,7 @@ def test_results_are_not_explained(folder, tmp_path):
         images_in(str(tmp_path / "none"), tmp_path / "output")
 
 
+@pytest.mark.slow
 def test_unreadable_images_do_not_stop_the_run(folder, tmp_path, capsys):
     whole = (folder / "a.png").read_bytes()
     (folder / "a.png").write_bytes(whole[:200])
@@ -204,6 +206,7 @@ def test_long_names(tmp_path, capsys):
     assert contents(tmp_path / "output").keys() == results | {"manifest.jsonl", "configuration.json"}
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show(tmp_path):
     """Of a file system without an encoding, on a strict standard output."""
     folder = scenes(tmp_path / "photos", ["a.png"])
@@ -249,6 +252,7 @@ def test_started_again_it_makes_what_is_missing(folder, tmp_path, batches):
     assert batches == []
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_has_its_batch_made_again_once_it_can_be_read(folder, tmp_path, batches):
     whole = (folder / "a.png").read_bytes()
     for name in ("a.png", "z.png"):
@@ -300,6 +304,7 @@ def test_mistakes_are_one_line(arguments, message, folder, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_one_killed_are_one_run(tmp_path):
     """Continued by two processes, and by one, the results are those of a single run, byte for byte."""
     folder = scenes(tmp_path / "photos", [f"{index}.png" for index in range(9)])

@@ -249,6 +249,7 @@ def test_geometry_and_measurement_are_weighted_by_the_error():
     assert min(found.error) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "AblationCAM"])
 def test_registered_maps_point_better(name):
     """The pointing game on the digits, whose boxes are known."""
@@ -264,6 +265,7 @@ def test_registered_maps_point_better(name):
     assert registered["IoU"] >= plain["IoU"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "images"), [("resnet50", 6), ("mobilenet_v3_large", 6), ("vgg16", 3), ("convnext_tiny", 3)]
 )

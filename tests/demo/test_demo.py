@@ -37,6 +37,7 @@ def test_held_out_handwriting_is_not_trained_on():
         source_digits("validation")
 
 
+@pytest.mark.slow
 def test_network_is_as_accurate_as_promised(digits_net):
     """On 400 held-out scenes; the whole measurement is `python -m benchmarks.digits`."""
     mean_precision, both_right = held_out_accuracy(digits_net, scenes=400)
@@ -55,6 +56,7 @@ def test_example_scene_shows_a_seven_and_a_five(digits_net):
     assert set(digits_net(preprocess_scene(scene))[0].topk(2).indices.tolist()) == {7, 5}
 
 
+@pytest.mark.slow
 def test_training_runs():
     trained = train(images=64, batch_size=8, workers=0)
     assert isinstance(trained, DigitsNet)

@@ -380,6 +380,7 @@ class TestFurther:
         cam.batch_size = 4
         assert cam(x, 0, aug_smooth=True).shape == (2, 16, 16)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("meta", [P.RefineCAM, P.FinerCAM, P.SESS])
     def test_meta_methods_are_whole(self, meta, m, x):
         with meta(m, ["r1", "c2"], compute_input_gradient=True) as cam:

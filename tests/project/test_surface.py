@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SURFACE = json.loads((Path(__file__).parent / "data/grad-cam-1.5.7-surface.json").read_text())
+SURFACE = json.loads((Path(__file__).parents[1] / "data/grad-cam-1.5.7-surface.json").read_text())
 NAMES = [(module, name) for module, names in SURFACE.items() for name in names]
 
 # Parts of 1.5.7's own workings.

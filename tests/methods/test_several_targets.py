@@ -23,7 +23,7 @@ def few_windows(kind):
 
 
 @pytest.mark.parametrize("kind", OF_CLASSES, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("aug_smooth", [False, True])
+@pytest.mark.parametrize("aug_smooth", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_as_many_calls(kind, aug_smooth):
     net, x = convolutional(), images()
     with kind(net, layers_of(kind), **few_windows(kind)) as cam:

@@ -1,6 +1,6 @@
 """Whatever comes in: a result of the promised form or a clear error, nothing else.
 
-`FUZZ_INPUTS=100000 pytest tests/test_fuzz.py` tries so many of each kind.
+`FUZZ_INPUTS=100000 pytest tests/project/test_fuzz.py` tries so many of each kind.
 """
 
 import io

@@ -15,7 +15,7 @@ from pytorch_grad_cam.demo import example_scene
 from pytorch_grad_cam.explanations.methods import available_methods
 from pytorch_grad_cam.zoo.classifiers import load_classifier
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_method_has_its_lower_case_name(method):
@@ -56,12 +56,14 @@ def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_fir
     assert "gradcam for 5 (5)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(available_methods()))
 def test_every_method(name, tmp_path):
     assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0
     assert (tmp_path / f"{name}_cam.jpg").exists()
 
 
+@pytest.mark.slow
 def test_methods_layers_and_classes_beside_each_other(tmp_path, capsys):
     arguments = [
         "--method",
@@ -85,6 +87,7 @@ def test_methods_layers_and_classes_beside_each_other(tmp_path, capsys):
     assert "scene.png" in page
 
 
+@pytest.mark.slow
 def test_all_methods_of_one_image(tmp_path):
     assert main(["--method", "all", "--target-category", "5", "--output-dir", str(tmp_path)]) == 0
     with Image.open(tmp_path / "comparison.png") as figure:
@@ -121,6 +124,7 @@ def test_several_methods_of_several_images_need_a_page(tmp_path, capsys):
     assert "pass --report FILE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_options_together(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.uint8(np.random.default_rng(0).random((80, 120, 3)) * 255)).save(photo)
@@ -134,6 +138,7 @@ def test_options_together(tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenet_v3_small"])
 def test_models_by_name(model, tmp_path):
     assert main(["--model", model, "--weights", "none", "--output-dir", str(tmp_path)]) == 0
@@ -150,6 +155,7 @@ def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
     assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--method", "gradcam", "layercam"], ["--report", "page.html"]])
 def test_registered_maps_beside_each_other_are_said(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -243,6 +249,7 @@ def test_no_network_for_the_weights(tmp_path, monkeypatch, capsys):
         assert way_out in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["cam.py"], ["-m", "pytorch_grad_cam"]])
 def test_as_a_command(command, tmp_path):
     arguments = [sys.executable, *command, "--method", "eigencam", "--output-dir", str(tmp_path)]

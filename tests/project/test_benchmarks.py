@@ -32,6 +32,7 @@ def work_file(tmp_path):
     return done, file
 
 
+@pytest.mark.slow
 def test_maps_of_the_other_process_are_those_of_this_one(here, work_file, tmp_path):
     done, file = work_file
     here.prepare_images("digits", str(file))
@@ -40,6 +41,7 @@ def test_maps_of_the_other_process_are_those_of_this_one(here, work_file, tmp_pa
         np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), cam(done.images, done.categories), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_weights_change_the_maps(here, work_file, tmp_path):
     _, file = work_file
     maps = []
@@ -53,12 +55,14 @@ def test_random_weights_change_the_maps(here, work_file, tmp_path):
     assert correlation(maps[0], maps[2]) < 0.9
 
 
+@pytest.mark.slow
 def test_a_failure_there_is_raised_here_and_the_process_goes_on(here):
     with pytest.raises(Failure, match="AttributeError"):
         here.no_such_request()
     assert "GradCAM" in here.methods()
 
 
+@pytest.mark.slow
 def test_a_process_that_ended_is_begun_anew(here):
     here.prepare_growing(channels=64, size=64, batch=2)
     here._process.kill()
@@ -67,6 +71,7 @@ def test_a_process_that_ended_is_begun_anew(here):
     assert "GradCAM" in here.time(["GradCAM"])
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_call(here):
     here.prepare_growing(channels=64, size=64, batch=2)
     masked, gradient = here.breakdown("ScoreCAM"), here.breakdown("GradCAM")
@@ -88,6 +93,7 @@ def test_the_slowest_row_of_each_method():
     assert [cell["method"] for cell in slowest(dict(enumerate(cells)), 2)] == ["B", "A, 5 layers"]
 
 
+@pytest.mark.slow
 def test_times_are_positive_and_memory_is_counted(here, tmp_path):
     here.prepare_growing(channels=64, size=64, batch=2)
     ((seconds, bare),) = here.time(["GradCAM"]).values()
@@ -99,6 +105,7 @@ def test_times_are_positive_and_memory_is_counted(here, tmp_path):
     assert len(here.repeat("GradCAM", 2, 3)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [*RACED.values(), *COMPARED.values(), growing(64, 64)])
 def test_layers_exist_and_have_so_many_channels(network):
     reads_values = network in (COMPARED["digits"], RACED["ViT-S"])

@@ -30,6 +30,7 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 
+@pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 def test_old_names_and_orders(method):
     model, x = convolutional(), images()
     expected = method(model, [model.last])(x, [3, 3])

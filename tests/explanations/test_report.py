@@ -21,7 +21,10 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 SIZE = 64
 HOSTILE = "</script><script>window.hostile = 1</script><img src=x onerror='window.hostile = 1'>&amp;\"'"
 COLOUR_MAPS = {"jet": cv2.COLORMAP_JET, "viridis": cv2.COLORMAP_VIRIDIS, "magma": cv2.COLORMAP_MAGMA}
-in_browser = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+def in_browser(test):
+    return pytest.mark.slow(pytest.mark.browser(pytest.mark.skipif(MISSING is not None, reason=str(MISSING))(test)))
 
 
 class Explanation(NamedTuple):

@@ -17,6 +17,7 @@ def test_every_method_has_an_oracle(method):
     assert method.__name__ in ORACLES
 
 
+@pytest.mark.slow_for("ShapleyCAM")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("layer_name", ["last", "first"])
 def test_map_is_the_formulas(method, rank, layer_name):
