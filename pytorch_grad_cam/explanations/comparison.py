@@ -14,7 +14,7 @@ from pytorch_grad_cam.explanations.explaining import explain
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 
-_INCHES = 2.2
+_INCHES = 2.2  # the width of a picture
 
 
 class ShownFigure(Figure):
@@ -27,9 +27,9 @@ class ShownFigure(Figure):
 
 
 def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eigencam"), **options: Any) -> Figure:
-    """A figure of the maps of one image by several methods, for several classes, at several layers.
+    """A matplotlib figure of the maps of one image by several methods, for several classes, at several layers.
 
-    Takes what `explaining.explain` takes. Returns a matplotlib figure: `figure.savefig("comparison.pdf")`.
+    Takes what `explain` takes. `figure.savefig("comparison.pdf")` writes it.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
     >>> figure = compare(load_digits_net(), example_scene(), ["gradcam", "layercam"], targets=[5, 7])
@@ -40,7 +40,7 @@ def compare(model: Any, image: Any, methods: Any = ("gradcam", "layercam", "eige
 
 
 def comparison_figure(explanation: Explanation) -> Figure:
-    """The overlays in a grid: a column for each class with its probability, a row for each method and layer."""
+    """A figure of the overlays: a column for each class with its probability, a row for each method and layer."""
     rows: dict[str, list[int]] = {}
     for index, panel in enumerate(explanation.panels):
         rows.setdefault("\n".join(filter(None, (panel.method, panel.layer))), []).append(index)
