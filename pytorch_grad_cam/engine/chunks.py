@@ -4,10 +4,14 @@ from collections.abc import Callable
 
 import torch
 
+# Both a choice, and so are the seconds before the progress bar.
+_IMAGES_ON_CPU, _IMAGES_ON_DEVICE = 8, 64
+_SECONDS_WITHOUT_BAR = 5
+
 
 def images_at_a_time(device: torch.device) -> int:
     """The default number of images in a forward; on a CPU more of them no longer fit into its caches."""
-    return 8 if device.type == "cpu" else 64
+    return _IMAGES_ON_CPU if device.type == "cpu" else _IMAGES_ON_DEVICE
 
 
 def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, description: str) -> torch.Tensor:
@@ -21,7 +25,7 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
     if size < 1:
         raise ValueError(f"batch_size is {size}, expected at least 1")
     results, start = [], 0
-    with tqdm(total=total, desc=description, delay=5, leave=False) as progress:
+    with tqdm(total=total, desc=description, delay=_SECONDS_WITHOUT_BAR, leave=False) as progress:
         while start < total:
             stop = min(start + size, total)
             result = _unless_out_of_memory(run, start, stop)

@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pytorch_grad_cam.registration.centres import Axis, Centres, along_image, along_nothing
 
 aten = torch.ops.aten
+# In cells. Follows from the definition: k x k neighbours joined as channels lie up to (k - 1) / k apart.
 _SAME_CELL = 1
 
 

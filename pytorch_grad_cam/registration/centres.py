@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+# In cells. A ResNet-D's shortcut, a 2 x 2 mean, lies exactly a quarter beside its 3 x 3 convolution of stride 2: with
+# 0.2 ecaresnext26t and CoAtNeXt have no geometry. Up to 0.45 no other of 38 networks of timm and transformers changes.
 _SAME_PLACE = 0.25
 
 

@@ -12,9 +12,16 @@ from pytorch_grad_cam.engine.maps import most_precise_dtype
 from pytorch_grad_cam.engine.undisturbed import on_device_of, undisturbed
 from pytorch_grad_cam.engine.watch import outputs_of
 
+# Of the centroid. In 38 networks of timm and transformers with random weights 20 steps differ from 50 by less than
+# 3e-6 cells (MobileViT: by 0.2, rexnetr_100: by 0.009), 100 by less than 1e-11.
 _STEPS = 50
+# Images. Costs against noise: the digits network's centres, cells of 8 px, scatter over 8 seeds by 2.3 and 0.9 px with
+# 3 images, by 0.3 and 1.3 px with 16, by 0.2 and 1.1 px with 32. Where to change over, in pixels, is a choice.
 _FEWEST, _MOST, _PIXELS = 3, 16, 2**16
+# The share of rows that are far from the border. A choice; up to 1 nothing changes with 3 images and 6 cells or more,
+# with 0.34 the centres move by up to 0.7 cells, where the error is as large.
 _MIDDLE = 0.5
+# Keeps a quotient finite that is not used where the rows are all the same; else their variance is at least 2 / 9.
 _LEAST_VARIANCE = 1e-9
 
 

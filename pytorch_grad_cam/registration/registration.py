@@ -18,9 +18,16 @@ from pytorch_grad_cam.locate.search import layout_of
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
 from pytorch_grad_cam.registration.measured_centres import MeasuredCentres, measured_centres
 
+# In cells. A choice; the tests have nothing between 0.16 and 0.75. Of 35 networks with random weights 4 exceed it, 5
+# exceed 0.2, 3 exceed 0.4.
 _FAR = 0.25
+# In cells. A choice; the tests have nothing between 0.01 and 0.67, and three networks of timm without geometry 0.17 at
+# most.
 _UNCLEAR = 0.25
+# In cells, how far training moves centres: those of two digits networks by 0.1 to 0.34, those of 21 layers of networks
+# for photos by 0.41 (root mean square). From 0.05 to 1 GradCAM hits 0.98 to 0.99 of 232 digits; by geometry alone 0.91.
 _TRAINED = 0.2
+# A choice, the usual 95 %. Of those 35 networks 8 exceed a quarter of a cell and 1 error, one exceeds 3 errors too.
 _STANDARD_ERRORS = 2
 
 

@@ -8,6 +8,7 @@ import torch
 from pytorch_grad_cam.engine.layouts import MOST_EXTRA_TOKENS
 from pytorch_grad_cam.engine.maps import resize
 
+# Behind up to 8 extra tokens a square of 4 x 4 or more is never read as a larger one: 5 * 5 - 4 * 4 = 9.
 _MOST_GUESSED = 8
 
 
