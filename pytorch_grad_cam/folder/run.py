@@ -16,11 +16,12 @@ from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.results import save_results
 from pytorch_grad_cam.zoo.classifiers import Classifier
 
+# Batches whose files are still being written while the model goes on. A choice: their maps wait in memory.
 _BATCHES_AHEAD = 2
 
 
 class Task(NamedTuple):
-    """What is made of each image, and where.
+    """The results to make of each image, and where.
 
     method: its name in the manifest. kinds: the results to write, see `results.KINDS`. categories, smoothing: see
     `explained.explain_batch`.

@@ -351,5 +351,5 @@ def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, .
 
 
 def _is_of(kind: ModuleType, module: nn.Module) -> bool:
-    """Whether a module is one of PyTorch's pooling or padding layers (`kind`), which compute nothing new."""
+    """Whether a module is one of PyTorch's pooling or padding layers, which return what they read, pooled or moved."""
     return type(module).__module__ == kind.__name__

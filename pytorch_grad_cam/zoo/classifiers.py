@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class UnusableInput(ValueError):
-    """What the user asked for cannot be had; the message says why, and what to do."""
+    """An input or option that cannot be used; the message says why, and what to do."""
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:
