@@ -11,7 +11,7 @@ from pytorch_grad_cam.cli import comparison, one_image, options, several_images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain an image, or several; returns the exit status: 0, or 2 with one line on standard error."""
+    """Explain one image or several; return the exit status: 0, or 2 after one line on standard error."""
     parser = options.parser()
     chosen = parser.parse_args(arguments)
     with warnings.catch_warnings():

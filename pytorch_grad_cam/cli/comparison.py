@@ -46,7 +46,10 @@ def run(options: argparse.Namespace) -> None:
 def _explanations(
     options: argparse.Namespace, classifier: Classifier, paths: Sequence[str | None]
 ) -> Iterator["Explanation"]:
-    """Of each image that can be read; of others why not, unless there is only one."""
+    """The explanations of the images that can be read; of the others it is said why not.
+
+    Raises UnusableInput for an image that cannot be read where it is the only one.
+    """
     from pytorch_grad_cam.explanations.explaining import explain
 
     for path in paths:

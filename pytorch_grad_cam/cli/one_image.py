@@ -1,4 +1,4 @@
-"""One method's maps of one image, and the layers that could be asked about."""
+"""One method's maps of one image, and the list of layers to choose from."""
 
 import argparse
 
@@ -18,11 +18,11 @@ from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput
 from pytorch_grad_cam.zoo.read_image import read_image
 
 TOP_CLASSES = 5
-_SMALLEST_PICTURE = 256
+_SMALLEST_PICTURE = 256  # the shorter side, in pixels
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the pictures of each class, or say which layers there are."""
+    """Write the pictures of each class, or list the layers."""
     if options.save or options.workers:
         raise UnusableInput("--save and --workers are for several images: a folder, a glob or a list (.txt)")
     image = image_at(options.image_path)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def image_at(path: str | None) -> Image.Image:
-    """The bundled scene where there is no path. Raises UnusableInput for what cannot be read."""
+    """The picture at a path, for None the bundled scene. Raises UnusableInput for what cannot be read."""
     return Image.fromarray(example_scene()) if path is None else read_image(path)
 
 
@@ -77,7 +77,7 @@ def _pictures(picture: np.ndarray, cam_map: np.ndarray, gradients: np.ndarray) -
 
 
 def _enlarged(picture: np.ndarray) -> Image.Image:
-    """The picture, small ones enlarged by a whole number so that they can be looked at."""
+    """The picture; a small one is enlarged by a whole number so that it can be looked at."""
     image = Image.fromarray(picture)
     factor = -(-_SMALLEST_PICTURE // min(image.size))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)

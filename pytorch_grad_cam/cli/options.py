@@ -33,7 +33,7 @@ _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tile
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line; it exits with 2 and one line for what it does not know."""
+    """The parser of the command line; for unknown arguments it writes one line and exits with 2."""
     options = _OneLineParser(
         prog="cam.py",
         description="Show what an image classifier looks at. Without --image-path it explains the bundled scene.",
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def classifier_of(options: argparse.Namespace) -> Classifier:
-    """The classifier with its weights, on the device. Raises UnusableInput where there is none."""
+    """The classifier with its weights, on the device. Raises UnusableInput where it cannot be had."""
     device = device_of(options)
     classifier = load_classifier(model_name(options), options.weights)
     classifier.model.to(device)
@@ -77,14 +77,14 @@ def classifier_of(options: argparse.Namespace) -> Classifier:
 
 
 def model_name(options: argparse.Namespace) -> str:
-    """The bundled network is the default of the bundled scene."""
+    """The model's name; the default for the bundled scene is the bundled network."""
     return options.model or ("resnet50" if options.image_path else "digits")
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
-    """Under torchrun each process has a GPU of its own. Raises UnusableInput for a device that is not here."""
-    own_cuda = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
-    name = options.device or (own_cuda if options.use_cuda else "cpu")
+    """The device; under torchrun each process gets another GPU. Raises UnusableInput for a device that is not here."""
+    gpu = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    name = options.device or (gpu if options.use_cuda else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -95,17 +95,17 @@ def device_of(options: argparse.Namespace) -> torch.device:
 
 
 def asks_for_several(options: argparse.Namespace) -> bool:
-    """Whether the path is that of a folder or of a list, or a glob."""
+    """Whether the path means several images: a folder, a list or a glob."""
     return options.image_path is not None and means_several(options.image_path)
 
 
 def categories_of(options: argparse.Namespace, classifier: Classifier) -> list[int]:
-    """The numbers of the classes asked about."""
+    """The numbers of the classes to explain."""
     return [category_called(text, classifier.categories or []) for text in options.target_category]
 
 
 def method_of(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor) -> Any:
-    """The method around the model, with layers that were found for inputs like x where none are named."""
+    """The CAM of the model; where no layers are named, at the one that is found for inputs like x."""
     method = available_methods()[options.methods[0]]
     layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
     cam = method(model, layers, transform, align=options.align)
@@ -115,7 +115,7 @@ def method_of(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tens
 
 
 def smoothing_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Of a method's call."""
+    """The smoothing options of a method's call."""
     return {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
 
 

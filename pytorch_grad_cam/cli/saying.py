@@ -1,4 +1,4 @@
-"""What the command line says."""
+"""Lines on standard output."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def say(line: str) -> None:
-    """One line on standard output, by one of several processes; what its encoding has not is escaped."""
+    """Write one line, by the first of several processes; characters that the encoding lacks are escaped."""
     if os.environ.get("RANK", "0") == "0":
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def say_registrations(cam: Any) -> None:
-    """Where a method drew its cells, and how to have even tiles."""
+    """Say where a method drew its cells, and how to get even tiles."""
     for registration in cam.registrations.values():
         say(f"registered, --align cell undoes it: {registration}")

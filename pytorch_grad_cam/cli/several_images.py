@@ -24,7 +24,7 @@ _WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_mo
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write what `--save` names of each image, and the manifest; say which could not be explained."""
+    """Write what `--save` names for each image, and the manifest; say which images could not be explained."""
     if options.preview_model:
         raise UnusableInput("--preview-model looks at one image")
     device = device_of(options)
@@ -53,6 +53,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _configuration(options: argparse.Namespace) -> dict[str, Any]:
-    """What the maps depend on."""
+    """The options that the maps depend on."""
     chosen = {name: value for name, value in vars(options).items() if name not in _WITHOUT_INFLUENCE}
     return {"version": pytorch_grad_cam.__version__, "method": options.methods[0], **chosen}

@@ -12,7 +12,7 @@ _DATA = Path(__file__).parent
 
 
 class DigitsNet(nn.Module):
-    """A ResNet in small: images (N, 3, 64, 64) to one logit a digit (N, 10); 308,826 parameters.
+    """A small ResNet from images (N, 3, 64, 64) to one logit for each digit (N, 10); 308,826 parameters.
 
     Four stages of one BasicBlock (16, 32, 64, 128 channels) with a stride of 8 in all: `layer4` gives (N, 128, 8, 8).
     """
@@ -60,6 +60,6 @@ def example_scene() -> np.ndarray:
 
 
 def preprocess_scene(images: np.ndarray) -> torch.Tensor:
-    """uint8 RGB scenes (64, 64, 3) or (N, 64, 64, 3) to the network's input, float32 (N, 3, 64, 64) in [-2, 2]."""
+    """The network's input, float32 (N, 3, 64, 64) in [-2, 2], from uint8 RGB scenes (64, 64, 3) or (N, 64, 64, 3)."""
     batch = torch.from_numpy(np.array(images)).reshape(-1, *images.shape[-3:])
     return (batch.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD

@@ -32,7 +32,7 @@ class Scene(NamedTuple):
 def source_digits(split: str) -> list[list[np.ndarray]]:
     """The handwritten digits of a split ('train': 80 % of each class, 'test': the other 20 %), cropped to their ink.
 
-    Returns one list a class of float32 images in [0, 1]. Raises ValueError for another split.
+    Returns for each class a list of float32 images in [0, 1]. Raises ValueError for another split.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
@@ -103,7 +103,7 @@ def _warped(rng: np.random.Generator, digit: np.ndarray, height: int) -> np.ndar
 
 
 def _free_place(rng: np.random.Generator, shape: tuple[int, ...], boxes: list) -> tuple[int, int]:
-    """A uniformly drawn place that keeps clear of the boxes; the clearest of 100 draws if none does."""
+    """A uniformly drawn place that overlaps no box; where 100 draws find none, the one that overlaps least."""
     height, width = shape
     best, best_overlap = (0, 0), SIZE * SIZE
     for _ in range(100):

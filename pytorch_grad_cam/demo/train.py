@@ -39,7 +39,7 @@ def two_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def held_out_accuracy(model: nn.Module, scenes: int = 2000, seed: int = 1) -> tuple[float, float]:
-    """Mean average precision over the classes, and the share of scenes whose two highest logits are its digits."""
+    """The mean average precision over the classes, and the share of scenes whose two highest logits are its digits."""
     from sklearn.metrics import average_precision_score
 
     rng = np.random.default_rng(seed)
@@ -71,9 +71,9 @@ def train(images: int = 200_000, batch_size: int = 32, seed: int = 0, workers: i
         loss.backward()
         optimizer.step()
         schedule.step()
-        found = truth.gather(1, logits.detach().topk(2).indices).mean().item()
-        recent += 0.05 * (found - recent)
-        progress.set_postfix(level=level, loss=f"{loss.item():.3f}", found=f"{recent:.3f}")
+        recognised = truth.gather(1, logits.detach().topk(2).indices).mean().item()
+        recent += 0.05 * (recognised - recent)
+        progress.set_postfix(level=level, loss=f"{loss.item():.3f}", recognised=f"{recent:.3f}")
         if recent > _MASTERED and level < _LEVELS:
             level, recent = level + 1, 0.0
             stream = _batches(level, batch_size, seed + level, workers)

@@ -1,4 +1,4 @@
-"""Why a map is blank."""
+"""Warnings that say why a map is blank."""
 
 import math
 import sys
@@ -17,7 +17,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class CamWarning(UserWarning):
-    """A map says nothing; the message says why. reason: why, for one map; samples: which maps of the batch."""
+    """A map says nothing, and the message says why. reason: why, for one map. samples: which maps of the batch."""
 
     def __init__(self, message: str, reason: str = "", samples: Sequence[int] = ()) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ def warn_of_blank_maps(
 
 
 def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
-    """A CamWarning that these of so many maps are blank, where they are not parts of another map."""
+    """Warn that `samples`, of `maps` maps, are blank; not for maps that are parts of another one."""
     if _of_parts():
         return
     which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
@@ -75,21 +75,21 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
 
 
 def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
-    """A CamWarning where as many square cells as the grid of a given reshape_transform has would lie otherwise.
+    """Warn where a given reshape_transform gives cells that are not square, and square ones would fit as well.
 
-    Returns whether they would.
+    Returns whether that is so.
     """
     square = grid_of_proportions(math.prod(grid), image_size)
     if square is None or square == tuple(grid):
         return False
     found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
-    cells = f"the reshape_transform gives {found} cells, but of an image of {pixels} they are {expected}"
+    cells = f"the reshape_transform gives {found} cells, but an image of {pixels} has {expected}"
     issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
     return True
 
 
 def issue(warning: CamWarning) -> None:
-    """Show the warning for the line outside this package that made the call, and give it to who keeps them."""
+    """Show a warning, for the line outside this package that made the call; `warnings_kept` keeps it."""
     keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", None) or ([], True)
     kept, shown = keeper
     kept.append(warning)
@@ -99,7 +99,7 @@ def issue(warning: CamWarning) -> None:
 
 @contextmanager
 def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
-    """The CamWarnings that are issued within, in this thread; those of blank maps are only `shown` if asked for."""
+    """Within, in this thread: the list gets the CamWarnings that are issued. shown: show those of blank maps."""
     outer = getattr(_thread, "keeper", None)
     kept: list[CamWarning] = []
     _thread.keeper = kept, shown
@@ -111,7 +111,7 @@ def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
 
 @contextmanager
 def maps_are_parts() -> Iterator[None]:
-    """Within, in this thread: maps may be blank, they are parts of another one."""
+    """Within, in this thread: blank maps are not warned of, because they are parts of another map."""
     outer = _of_parts()
     _thread.parts = True
     try:
@@ -125,7 +125,7 @@ def _of_parts() -> bool:
 
 
 def _level_of_user() -> int:
-    """The stack level, for the function that asks, of the line outside this package that called it."""
+    """The stack level, seen from the caller of this function, of the nearest line outside this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame, level = frame.f_back, level + 1

@@ -1,28 +1,31 @@
-"""Work in chunks that fit into the device's memory."""
+"""Chunks of work that fit into the device's memory."""
 
 from collections.abc import Callable
 
 import torch
 
+# Both a choice, and so are the seconds before the progress bar.
+_IMAGES_ON_CPU, _IMAGES_ON_DEVICE = 8, 64
+_SECONDS_WITHOUT_BAR = 5
+
 
 def images_at_a_time(device: torch.device) -> int:
-    """How many images a forward is given where nobody says: on a CPU more only lose the caches."""
-    return 8 if device.type == "cpu" else 64
+    """The default number of images in a forward; on a CPU more of them no longer fit into its caches."""
+    return _IMAGES_ON_CPU if device.type == "cpu" else _IMAGES_ON_DEVICE
 
 
 def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, description: str) -> torch.Tensor:
     """The concatenated results of run(start, stop) over 0..total, at most `size` at a time.
 
-    When the device runs out of memory the chunk is halved; the error passes on when a single one does not fit.
-    A progress bar (tqdm, on standard error) appears when it takes longer than five seconds. Raises ValueError for a
-    size below 1.
+    When the device runs out of memory the chunk is halved; where a single item does not fit, the error is raised.
+    A progress bar (tqdm, on standard error) appears after five seconds. Raises ValueError for a size below 1.
     """
     from tqdm import tqdm
 
     if size < 1:
         raise ValueError(f"batch_size is {size}, expected at least 1")
     results, start = [], 0
-    with tqdm(total=total, desc=description, delay=5, leave=False) as progress:
+    with tqdm(total=total, desc=description, delay=_SECONDS_WITHOUT_BAR, leave=False) as progress:
         while start < total:
             stop = min(start + size, total)
             result = _unless_out_of_memory(run, start, stop)
@@ -37,6 +40,7 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
 
 
 def _unless_out_of_memory(run: Callable[[int, int], torch.Tensor], start: int, stop: int) -> torch.Tensor | None:
+    """run(start, stop); None where the device runs out of memory and the chunk can still be halved."""
     try:
         return run(start, stop)
     except torch.cuda.OutOfMemoryError:

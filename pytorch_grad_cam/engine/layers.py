@@ -7,9 +7,9 @@ from torch import nn
 
 
 def resolve_layers(model: nn.Module, layers: nn.Module | str | Sequence[nn.Module | str]) -> list[nn.Module]:
-    """The modules that `layers` names. An nn.Sequential is one layer; an nn.ModuleList, which cannot run, a list.
+    """The modules that `layers` names. An nn.Sequential is one layer, an nn.ModuleList a list: it cannot run itself.
 
-    Raises ValueError for a name that the model does not have, with the closest ones; TypeError for other kinds.
+    Raises ValueError for a name that the model does not have, and suggests close ones; TypeError for other types.
     """
     if isinstance(layers, nn.Module | str) and not isinstance(layers, nn.ModuleList):
         layers = [layers]
@@ -17,7 +17,7 @@ def resolve_layers(model: nn.Module, layers: nn.Module | str | Sequence[nn.Modul
 
 
 def names_of(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
-    """The dotted names of modules of the model, in their order; of a module with several names the first."""
+    """The dotted names of modules of the model, in the order of `layers`; a shared module goes by its first name."""
     names = {module: name for name, module in model.named_modules()}
     return [names[layer] for layer in layers]
 

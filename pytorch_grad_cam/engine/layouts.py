@@ -1,4 +1,4 @@
-"""How a tensor holds a map: where its channels are and where its positions."""
+"""Layouts: how the axes of a tensor hold the channels and the cells of a map."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,14 +8,23 @@ import torch
 
 from pytorch_grad_cam.engine.trees import first_tensor
 
+# Behind up to 16 extra tokens a square grid of 8 x 8 or more is never read as a larger one: 9 * 9 - 8 * 8 = 17. A class
+# token and 4 registers need 5; in 38 networks of timm and transformers nothing changes between 4 and 64.
 MOST_EXTRA_TOKENS = 16
+# A signal's map in signals. A choice; the tests have 1.01 (kernel 4, padding 2) and nothing longer.
+_LONGEST_SIGNAL_MAP = 1.25
+# Cells more or less than strides on an axis: rounding and padding add one or leave one out. With 2 a test changes; with
+# 0 no test and none of the 38 networks, whose images are square.
+_SLACK = 1
+# One cell less one: its stride is at most twice the image. A choice; nothing changes between 0.1 and 1.
+_FEWEST_CELLS = 0.5
 
 
 class Layout(NamedTuple):
-    """A reading of a tensor as a map; called with the tensor (or its gradient) it gives (N, C, *grid).
+    """A reading of a tensor as a map: called with the tensor, or its gradient, it gives (N, C, *grid).
 
-    axes: one letter an axis, N batch, C channels, S a spatial axis, T the tokens, which are all positions of the grid
-    in one axis behind `extra` others (class, distillation, register tokens).
+    axes: one letter for each axis: N batch, C channels, S a spatial axis, T tokens. grid: the cells along each axis.
+    extra: how many tokens (class, distillation, registers) stand before those of the grid.
     """
 
     axes: str
@@ -24,14 +33,14 @@ class Layout(NamedTuple):
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.axes.startswith("NCS"):
-            return tensor  # itself: a gradient that was taken of it knows no other
+            return tensor  # itself, because gradients are asked for with respect to this very tensor
         batch_and_channels_first = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" not in self.axes:
             return batch_and_channels_first
         return batch_and_channels_first[:, :, self.extra :].unflatten(2, self.grid)
 
     def of_output(self, output: Any) -> torch.Tensor:
-        """Of what a module returned, as a reshape_transform."""
+        """The map (N, C, *grid) in what a module returned; for use as a reshape_transform."""
         return self(first_tensor(output))
 
     def __str__(self) -> str:
@@ -49,12 +58,12 @@ def layouts_of(
 ) -> list[Layout]:
     """The readings of a tensor of this shape for an input of `image_size`, the best first; none if it is no map.
 
-    A map's grid covers the image with one stride in all directions, give or take a row or column. Tokens count as a
-    grid that a convolution of the same forward made (`known_grids`), else one of the image's exact proportions with the
-    fewest extra tokens; one channel is no map of tokens but a token with as many channels.
+    A map's grid covers the image with one stride along all axes, give or take a cell. Tokens are read as a grid that a
+    convolution of the same forward made (`known_grids`), else as one of the image's exact proportions, with the fewest
+    extra tokens. Tokens of one channel are no map: they are a single token.
 
-    Among several a grid that is known or has no extra tokens is best, of these tokens with their channels last, which
-    is how nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
+    A grid that is known or has no extra tokens comes before others. Among those, tokens with their channels last come
+    first, as nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
     """
     rank = len(image_size)
     readings = []
@@ -70,8 +79,8 @@ def layouts_of(
 
     def order(layout: Layout) -> tuple:
         known = layout.grid in known_grids
-        sound = known or layout.extra == 0
-        return (not sound, layout.axes != "NTC", not known, layout.extra, -_channels(layout.axes, shape))
+        likely = known or layout.extra == 0
+        return (not likely, layout.axes != "NTC", not known, layout.extra, -_channels(layout.axes, shape))
 
     return sorted(readings, key=order)
 
@@ -81,34 +90,35 @@ def _channels(axes: str, shape: Sequence[int]) -> int:
 
 
 def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
-    """Whether one stride fits all axes, when each may have a cell more or less than the image's size says.
+    """Whether one stride fits all axes, where each may have a cell more or less than the image's size says.
 
-    One axis has no proportions to tell by; a signal's map may be a quarter longer than the signal, as the padding of
-    causal convolutions makes it.
+    A grid has at most as many cells as the image has pixels; only a signal's map may be a quarter longer than the
+    signal, as padding on both sides makes it.
     """
-    lowest = max(size / (cells + 1) for cells, size in zip(grid, image_size, strict=True))
-    highest = min(size / max(cells - 1, 0.5) for cells, size in zip(grid, image_size, strict=True))
-    longest = 1.25 if len(image_size) == 1 else 1
-    not_enlarged = all(cells <= longest * size for cells, size in zip(grid, image_size, strict=True))
+    lowest = max(size / (cells + _SLACK) for cells, size in zip(grid, image_size, strict=True))
+    highest = min(size / max(cells - _SLACK, _FEWEST_CELLS) for cells, size in zip(grid, image_size, strict=True))
+    most = _LONGEST_SIGNAL_MAP if len(image_size) == 1 else 1
+    not_enlarged = all(cells <= most * size for cells, size in zip(grid, image_size, strict=True))
     return lowest <= highest and not_enlarged
 
 
 def _token_grids(
     axes: str, tokens: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
 ) -> Iterator[Layout]:
+    """The readings of an axis of tokens, the best first: known grids, then grids of the image's proportions."""
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
         for grid in known_grids:
             if math.prod(grid) == tokens - extra:
                 yield Layout(axes, grid, extra)
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
-        of_image = grid_of_proportions(tokens - extra, image_size)
-        if of_image is not None:
-            yield Layout(axes, of_image, extra)
+        grid_like_image = grid_of_proportions(tokens - extra, image_size)
+        if grid_like_image is not None:
+            yield Layout(axes, grid_like_image, extra)
 
 
 def grid_of_proportions(cells: int, image_size: Sequence[int]) -> tuple[int, ...] | None:
-    """The grid of so many cells that has exactly the image's proportions; None where there is none."""
+    """The grid of this number of cells that has exactly the image's proportions; None where there is none."""
     stride = (math.prod(image_size) / cells) ** (1 / len(image_size))
     grid = tuple(round(size / stride) for size in image_size)
-    exact = all(along * image_size[0] == grid[0] * size for along, size in zip(grid, image_size, strict=True))
+    exact = all(length * image_size[0] == grid[0] * size for length, size in zip(grid, image_size, strict=True))
     return grid if exact and math.prod(grid) == cells else None

@@ -1,1 +1,1 @@
-"""Maps of a picture as a person looks at them: explain, compare, the page."""
+"""Explanations of a picture for people: `explain`, `compare`, and a page for the browser."""

@@ -1,4 +1,4 @@
-"""Pictures inside of HTML."""
+"""Pictures as URLs that hold their data, for HTML."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def data_url(pixels: np.ndarray, kind: str, **options: Any) -> str:
-    """uint8 pixels (H, W) or RGB (H, W, 3) as a URL that holds them. kind: 'png' or 'jpeg'; options: of Pillow."""
+    """A URL that holds uint8 pixels (H, W) or RGB (H, W, 3). kind: 'png' or 'jpeg'. options: see Pillow's `save`."""
     from PIL import Image
 
     encoded = io.BytesIO()

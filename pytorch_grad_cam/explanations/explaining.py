@@ -1,4 +1,4 @@
-"""From a model and an image of any form to maps, in one call."""
+"""`explain`: from a model and an image of any form to maps, in one call."""
 
 from __future__ import annotations
 
@@ -51,23 +51,24 @@ def explain(
     eigen_smooth: bool = False,
     **options: Any,
 ) -> Explanation:
-    """What the model looks at in the image.
+    """An explanation: maps of what the model looks at in the image.
 
-    model: a classifier, a `classifiers.Classifier`, or the name of one (see `classifiers.load_classifier`), then with
-    `weights`.
-    image: a file, a Pillow image, an array uint8 (H, W, 3) or float in [0, 1]; a tensor (C, H, W) or (1, C, H, W) is
-    the model's input as it is, and in [0, 1] also the picture, unless the preprocessing is known from the model.
+    model: a classifier, a `zoo.classifiers.Classifier`, or the name of one with its `weights`, see
+    `zoo.classifiers.load_classifier`.
+    image: a file, a Pillow image, an array (H, W, 3), uint8 or float in [0, 1]. A tensor (C, H, W) or (1, C, H, W) is
+    given to the model as it is; one in [0, 1] is also the picture, unless the model's preprocessing is known.
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
-    targets: classes by number or name, or callables as in a CAM, one or several; None are the `top` highest classes.
-    layers: None is found in the model; a list gives a map for each entry, an entry that is a list the mean over it.
-    preprocess: from a Pillow image to the input (C, H, W) or (1, C, H, W), which is then given the precision of the
-    model; categories: names of the classes. None: see `classifiers.classifier_of`.
-    align: see `BaseCAM`; other than there, registered maps are the default. aug_smooth, eigen_smooth: see
-    `BaseCAM.__call__`. options: of the methods' constructors.
+    targets: classes by number or name, or callables as in a CAM, one or several; None takes the `top` highest classes.
+    layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
+    mean over its layers.
+    preprocess: from a Pillow image to the input (C, H, W) or (1, C, H, W), which is then cast to the model's precision.
+    categories: the classes' names. None, of either: see `zoo.classifiers.classifier_of`.
+    align: see `BaseCAM`, but registered maps are the default here. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
+    options: for the methods' constructors.
 
     A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
-    cannot be read, for a class name or a method that does not exist, for empty lists, a `top` below 1 and for what the
-    methods raise it for; IndexError for the number of a class that does not exist.
+    cannot be read, a class name or a method that does not exist, empty lists, a `top` below 1, and where the methods
+    raise it; IndexError for the number of a class that does not exist.
     Cost: one forward, and one call of each method at each layer, with all targets at once.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
@@ -97,31 +98,32 @@ def explain(
     chosen = _targets(targets, scores, names, top)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     panels: list[Panel] = []
-    said: list[str] = []
+    warnings: list[str] = []
     for method in _methods(methods):
         for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
             with warnings_kept() as issued:
                 cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
                 with cam:
                     maps = cam(x, [chosen], **smoothing)[0]
-                    at = " + ".join(names_of(cam.model, cam.target_layers))
+                    layer_name = " + ".join(names_of(cam.model, cam.target_layers))
             panels += [
-                Panel(method.__name__, at, *_described(target, probabilities, names), cam_map)
+                Panel(method.__name__, layer_name, *_described(target, probabilities, names), cam_map)
                 for target, cam_map in zip(chosen, maps, strict=True)
             ]
-            said += [f"{method.__name__}{f' at {at}' if at else ''}: {warning}" for warning in issued]
+            where = f"{method.__name__} at {layer_name}" if layer_name else method.__name__
+            warnings += [f"{where}: {warning}" for warning in issued]
     picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
     versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
     title = Path(image).name if isinstance(image, str | os.PathLike) else ""
-    return Explanation(title, picture, panels, scores, probabilities, names, said, versions)
+    return Explanation(title, picture, panels, scores, probabilities, names, warnings, versions)
 
 
 def _input(classifier: Classifier, image: Any) -> torch.Tensor:
-    """The batch of one, a preprocessed one in the model's precision."""
+    """The image as a batch of one; where it was preprocessed here, in the model's precision."""
     if isinstance(image, torch.Tensor):
         return _batch_of_one("the image", image)
     x = _batch_of_one("what preprocess returns", classifier.preprocess(_as_pillow(image)))
-    return x.to(next((each.dtype for each in classifier.model.parameters() if each.is_floating_point()), x.dtype))
+    return x.to(next((p.dtype for p in classifier.model.parameters() if p.is_floating_point()), x.dtype))
 
 
 def _batch_of_one(what: str, x: torch.Tensor) -> torch.Tensor:
@@ -160,7 +162,7 @@ def _methods(methods: Method | Sequence[Method]) -> list[Any]:
 
 
 def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
-    """Class numbers and callables."""
+    """The targets as class numbers and callables."""
     if targets is None:
         return np.argsort(-scores, kind="stable")[:top].tolist()
     several = targets if isinstance(targets, list | tuple) else [targets]
@@ -168,6 +170,7 @@ def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -
 
 
 def _described(target: Any, probabilities: np.ndarray, names: Sequence[str]) -> tuple[int | None, str, float | None]:
+    """A target's class number, name and probability; of a callable only the name."""
     if type(target) is ClassifierOutputTarget:
         target = target.category
     if callable(target):

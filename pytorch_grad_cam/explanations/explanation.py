@@ -1,4 +1,4 @@
-"""What `explain` returns: the maps of an image, and everything to show them with."""
+"""The result of `explain`: the maps of an image, and ways to show them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Panel(NamedTuple):
-    """One map, float32 (H, W) in [0, 1], and what it is of.
+    """One map, float32 (H, W) in [0, 1], with its method, layer and target.
 
-    layer: its dotted name, several joined by ' + ', '' for methods without one. category, probability: None where the
-    target is no class. name: of the class or the target.
+    layer: its dotted name; several are joined by ' + '; '' for methods without layers. category, probability: None
+    where the target is no class. name: that of the class or the target.
     """
 
     method: str
@@ -45,9 +45,8 @@ class Explanation:
     """The maps of one image by one or several methods, at one or several layers, for one or several classes.
 
     picture: uint8 RGB (H, W, 3), what the model was shown. panels: method by method, layer by layer, class by class.
-    logits: float32 (classes,), `probabilities` likewise; names: of the classes. title: the image's file name.
-    warnings: why maps are blank. versions: of the packages that made it.
-    Shows itself in notebooks.
+    logits, probabilities: float32 (classes,). names: the classes' names. title: the image's file name. warnings: why
+    maps are blank. versions: those of the packages that made it. A notebook shows the overlays.
     """
 
     title: str
@@ -74,23 +73,23 @@ class Explanation:
         return show_cam_on_image(self.picture, self.panels[panel].map, use_rgb=True, image_weight=image_weight)
 
     def masks(self, method: Literal["otsu"] | float = "otsu") -> np.ndarray:
-        """Where each map is high, bool (P, H, W): above Otsu's threshold, or at least as high as a number."""
+        """The pixels where each map is high, bool (P, H, W): above Otsu's threshold, or not below a given number."""
         if method != "otsu" and isinstance(method, str):
             raise ValueError(f"method is {method!r}: pass 'otsu' or a threshold in [0, 1]")
-        return np.stack([otsu_mask(each) if method == "otsu" else each >= method for each in self.maps])
+        return np.stack([otsu_mask(cam_map) if method == "otsu" else cam_map >= method for cam_map in self.maps])
 
     def boxes(self, method: Literal["otsu"] | float = "otsu") -> list[list[tuple[int, int, int, int]]]:
-        """For each panel the boxes (left, top, right, bottom) of the connected regions of its mask."""
+        """For each panel the boxes (left, top, right, bottom) around the connected regions of its mask."""
         return [boxes_of(mask) for mask in self.masks(method)]
 
     def grid(self) -> Figure:
-        """All overlays as a matplotlib figure, see `figure.comparison_figure`."""
+        """A matplotlib figure of all overlays, see `figure.comparison_figure`."""
         from pytorch_grad_cam.explanations.figure import comparison_figure
 
         return comparison_figure(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the overlays as PNG and the maps as `maps.npy` into a folder, made if need be; returns the files."""
+        """Write the overlays as PNG and the maps as `maps.npy` into a folder, which is made; return the files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = []
@@ -102,7 +101,7 @@ class Explanation:
         return files
 
     def report(self, file: str | Path) -> Path:
-        """Write a page to look through in a browser, see `report.write_report`."""
+        """Write a page for the browser and return its path, see `report.write_report`."""
         return write_report([self], file)
 
     def _repr_html_(self) -> str:

@@ -8,7 +8,7 @@ from pytorch_grad_cam.meta_cam import MetaCAM
 
 
 def available_methods() -> dict[str, Any]:
-    """Each method by the name of its class in lower-case letters, without underscores; Grad-CAM++ also as gradcam++.
+    """The methods by the names of their classes in lower case, without underscores; Grad-CAM++ also as gradcam++.
 
     >>> available_methods()["kpcacam"].__name__
     'KPCA_CAM'

@@ -1,4 +1,4 @@
-"""A page to look through maps in a browser: one HTML file that holds everything it shows."""
+"""A page to look through maps in a browser: one HTML file that holds all it shows."""
 
 import base64
 import hashlib
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 
 _COLOUR_MAPS = ("jet", "viridis", "magma", "grey")
-_THUMBNAIL = 96
+_THUMBNAIL = 96  # the longer side, in pixels
 
 
 def write_report(explanations: Iterable["Explanation"], file: str | Path) -> Path:
-    """Write a page with the explanations, in their order, and return its path; its folder is made where it is missing.
+    """Write a page with the explanations, in their order, and return its path; a missing folder is made.
 
-    The file needs no other one and no network. Pictures are kept as JPEG, maps in 256 steps. Each explanation is
-    encoded and written as it comes, so a generator is never in memory as a whole; what was at the path is replaced
-    when the page is complete.
+    The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps. Each explanation is
+    encoded and written as it comes, so a generator is never in memory as a whole. A file at the path is replaced when
+    the page is complete.
 
-    Raises ValueError where there is no explanation or no panel, and for a map that is not of its picture's size or
-    not in [0, 1].
+    Raises ValueError where there is no explanation or no panel, and for a map of another size than its picture or with
+    values outside [0, 1].
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _page(explanations: Iterable["Explanation"]) -> Iterator[str]:
 
 
 def _hash(text: str) -> str:
-    """What a Content-Security-Policy calls this text, so that the browser runs no other script."""
+    """The name of a text in a Content-Security-Policy, which lets the browser run no other script."""
     return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
 
 

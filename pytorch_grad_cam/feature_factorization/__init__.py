@@ -1,1 +1,1 @@
-"""Concepts that a layer composes an image of."""
+"""Concepts that a layer composes images of."""

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    r"""Concepts W and heat maps H with $A \approx W H$ by non-negative matrix factorisation over all images.
+    r"""Concepts W and their maps H with $A \approx W H$, by non-negative matrix factorisation over all images.
 
-    activations: (N, C, *spatial), NaN counted as zero; each channel is shifted to start at zero and back.
+    activations: (N, C, *spatial); NaN counts as zero, and every channel is shifted to start at zero and back.
     Returns the concepts (C, n_components) and their maps (N, n_components, *spatial). Needs scikit-learn.
     """
     from sklearn.decomposition import NMF
@@ -43,11 +43,10 @@ def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.
 
 
 class DeepFeatureFactorization:
-    """What a layer's activations are composed of, and where: concepts and a heat map of each.
+    """The concepts that a layer's activations are composed of, and a map of each.
 
-    target_layer: a module of the model or its dotted name. reshape_transform: as that of a CAM.
+    target_layer: a module of the model or its dotted name. reshape_transform, align: as in a CAM.
     computation_on_concepts: called with the concepts (n_components, C), for instance the model's classifier.
-    align: as that of a CAM.
     """
 
     def __init__(
@@ -68,8 +67,8 @@ class DeepFeatureFactorization:
     def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple:
         """Factorise the activations of a batch (N, C, *spatial), all images together.
 
-        Returns the concepts (channels, n_components), for each image its maps (n_components, *spatial), float32 in
-        [0, 1] at the input's size, and, where there is one, the result of the computation on the concepts, an array.
+        Returns the concepts (channels, n_components); for each image its maps (n_components, *spatial), float32 in
+        [0, 1] at the input's size; and the result of `computation_on_concepts`, an array, where there is one.
         Cost: one forward and, on the host, the factorisation.
         """
         hooks = self.activations_and_grads
@@ -113,10 +112,10 @@ def run_dff_on_image(
     n_components: int = 5,
     top_k: int = 2,
 ) -> np.ndarray:
-    """One image beside its concepts and their classes, as a picture: uint8 (H, 3 * W, 3).
+    """A picture of one image beside its concepts and their classes: uint8 (H, 3 * W, 3).
 
     classifier: from concepts (n_components, C) to logits. img_pil: the picture, of the size of img_tensor (C, H, W).
-    The classes' names are those of `model.config.id2label` (transformers) where there is one for each, else numbers.
+    The classes' names are those of `model.config.id2label` (transformers) where it has all of them, else numbers.
     """
     with DeepFeatureFactorization(model, target_layer, reshape_transform, classifier) as factorisation:
         _, explanations, logits = factorisation(img_tensor[None], n_components)

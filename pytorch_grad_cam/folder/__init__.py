@@ -1,1 +1,1 @@
-"""Many images on the command line: explained in batches, written whole, continued after a stop."""
+"""Many images on the command line: explained in batches, written as whole files, continued after a stop."""

@@ -14,8 +14,9 @@ Preprocess = Callable[[Image.Image], torch.Tensor]
 
 
 class Batch(NamedTuple):
-    """groups: inputs (N, C, H, W) of one size and the positions of their images in the list. unreadable: the positions
-    of the others, and why.
+    """The images of a batch by their positions in the list.
+
+    groups: for each size the positions and the inputs (N, C, H, W). unreadable: the positions of the others, and why.
     """
 
     groups: list[tuple[list[int], torch.Tensor]]
@@ -25,7 +26,7 @@ class Batch(NamedTuple):
 def plan(images: int, batch_size: int) -> list[list[int]]:
     """The positions in each batch, consecutive ones.
 
-    Nothing else decides which images share a batch: by that their maps differ in the last digits.
+    Nothing else may decide which images share a batch, because the last digits of their maps depend on it.
     """
     return [list(range(start, min(start + batch_size, images))) for start in range(0, images, batch_size)]
 
@@ -33,7 +34,7 @@ def plan(images: int, batch_size: int) -> list[list[int]]:
 def decoded(
     images: Sequence[ListedImage], preprocess: Preprocess, batches: list[list[int]], workers: int, pinned: bool
 ) -> "DataLoader[Batch]":
-    """The batches in turn, decoded ahead by so many processes. pinned: in memory that CUDA copies from faster."""
+    """The batches in turn, decoded ahead by `workers` processes. pinned: in memory that CUDA copies from faster."""
     return DataLoader(
         _Images(images, preprocess),
         batch_sampler=batches,
@@ -58,6 +59,7 @@ class _Images(Dataset):
 
 
 def _by_size(items: list[tuple[int, torch.Tensor | str]]) -> Batch:
+    """The batch of items, which are a position with an input or with the reason why there is none."""
     groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
     unreadable = []
     for position, item in items:
@@ -65,5 +67,5 @@ def _by_size(items: list[tuple[int, torch.Tensor | str]]) -> Batch:
             unreadable.append((position, item))
         else:
             groups.setdefault(item.shape, []).append((position, item))
-    columns = [list(zip(*group, strict=True)) for group in groups.values()]
-    return Batch([(list(positions), torch.stack(inputs)) for positions, inputs in columns], unreadable)
+    unzipped = [list(zip(*group, strict=True)) for group in groups.values()]
+    return Batch([(list(positions), torch.stack(inputs)) for positions, inputs in unzipped], unreadable)

@@ -1,4 +1,4 @@
-"""How the maps in a folder were made, so that those of another run are not mixed with them."""
+"""The configuration that the maps in a folder were made with; maps of another one are not mixed with them."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,9 @@ from pytorch_grad_cam.zoo.classifiers import UnusableInput
 
 
 def claim(folder: Path, configuration: dict[str, Any], process: Process) -> None:
-    """Write `configuration.json`; one of the processes does it.
+    """Write `configuration.json`, by one of the processes.
 
-    Raises UnusableInput where images are explained already by another configuration, with what differs.
+    Raises UnusableInput, which says what differs, where images were explained with another configuration.
     """
     file = folder / "configuration.json"
     known = json.loads(file.read_text()) if file.exists() else configuration

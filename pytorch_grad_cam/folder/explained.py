@@ -1,4 +1,4 @@
-"""The maps of a batch and what is told about them."""
+"""The maps of a batch, and what the manifest tells about them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,8 +14,10 @@ _TOP_CLASSES = 5
 
 
 class Explained(NamedTuple):
-    """Of one image: its maps (K, H, W) of the classes `targets`, the layers' names, all classes' probabilities, the
-    numbers of the highest ones, and why maps are blank.
+    """The maps (K, H, W) of one image for the classes `targets`, and what is told about them.
+
+    layers: their names. probabilities: those of all classes. top_classes: the numbers of the highest. warnings: why
+    maps are blank.
     """
 
     maps: np.ndarray
@@ -29,10 +31,10 @@ class Explained(NamedTuple):
 def explain_batch(
     cam: Any, classifier: Classifier, x: torch.Tensor, categories: Sequence[int] = (), **smoothing: bool
 ) -> list[Explained]:
-    """What there is to tell about the images x (N, C, H, W), where the model is.
+    """The maps of the images x (N, C, H, W), on the model's device, and what is told about them.
 
-    categories: the classes to explain, for all images the same; none is each image's highest. smoothing: options of
-    the call. Cost: that of one call of the CAM.
+    categories: the classes to explain, the same for all images; () takes each image's highest. smoothing: options of
+    the CAM's call. Cost: that of one call of the CAM.
     """
     with warnings_kept(shown=False) as issued:
         maps = _maps(cam, x, categories, smoothing).cpu().numpy()
@@ -54,11 +56,11 @@ def explain_batch(
 
 
 def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[str, bool]) -> torch.Tensor:
-    """(N, K, H, W)."""
+    """The maps (N, K, H, W)."""
     if not categories:
         return cam(x, as_tensor=True, **smoothing)[:, None]
     return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
 
 
 def _reasons(issued: list[CamWarning], sample: int) -> list[str]:
-    return list(dict.fromkeys(f"the map is blank: {each.reason}" for each in issued if sample in each.samples))
+    return list(dict.fromkeys(f"the map is blank: {warning.reason}" for warning in issued if sample in warning.samples))

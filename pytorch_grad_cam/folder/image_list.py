@@ -1,4 +1,4 @@
-"""Which images a folder, a glob or a list means, and how the files made of them are called."""
+"""The images that a folder, a glob or a list means, and the names of the files made of them."""
 
 import glob
 import os
@@ -17,14 +17,14 @@ _WILDCARDS = frozenset("*?[")
 
 
 class ListedImage(NamedTuple):
-    """path: where the image is read. name: what the files made of it begin with in the output folder, its own."""
+    """An image's path, and the beginning of the names of the files made of it, which no other image has."""
 
     path: str
     name: str
 
 
 def means_several(path: str) -> bool:
-    """Whether a path is that of a folder or of a list (.txt), or a glob that something matches."""
+    """Whether a path is a folder, a list (.txt), or a glob that matches something."""
     if os.path.isfile(path):
         return path.lower().endswith(".txt")
     return os.path.isdir(path) or next(glob.iglob(path, recursive=True), None) is not None
@@ -33,18 +33,18 @@ def means_several(path: str) -> bool:
 def images_in(path: str, output_dir: Path) -> list[ListedImage]:
     """The images that a folder, a glob or a list means, each once.
 
-    Of a folder all files with a suffix that Pillow reads, in its sub-folders too, of a glob all files that match, both
-    sorted and without those in the output folder; of a list one path a line, in its order. Names are relative to the
-    folder, to the part of the glob before its wildcards, or to the folder that all paths of the list have in common.
-    Raises UnusableInput where there are none, or where the results would lie among them.
+    A folder means all files with a suffix that Pillow reads, in its sub-folders too; a glob all files that match; both
+    sorted and without files in the output folder. A list has one path a line, and keeps its order. Names are relative
+    to the folder, to the part of the glob before its wildcards, or to the folder that all paths of the list share.
+    Raises UnusableInput where there are no images, or where the results would lie among them.
     """
     if os.path.isfile(path):
         lines = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
         listed = [line.strip() for line in lines if line.strip()]
         images = _named(listed, os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in listed] or [""]))
     else:
-        root, found = _found(path)
-        images = sorted(_named(_outside(output_dir, root, found), root), key=lambda image: image.name)
+        root, files = _files_of(path)
+        images = sorted(_named(_outside(output_dir, root, files), root), key=lambda image: image.name)
     if not images:
         raise UnusableInput(f"there are no images in {path}")
     return images
@@ -58,8 +58,8 @@ def first_readable(images: Sequence[ListedImage]) -> Image.Image:
     raise UnusableInput(f"none of {len(images)} images can be read, such as {images[0].path}")
 
 
-def _found(path: str) -> tuple[str, list[str]]:
-    """The folder that names are relative to, and the files of a folder or of a glob."""
+def _files_of(path: str) -> tuple[str, list[str]]:
+    """The folder that names are relative to, and the files that a folder or a glob means."""
     if os.path.isdir(path):
         suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
         return path, [str(file) for file in Path(path).rglob("*") if file.suffix.lower() in suffixes]
@@ -72,8 +72,9 @@ def _outside(output_dir: Path, root: str, files: list[str]) -> list[str]:
     output, images = Path(os.path.abspath(output_dir)), Path(os.path.abspath(root))
     if output == images:
         raise UnusableInput(f"the results would lie among the images in {root}: pass another --output-dir")
-    own = output if output.is_relative_to(images) else None
-    return [file for file in files if own is None or not Path(os.path.abspath(file)).is_relative_to(own)]
+    if not output.is_relative_to(images):
+        return files
+    return [file for file in files if not Path(os.path.abspath(file)).is_relative_to(output)]
 
 
 def _named(files: list[str], root: str) -> list[ListedImage]:

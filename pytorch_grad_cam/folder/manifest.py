@@ -1,4 +1,4 @@
-"""What was made of each image: `manifest.jsonl`, one JSON object a line."""
+"""The manifest: what was made of each image, in `manifest.jsonl`, one JSON object a line."""
 
 import json
 from collections.abc import Iterable
@@ -10,10 +10,7 @@ from pytorch_grad_cam.folder.whole_files import write_whole
 
 
 class Manifest:
-    """The manifest of an output folder. While a run goes on each process appends to a part of its own.
-
-    rank: which of the processes.
-    """
+    """The manifest of an output folder. During a run each process appends to its own part. rank: its number."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self.folder = folder
@@ -21,12 +18,12 @@ class Manifest:
         self.part = folder / f"manifest.{rank}.jsonl"
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
-        """Add what was made of images, whose files must be there, to this process's part."""
+        """Add records of images, whose files must be written before, to this process's part."""
         with self.part.open("a") as part:
             part.writelines(json.dumps(record) + "\n" for record in records)
 
     def merge(self, images: Iterable[ListedImage]) -> None:
-        """Move the lines of all parts to the manifest, in the order of the images. One process does it."""
+        """Move the lines of all parts to the manifest, in the order of the images. Only one process may do it."""
         parts = sorted(self.folder.glob("manifest.*.jsonl"))
         lines = {json.loads(line)["path"]: line for file in (self.file, *parts) for line in _lines(file)}
         write_whole(self.file, "".join(lines[image.path] for image in images if image.path in lines).encode())
@@ -39,7 +36,7 @@ class Manifest:
         return {record["path"] for record in explained if all(map(self._is_there, record["targets"]))}
 
     def failed(self) -> dict[str, str]:
-        """The paths of the images that could not be read, or whose files not written, and why."""
+        """The paths of the images that could not be read, or whose files could not be written, and why."""
         return {record["path"]: record["error"] for record in map(json.loads, _lines(self.file)) if "error" in record}
 
     def _is_there(self, target: dict[str, Any]) -> bool:
@@ -47,7 +44,7 @@ class Manifest:
 
 
 def _lines(file: Path) -> list[str]:
-    """The whole lines; a process that is killed may leave the last one cut off."""
+    """The complete lines of a file; a process that was killed may have left half a line at its end."""
     if not file.exists():
         return []
     return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]

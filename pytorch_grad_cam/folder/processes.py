@@ -18,7 +18,7 @@ class Process(NamedTuple):
     world_size: int = 1
 
     def wait_for_all(self) -> None:
-        """Return once all processes are here. Raises ConnectionError where one has ended."""
+        """Return when all processes have called this. Raises ConnectionError where one has ended."""
         if self.world_size == 1:
             return
         try:
@@ -29,7 +29,7 @@ class Process(NamedTuple):
 
 @contextmanager
 def process_group() -> Iterator[Process]:
-    """Join the processes that `torchrun` started; without it this one is alone."""
+    """Join the processes that `torchrun` started; without it this process is the only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Process()
         return
@@ -41,6 +41,6 @@ def process_group() -> Iterator[Process]:
 
 
 def default_workers() -> int:
-    """The cores for each of the processes on this machine, at most 16."""
+    """The number of cores for each of the processes on this machine, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -1,4 +1,4 @@
-"""The files that are made of a map."""
+"""The files that are made from a map."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 def save_results(
     folder: Path, name: str, picture: np.ndarray, cam_map: np.ndarray, kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Write the files of those kinds, and say which; boxes (left, top, right, bottom) are said only.
+    """Write the files of the given kinds; return their names, and the boxes (left, top, right, bottom).
 
-    name: what the files begin with, in the folder. picture: (H, W, 3) in [0, 1], what the model was shown, in whose
-    pixels masks and boxes are: preprocessing has resized and cropped the image. cam_map: (H, W) in [0, 1].
+    name: what the files' names begin with. picture: (H, W, 3) in [0, 1], what the model was shown; masks and boxes are
+    in its pixels, because preprocessing has resized and cropped the image. cam_map: (H, W) in [0, 1].
     """
     files = {kind: f"{name}.{kind}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
     for kind, file in files.items():

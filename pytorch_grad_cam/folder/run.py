@@ -1,4 +1,4 @@
-"""Explain all images of a list, in batches that processes share, and continue what an earlier run left."""
+"""Explain all images of a list, in batches that processes share, and continue an earlier run."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,14 @@ from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.results import save_results
 from pytorch_grad_cam.zoo.classifiers import Classifier
 
+# Batches whose files are still being written while the model goes on. A choice: their maps wait in memory.
 _BATCHES_AHEAD = 2
 
 
 class Task(NamedTuple):
-    """What is made of each image, and where.
+    """The results to make of each image, and where.
 
-    method: its name, for the manifest. kinds: of results, see `results.KINDS`. categories, smoothing: see
+    method: its name in the manifest. kinds: the results to write, see `results.KINDS`. categories, smoothing: see
     `explained.explain_batch`.
     """
 
@@ -38,21 +39,21 @@ class Task(NamedTuple):
 def explain_images(
     task: Task, images: Sequence[ListedImage], batch_size: int, workers: int, process: Process
 ) -> list[str]:
-    """Write the results and the manifest of all images that are not there yet; returns why images have none.
+    """Write the missing results and the manifest; return why images have no results.
 
-    A batch of which anything is missing is made again as a whole: byte for byte the same results, however often the
-    run is stopped and by however many processes it is continued, on machines that add in the same order. (RandomCAM
-    draws anew.) Images that could not be read are tried again, and their batches made again where one now can be.
-    workers: processes that decode, and threads that draw.
-    Cost: see `explained.explain_batch`; the memory does not grow with the number of images beyond their names.
+    A batch of which anything is missing is made again as a whole. So the results are the same to the byte, however
+    often the run is stopped and by however many processes it is continued, on machines that add in the same order.
+    (RandomCAM draws anew.) Images that could not be read are tried again; where one can be now, so is its batch.
+    workers: the number of processes that decode, and of threads that draw.
+    Cost: see `explained.explain_batch`; of the list only the names stay in memory.
     """
     manifest = Manifest(task.output_dir, process.rank)
     if process.rank == 0:
         manifest.merge(images)
     process.wait_for_all()
-    own = plan(len(images), batch_size)[process.rank :: process.world_size]
-    missing = _missing(task, manifest, images, own, workers)
-    for records in _records(task, images, own, missing, workers, process):
+    assigned = plan(len(images), batch_size)[process.rank :: process.world_size]
+    missing = _missing(task, manifest, images, assigned, workers)
+    for records in _records(task, images, assigned, missing, workers, process):
         manifest.append(records)
     process.wait_for_all()
     if process.rank == 0:
@@ -61,28 +62,28 @@ def explain_images(
 
 
 def _missing(
-    task: Task, manifest: Manifest, images: Sequence[ListedImage], own: list[list[int]], workers: int
+    task: Task, manifest: Manifest, images: Sequence[ListedImage], assigned: list[list[int]], workers: int
 ) -> list[list[int]]:
-    """The batches of which anything is missing but images that were tried again in vain."""
+    """The assigned batches of which anything is missing but images that still cannot be read."""
     complete, failed = manifest.complete(), manifest.failed()
-    tried = [[position for position in batch if images[position].path in failed] for batch in own]
+    tried = [[position for position in batch if images[position].path in failed] for batch in assigned]
     again = decoded(images, task.classifier.preprocess, list(filter(None, tried)), workers, pinned=False)
-    in_vain = {position for batch in (again if any(tried) else ()) for position, _ in batch.unreadable}
-    return [batch for batch in own if any(images[p].path not in complete and p not in in_vain for p in batch)]
+    unreadable = {position for batch in (again if any(tried) else ()) for position, _ in batch.unreadable}
+    return [batch for batch in assigned if any(images[p].path not in complete and p not in unreadable for p in batch)]
 
 
 def _records(
     task: Task,
     images: Sequence[ListedImage],
-    own: list[list[int]],
+    assigned: list[list[int]],
     missing: list[list[int]],
     workers: int,
     process: Process,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The manifest's records of each missing batch of this process's own, once its files are written."""
+    """The manifest's records of each missing batch, once its files are written."""
     from tqdm import tqdm
 
-    total = sum(map(len, own))
+    total = sum(map(len, assigned))
     done = total - sum(map(len, missing))
     loader = decoded(images, task.classifier.preprocess, missing, workers, pinned=task.cam.device.type == "cuda")
     begun: deque[list[Future[dict[str, Any]]]] = deque()
@@ -99,14 +100,14 @@ def _records(
 def begin(
     task: Task, images: Sequence[ListedImage], batch: Batch, threads: ThreadPoolExecutor
 ) -> Iterator[Future[dict[str, Any]]]:
-    """Explain a batch; the threads draw and write its pictures, and return a record for the manifest for each."""
+    """Explain a batch; the threads draw and write its files, and return each image's record for the manifest."""
     for position, error in batch.unreadable:
         yield threads.submit(dict, path=images[position].path, error=error)
     for positions, x in batch.groups:
         on_device = x.to(task.cam.device, non_blocking=True)
-        explained = explain_batch(task.cam, task.classifier, on_device, task.categories, **task.smoothing)
-        for position, image, each in zip(positions, x, explained, strict=True):
-            yield threads.submit(_saved, task, images[position], image, each)
+        batch_explained = explain_batch(task.cam, task.classifier, on_device, task.categories, **task.smoothing)
+        for position, image, explained in zip(positions, x, batch_explained, strict=True):
+            yield threads.submit(_saved, task, images[position], image, explained)
 
 
 def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict[str, Any]]:
@@ -116,7 +117,7 @@ def _finished(futures: list[Future[dict[str, Any]]], progress: Any) -> list[dict
 
 
 def _saved(task: Task, listed: ListedImage, image: torch.Tensor, explained: Explained) -> dict[str, Any]:
-    """Write the files of one image (C, H, W); returns its record, which says so where they cannot be written."""
+    """Write the files of one image (C, H, W); return its record, with an error where they cannot be written."""
     picture = task.classifier.picture(image)
 
     def described(category: int) -> dict[str, Any]:

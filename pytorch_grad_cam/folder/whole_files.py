@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, also when the process is killed."""
+"""Files that exist as a whole or not at all, even when the process is killed."""
 
 import hashlib
 import os
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write beside the file, then rename; makes the folders. Raises OSError where that cannot be."""
+    """Write to a temporary file in the same folder, which is made, and rename it. Raises OSError where that fails."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    own = hashlib.sha256(os.fsencode(file.name)).hexdigest()  # short, also where the file's name may not be longer
-    temporary = file.with_name(f"{own}.part")
+    short = hashlib.sha256(os.fsencode(file.name)).hexdigest()  # the file's name with a suffix may be too long
+    temporary = file.with_name(f"{short}.part")
     try:
         temporary.write_bytes(content)
         temporary.replace(file)

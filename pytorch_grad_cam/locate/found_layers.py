@@ -1,4 +1,4 @@
-"""What is found out about a model's layers, kept for the next inputs of that size."""
+"""The layers and layouts that are found at the first call with an input of a new size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ARCC (arXiv:2605.14641): ADCC (Poppi et al. 2021, arXiv:2104.10252) with ROAD in the place of Average Drop."""
+"""ARCC (arXiv:2605.14641): ADCC (Poppi et al. 2021, arXiv:2104.10252) with ROAD instead of Average Drop."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,27 +12,27 @@ from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores, maps_of
 from pytorch_grad_cam.metrics.road import ROADCombined
 
-_SMALLEST = 1e-8
+_SMALLEST = 1e-8  # a choice: the harmonic mean with a share of zero is at most three times this
 
 
 def batch_pearson_coherency(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # noqa: N803
-    """Pearson's correlation of each map of A (N, *spatial) with that of B: (N,) in [-1, 1], 0 for a constant map."""
+    """Pearson's correlations of the maps A with the maps B (N, *spatial): (N,) in [-1, 1], 0 for a constant map."""
     a, b = (maps.reshape(len(maps), -1) - maps.reshape(len(maps), -1).mean(1, keepdims=True) for maps in (A, B))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(1) / np.where(norms > 0, norms, 1)
 
 
 class Complexity:
-    """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Low is better."""
+    """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Lower is better."""
 
     def __call__(self, grayscale_cams: np.ndarray | torch.Tensor) -> np.ndarray:
-        """(N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
+        """The complexities (N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
         grayscale_cams = to_array(grayscale_cams)
         return np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
 
 
 class Coherency:
-    """Whether the map of the image seen through its map is that map again: their correlation (ADCC, eq. 3)."""
+    """How alike a map is to the map of the image times it: their correlation, scaled to [0, 1] (ADCC, eq. 3)."""
 
     def __call__(
         self,
@@ -42,10 +42,11 @@ class Coherency:
         model: nn.Module,
         base_method: Callable[..., Any],
     ) -> np.ndarray:
-        """(N,) in [0, 1] of maps (N, *spatial) or (N, 1, *spatial). base_method: the object that made them.
+        """The coherencies (N,) in [0, 1] of maps (N, *spatial) or (N, 1, *spatial).
 
-        Classes that are not given are those of the unmasked images. Raises ValueError for maps that are not finite or
-        not of the images' number and size. Cost: one forward and one call of base_method.
+        base_method: the object that made the maps. Classes that are not given are those of the unmasked images. Raises
+        ValueError for maps that are not finite, or of another number or size than the images. Cost: one forward and one
+        call of base_method.
         """
         _, resolved = clean_scores(model, input_tensor, targets)
         maps = maps_of(input_tensor, grayscale_cams)
@@ -54,7 +55,7 @@ class Coherency:
 
 
 class ARCC:
-    r"""The harmonic mean of coherency, 1 - complexity and ROAD, the last doubled and clipped to [0, 1].
+    """The harmonic mean of coherency, 1 - complexity and ROAD, the last doubled and clipped to [0, 1].
 
     base_method: the object that made the maps.
     """
@@ -68,7 +69,7 @@ class ARCC:
     def __call__(
         self, input_tensor: torch.Tensor, grayscale_cams: np.ndarray | torch.Tensor, targets: Targets, model: nn.Module
     ) -> np.ndarray:
-        """One number an image: (N,) in [0, 1]. Cost: that of Coherency and of ROADCombined."""
+        """The scores (N,) in [0, 1] of the maps. Cost: that of Coherency and of ROADCombined."""
         shares = [
             self.coherency(input_tensor, grayscale_cams, targets, model, self.base_method),
             1 - self.complexity(grayscale_cams),

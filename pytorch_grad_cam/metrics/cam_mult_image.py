@@ -1,4 +1,4 @@
-"""The score of the image seen through its map: drop and increase in confidence (arXiv:1710.11063, section 5)."""
+"""The score of the image times its map: drop and increase in confidence (arXiv:1710.11063, section 5)."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ def multiply_tensor_with_cam(input_tensor: torch.Tensor, cam: torch.Tensor) -> t
 
 
 class CamMultImageConfidenceChange(PerturbationConfidenceMetric):
-    """The score of the image times its map, less that of the image."""
+    """The score of the image times its map, minus that of the image."""
 
     def __init__(self) -> None:
         super().__init__(multiply_tensor_with_cam)

@@ -1,4 +1,4 @@
-"""What each operation does to the centres of what it reads."""
+"""Rules: the centres of each operation's output from those of its inputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,25 +11,27 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pytorch_grad_cam.registration.centres import Axis, Centres, along_image, along_nothing
 
 aten = torch.ops.aten
+# In cells. Follows from the definition: k x k neighbours joined as channels lie up to (k - 1) / k apart.
+_SAME_CELL = 1
 
 
 class CentresWatch(TorchDispatchMode):
-    """Within, it follows the centres of the tensors that are computed from an image, where they are exact.
+    """Within, it follows the centres of the tensors that are computed from an image, as far as they are exact.
 
-    They are through convolutions, pooling, padding, slices, reshapes, permutations, interpolation, concatenation, and
-    what works entry by entry or over channels. Where branches join, some of which mix all places (attention, gates),
-    those that do not count. For inference mode, where tensors keep their identity.
+    They are exact through convolutions, pooling, padding, slices, reshapes, permutations, interpolation, concatenation,
+    and operations that work entry by entry or over channels. Where branches join, those that mix all places (attention,
+    gates) do not count. For calls without gradients, where tensors keep their identity.
     """
 
     def __init__(self, image: torch.Tensor) -> None:
         super().__init__()
         axes = [along_image(axis, size, 1.0) for axis, size in enumerate(image.shape[2:])]
         centres = Centres((along_nothing(image.shape[0]), along_nothing(image.shape[1]), *axes), (0.0,) * len(axes))
-        # Weakly: torch 2.4 cannot return what ones_like and the like make when something else holds it.
+        # Held weakly: torch 2.4 cannot return a tensor made by ones_like and its kin that something else holds.
         self._known: Any = WeakTensorKeyDictionary({image: centres})
 
     def of(self, tensor: Any) -> Centres | None:
-        """The centres of a tensor computed within, None where they are not known."""
+        """The centres of a tensor that was computed within; None where they are not known."""
         return self._known[tensor] if self.depends(tensor) else None
 
     def depends(self, tensor: Any) -> bool:
@@ -54,7 +56,7 @@ class CentresWatch(TorchDispatchMode):
 
 
 def _is_pointwise(function: Any) -> bool:
-    """In-place operations do not say so themselves."""
+    """Whether an operation works entry by entry; only the tags of the variant that is not in place say so."""
     out_of_place = getattr(aten, function.overloadpacket.__name__.removesuffix("_"), function.overloadpacket)
     return torch.Tag.pointwise in getattr(out_of_place, out_of_place.overloads()[0]).tags
 
@@ -116,8 +118,9 @@ def _windows(
     dilation: Sequence[int],
     transposed: bool = False,
 ) -> Centres | None:
-    """Windows moved over the axes behind batch and channels: entry i reads from stride * i - padding on, or transposed
-    is written there.
+    """The centres of windows that move over the axes behind batch and channels.
+
+    Entry i reads from stride * i - padding on; transposed, entry i of the input is written there.
     """
     for axis in range(output.ndim - 2):
         k, s, p, d = (values[axis % len(values)] for values in (kernel, stride, padding, dilation))
@@ -129,7 +132,7 @@ def _windows(
 
 
 def _spaced(centres: Centres, position: int, size: int, start: float, step: float) -> Centres | None:
-    """With an axis that has entry start + i * step of what it was as its entry i."""
+    """The centres with an axis whose entry i lies where entry start + i * step of it lay."""
     if centres.axes[position].size == size == 1:
         return centres
     stretch = centres.along(position)
@@ -169,8 +172,8 @@ def _cut(centres: Centres, position: int, start: int, step: int, size: int) -> C
     if (start, step, size) == (0, 1, axis.size):
         return centres
     if axis.extra:
-        keeps_places = start == axis.extra and size == axis.size - start
-        return centres.with_axis(position, Axis(axis.stretches)) if keeps_places else None
+        drops_only_extra = start == axis.extra and size == axis.size - start
+        return centres.with_axis(position, Axis(axis.stretches)) if drops_only_extra else None
     if not axis.of_image:
         return centres.with_axis(position, along_nothing(size))
     return _spaced(centres, position, size, start, step)
@@ -184,7 +187,7 @@ def _split(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, _: Any,
 
 
 def _without(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, dim: int = 0, *_: Any) -> Centres | None:
-    """One entry of an axis, which is dropped."""
+    """The rule of taking one entry of an axis, which drops the axis."""
     centres = watch.of(x)
     return None if centres is None or centres.axes[dim].of_image else centres.with_axis(dim % x.ndim)
 
@@ -217,7 +220,9 @@ def _concatenation(
             return None
         return centres.with_axis(dim, centres.axes[dim]._replace(extra=centres.axes[dim].extra + before))
     joined = along_nothing(output.shape[dim])
-    return Centres.agreed([centres.with_axis(dim, joined) for _, centres in placed if centres is not None], apart=1)
+    return Centres.agreed(
+        [centres.with_axis(dim, joined) for _, centres in placed if centres is not None], apart=_SAME_CELL
+    )
 
 
 def _reshape(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, *_: Any) -> Centres | None:
@@ -252,14 +257,14 @@ def _expansion(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, *_:
     centres = watch.of(x)
     if centres is None:
         return None
-    new = [along_nothing(size) for size in output.shape[: output.ndim - x.ndim]]
+    added = [along_nothing(size) for size in output.shape[: output.ndim - x.ndim]]
     sizes = output.shape[output.ndim - x.ndim :]
     kept = [a if a.size == size else along_nothing(size) for a, size in zip(centres.axes, sizes, strict=True)]
-    return centres.with_axes([*new, *kept])
+    return centres.with_axes([*added, *kept])
 
 
 def _product(watch: "CentresWatch", output: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **_: Any) -> Centres | None:
-    """Matrices, one of which does not depend on the image."""
+    """The rule of products of matrices, one of which does not depend on the image."""
     left, right = watch.of(a), watch.of(b)
     if left is not None and not watch.depends(b):
         return left.joined(a.ndim - 1, along_nothing(output.shape[-1]))
@@ -278,7 +283,7 @@ def _linear(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, *_: An
 
 
 def _interpolation(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor, *options: Any) -> Centres | None:
-    """Cells that cover the same part of the image, or with `align_corners` the same outermost centres."""
+    """The rule of resizing: the same part of the image is covered; with `align_corners` the outermost centres stay."""
     centres = watch.of(x)
     aligned = any(option is True for option in options)
     for position in range(2, x.ndim):

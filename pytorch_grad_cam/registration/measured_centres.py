@@ -1,4 +1,4 @@
-"""Where in the image the cells of a layer look, measured: the centroid of the gradient from cells to the input."""
+"""The centres of a layer's cells, measured: the centroid of the gradient from cells to the input."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,13 +12,23 @@ from pytorch_grad_cam.engine.maps import most_precise_dtype
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.watch import Outputs
 
+# Of the centroid. In 38 networks of timm and transformers with random weights 20 steps differ from 50 by less than
+# 3e-6 cells (MobileViT: by 0.2, rexnetr_100: by 0.009), 100 by less than 1e-11.
 _STEPS = 50
+# Images. Costs against noise: the digits network's centres, cells of 8 px, scatter over 8 seeds by 2.3 and 0.9 px with
+# 3 images, by 0.3 and 1.3 px with 16, by 0.2 and 1.1 px with 32. Where to change over, in pixels, is a choice.
 _FEWEST, _MOST, _PIXELS = 3, 16, 2**16
+# The share of rows that are far from the border. A choice; up to 1 nothing changes with 3 images and 6 cells or more,
+# with 0.34 the centres move by up to 0.7 cells, where the error is as large.
+_MIDDLE = 0.5
+# Keeps a quotient finite that is not used where the rows are all the same; else their variance is at least 2 / 9.
+_LEAST_VARIANCE = 1e-9
 
 
 class MeasuredCentres(NamedTuple):
-    """The pixel that the first cell of a grid is centred on, the pixels from cell to cell, and the standard error of
-    the first in pixels, for each axis.
+    """For each axis the pixel that the first cell of a grid is centred on, its standard error, and the step.
+
+    step: the pixels from cell to cell.
     """
 
     grid: tuple[int, ...]
@@ -27,9 +37,9 @@ class MeasuredCentres(NamedTuple):
     error: tuple[float, ...]
 
     def first_with(self, step: Sequence[float]) -> tuple[float, ...]:
-        """The first centre for other steps that leave the middle of the grid where it is."""
+        """The first centre when other steps leave the middle of the grid where it is."""
         axes = zip(self.grid, self.first, self.step, step, strict=True)
-        return tuple(first + (own - other) * (cells - 1) / 2 for cells, first, own, other in axes)
+        return tuple(first + (measured - given) * (cells - 1) / 2 for cells, first, measured, given in axes)
 
 
 def measured_centres(
@@ -42,17 +52,19 @@ def measured_centres(
     images: int | None = None,
     seed: int = 0,
 ) -> MeasuredCentres | None:
-    r"""Where the cells of a layer look; None where no run of it depends on the image.
+    r"""The centres of a layer's cells by measurement; None where no run of the layer depends on the image.
 
-    For each of `images` images of pink noise, whose spectrum is that of photographs (Field 1987: white noise moves a
-    trained net's centres), a row of cells in the middle of the grid (then a column, ...): the profile
-    $\sum_{c, x} (\partial \sum_{k, j} \epsilon_{kj} A_{kij} / \partial I_{cyx})^2$ of row i along the image, $\epsilon$
-    random. Its centroid is taken above what half of the positions get (of layers that mix globally), in the largest
-    window around it that the image holds on both sides: rows near the border, whose view is cut off, are not used.
+    Each of `images` images of pink noise measures one row i of cells in the middle of the grid (then one column, ...)
+    by its profile along the image,
+    $p_y = \sum_{c, x} (\partial \sum_{k, j} \epsilon_{kj} A_{kij} / \partial I_{cyx})^2$ with random $\epsilon$.
+    The centre is the centroid of the profile above its median, which removes what layers that mix globally see
+    everywhere, within the largest window around it that the image holds on both sides. Rows near the border, whose view
+    is cut off, are not used. Pink noise has the spectrum of photographs (Field 1987); white noise moves the centres of
+    a trained network.
 
-    grid: the cells of the map, of a layer that runs for maps of several sizes.
-    images: None is 3, more of images so small that there is little to average in one, 16 of 64 x 64 pixels.
-    Cost: as many forwards and, for each axis, backwards as there are images.
+    grid: the cells of the map, for a layer that runs for maps of several sizes. images: None is 3, and more of small
+    images, which average over fewer pixels: 16 of 64 x 64 pixels. Cost: as many forwards and, for each axis, backwards
+    as there are images.
     """
     generator = torch.Generator().manual_seed(seed)
     image = image_of(x, spatial_from)
@@ -75,9 +87,9 @@ def measured_centres(
 
 
 def _line(signed: torch.Tensor, noise: torch.Tensor, axis: int) -> tuple[float, float, float] | None:
-    """First centre, step and standard error along an axis of the image."""
+    """The first centre, the step and the standard error along an axis of the image."""
     cells, pixels, images = signed.shape[axis + 2], noise.shape[axis + 2], len(noise)
-    used = max(min(images, cells // 2), 1)
+    used = max(min(images, int(_MIDDLE * cells)), 1)
     rows = (cells - used) // 2 + torch.arange(images) % used
     score = torch.stack([signed[sample].select(axis + 1, row).sum() for sample, row in enumerate(rows.tolist())]).sum()
     gradient = None
@@ -94,7 +106,7 @@ def _line(signed: torch.Tensor, noise: torch.Tensor, axis: int) -> tuple[float, 
 
 
 def _pink(white: torch.Tensor) -> torch.Tensor:
-    """Noise (N, C, *spatial) whose amplitude falls with the frequency; unit variance."""
+    """White noise (N, C, *spatial) with its amplitudes divided by their frequency; unit variance."""
     axes = tuple(range(2, white.ndim))
     sizes = white.shape[2:]
     frequencies = [torch.fft.fftfreq(size) for size in sizes[:-1]] + [torch.fft.rfftfreq(sizes[-1])]
@@ -104,7 +116,7 @@ def _pink(white: torch.Tensor) -> torch.Tensor:
 
 
 def _centroids(profiles: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """Of the part of each profile (rows, pixels) above its median, in the largest window symmetric about the result."""
+    """The centroid of each profile (rows, pixels) above its median, in the largest window symmetric about it."""
     positions = torch.arange(profiles.shape[1]).to(profiles)
     above = (profiles - profiles.median(1, keepdim=True).values).clamp(min=0)
     centres = start.to(profiles)
@@ -116,10 +128,10 @@ def _centroids(profiles: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 
 
 def _step(rows: torch.Tensor, centroids: torch.Tensor, cells: int, pixels: int) -> float:
-    """The stride nearest to what was measured: the image's size in cells, or a whole number that fits it as well."""
+    """The step nearest to the measured slope: pixels / cells, or a whole number with which the grid fits the image."""
     if cells == 1:
         return float(pixels)
     fitting = range(-(-pixels // (cells + 1)), pixels // (cells - 1) + 1)
-    apart = (rows - rows.double().mean()) / max(rows.double().var(correction=0).item(), 1e-9)
-    slope = (apart * centroids).mean().item() if rows.amax() > rows.amin() else pixels / cells
+    deviations = (rows - rows.double().mean()) / max(rows.double().var(correction=0).item(), _LEAST_VARIANCE)
+    slope = (deviations * centroids).mean().item() if rows.amax() > rows.amin() else pixels / cells
     return min([pixels / cells, *map(float, fitting)], key=lambda step: abs(step - slope))

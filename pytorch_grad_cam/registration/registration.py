@@ -1,4 +1,4 @@
-"""Which pixel of the image each cell of a layer's map looks at, and maps drawn there."""
+"""The pixels that the cells of a layer's map look at, and maps drawn there."""
 
 from __future__ import annotations
 
@@ -18,21 +18,29 @@ from pytorch_grad_cam.locate.search import layout_of
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
 from pytorch_grad_cam.registration.measured_centres import MeasuredCentres, measured_centres
 
+# In cells. A choice; the tests have nothing between 0.16 and 0.75. Of 35 networks with random weights 4 exceed it, 5
+# exceed 0.2, 3 exceed 0.4.
 _FAR = 0.25
+# In cells. A choice; the tests have nothing between 0.01 and 0.67, and three networks of timm without geometry 0.17 at
+# most.
 _UNCLEAR = 0.25
+# In cells, how far training moves centres: those of two digits networks by 0.1 to 0.34, those of 21 layers of networks
+# for photos by 0.41 (root mean square). From 0.05 to 1 GradCAM hits 0.98 to 0.99 of 232 digits; by geometry alone 0.91.
 _TRAINED = 0.2
+# A choice, the usual 95 %. Of those 35 networks 8 exceed a quarter of a cell and 1 error, one exceeds 3 errors too.
+_STANDARD_ERRORS = 2
 
 
 class Registration(NamedTuple):
     """The affine map from the cells of a layer to the pixels of an image: cell i is centred on first + step * i.
 
-    image_size, grid, first, step: one number an axis; pixels are counted from the centre of the first one.
-    geometry: the first centre by kernels, strides, padding along the path, the middle of what a cell can see; None
-    where the path is not plain. measured: by the gradient, the middle of what it responds to (see `measured_centres`),
-    with its standard error; None where it was not asked for or nothing was found.
-    source: what `first` was made of, 'geometry', 'measurement', or both: the mean of the two, with weights by the
-    error and by how far training moves centres, a fifth of a cell; 'tiles' where neither told: even tiles, as maps are
-    usually drawn.
+    image_size, grid, first, step: one number for each axis; the centre of the first pixel is at 0.
+    geometry: the first centre by the kernels, strides and padding along the path, the middle of what a cell can see;
+    None where the path is not plain. measured, error: the first centre by the gradient, the middle of what a cell
+    responds to (see `measured_centres`), and its standard error; None where it was not asked for or nothing was found.
+    source: what `first` comes from. 'geometry'; 'measurement'; 'geometry and measurement', their mean, weighted by the
+    error and by how far training is taken to move centres, a fifth of a cell; 'tiles', where neither is known: even
+    tiles, as maps are usually drawn.
     """
 
     image_size: tuple[int, ...]
@@ -45,16 +53,14 @@ class Registration(NamedTuple):
     error: tuple[float, ...] | None = None
 
     def by_geometry(self) -> Registration:
-        """The same without what was measured."""
+        """The registration by geometry alone; itself where geometry is not known."""
         if self.geometry is None:
             return self
         return self._replace(first=self.geometry, source="geometry", measured=None, error=None)
 
     @property
     def shift(self) -> tuple[float, ...]:
-        """How many pixels the cells look further down, right, ... than the even tiles that maps are usually drawn as:
-        negative is up and left.
-        """
+        """The pixels that the cells look further down, right, ... than even tiles; negative is up and left."""
         sizes = zip(self.first, self.step, self.grid, self.image_size, strict=True)
         return tuple(first + step * (cells - 1) / 2 - (pixels - 1) / 2 for first, step, cells, pixels in sizes)
 
@@ -67,19 +73,20 @@ class Registration(NamedTuple):
 
     @property
     def looks_elsewhere(self) -> bool:
-        """Whether the measured centres differ from geometry by more than a quarter of a cell, and two standard errors:
-        by training, the layer responds to one side of what it could see.
+        """Whether measured centres differ from geometry by more than a quarter of a cell and two standard errors.
+
+        Then training made the layer respond to one side of what it could see.
         """
         axes = zip(self.difference or (), self.error or (), self.step, strict=False)
-        return any(abs(difference) > max(_FAR * step, 2 * error) for difference, error, step in axes)
+        return any(abs(difference) > max(_FAR * step, _STANDARD_ERRORS * error) for difference, error, step in axes)
 
     def enlarge(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (N, C, *grid), each cell drawn where it looks: (N, C, *image_size).
+        """Maps (N, C, *image_size) from (N, C, *grid), each cell drawn where it looks.
 
-        Linear between the centres; beyond the outermost ones their value goes on. Raises ValueError for another grid.
+        Linear between the centres, constant beyond the outermost ones. Raises ValueError for maps of another grid.
         """
         if tuple(maps.shape[2:]) != self.grid:
-            raise ValueError(f"maps of {tuple(maps.shape[2:])} cells, but the registration is of {self.grid}")
+            raise ValueError(f"the maps have {tuple(maps.shape[2:])} cells, but the registration is for {self.grid}")
         for axis in range(len(self.grid)):
             maps = (maps.movedim(axis + 2, -1) @ self._interpolation(axis).to(maps).T).movedim(-1, axis + 2)
         return maps
@@ -88,8 +95,8 @@ class Registration(NamedTuple):
         """The weight of each cell at each pixel (pixels, cells)."""
         pixels = torch.arange(self.image_size[axis], dtype=torch.float64)
         cells = self.grid[axis]
-        at = ((pixels - self.first[axis]) / self.step[axis]).clamp(0, cells - 1)
-        return (1 - (at[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+        positions = ((pixels - self.first[axis]) / self.step[axis]).clamp(0, cells - 1)  # in cells
+        return (1 - (positions[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
     def __str__(self) -> str:
         text = (
@@ -117,25 +124,25 @@ def registration_of(
     measure: bool = True,
     grid: Sequence[int] | None = None,
 ) -> Registration:
-    """Where in inputs like x the cells of a layer look.
+    """The registration of a layer: where in inputs like x its cells look.
 
     By geometry where the path from the image is plain (see `centre_rules`), corrected by measurement; else by
-    measurement alone. The answer is kept for the model, the layer and the size; make a new model's after training.
+    measurement alone. The answer is kept for the model object, the layer and the size, also when the weights change.
 
-    layer: a module of the model or its dotted name. x, spatial_from: as a CAM is called. reshape_transform: from what
-    the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it tells.
-    grid: the cells of the map, of a layer that runs for maps of several sizes.
+    layer: a module of the model or its dotted name. x, spatial_from: as in a CAM's call. reshape_transform: from what
+    the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it is
+    known. grid: the cells of the map, for a layer that runs for maps of several sizes.
 
-    Cost: one forward; measured, three more and for each axis three backwards. Raises ValueError where the layer gives
-    no map.
+    Raises ValueError where the layer gives no map. Cost: one forward; with measurement three more, and three backwards
+    for each axis.
     """
     model = unwrapped(model)
     (module,) = resolve_layers(model, layer)
     image = image_of(x, spatial_from)
     size = tuple(image.shape[2:])
     kept = _KEPT.setdefault(model, weakref.WeakKeyDictionary()).setdefault(module, {})
-    fitting = (found for (of_size, _), found in kept.items() if of_size == size)
-    known: Registration | None = next(fitting, None) if grid is None else kept.get((size, tuple(grid)))
+    of_size = (registration for (kept_size, _), registration in kept.items() if kept_size == size)
+    known: Registration | None = next(of_size, None) if grid is None else kept.get((size, tuple(grid)))
     if known is None or (measure and known.source == "geometry"):
         x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image)))
         as_map = reshape_transform or layout_of(model, x, module, spatial_from).of_output
@@ -150,7 +157,7 @@ Alignment = Literal["cell", "receptive_field"] | Registration
 
 
 def checked_alignment(align: Alignment) -> Alignment:
-    """What a CAM takes as `align`; raises ValueError for anything else."""
+    """The alignment itself; raises ValueError for what no CAM takes as `align`."""
     if isinstance(align, Registration) or align in ("cell", "receptive_field"):
         return align
     raise ValueError(f"align is {align!r}, expected 'cell', 'receptive_field' or a Registration")
@@ -167,8 +174,9 @@ def _by_geometry(
     spatial_from: int | str | None,
     grid: Sequence[int] | None,
 ) -> Registration:
-    """Of the first run of the layer whose cells are followed all the way from the image; even tiles where there is
-    none. Cost: one forward.
+    """The registration of the first run of the layer whose cells are followed from the image; else even tiles.
+
+    Cost: one forward.
     """
     with undisturbed(model), torch.no_grad(), Outputs([layer]) as outputs:
         image = image_of(x, spatial_from).clone()
@@ -177,28 +185,28 @@ def _by_geometry(
             maps = [as_map(output) for output in outputs.kept]
     if not maps:
         raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-    of_grid = [each for each in maps if grid is None or tuple(each.shape[2:]) == tuple(grid)]
-    found = [registered(watch, each, tuple(image.shape[2:])) for each in of_grid or maps]
-    return next((each for each in found if each.source == "geometry"), found[0])
+    maps_of_grid = [run_maps for run_maps in maps if grid is None or tuple(run_maps.shape[2:]) == tuple(grid)]
+    registrations = [registered(watch, run_maps, tuple(image.shape[2:])) for run_maps in maps_of_grid or maps]
+    return next((candidate for candidate in registrations if candidate.source == "geometry"), registrations[0])
 
 
 def registered(watch: CentresWatch, maps: torch.Tensor, image_size: tuple[int, ...]) -> Registration:
-    """Of maps (N, C, *grid) whose axes were followed from those of the image; even tiles where they were not."""
+    """The registration of maps (N, C, *grid) whose axes were followed from the image's; else even tiles."""
     centres, grid = watch.of(maps), tuple(maps.shape[2:])
     tiles = tuple(pixels / cells for cells, pixels in zip(grid, image_size, strict=True))
-    even = Registration(image_size, grid, tuple((each - 1) / 2 for each in tiles), tiles, "tiles")
+    even = Registration(image_size, grid, tuple((tile - 1) / 2 for tile in tiles), tiles, "tiles")
     if centres is None or any(axis.of_image for axis in centres.axes[:2]):
         return even
-    stretches = [centres.along(image_axis + 2) for image_axis in range(len(grid))]
-    followed = [stretch.image_axis if stretch else None for stretch in stretches]
-    if any(found != axis for axis, found in enumerate(followed) if grid[axis] > 1):
+    stretches = [centres.along(axis + 2) for axis in range(len(grid))]
+    image_axes = [stretch.image_axis if stretch else None for stretch in stretches]
+    if any(image_axis != axis for axis, image_axis in enumerate(image_axes) if grid[axis] > 1):
         return even
     steps = tuple(stretch.step if stretch else tile for stretch, tile in zip(stretches, tiles, strict=True))
     return Registration(image_size, grid, centres.first, steps, "geometry", geometry=centres.first)
 
 
 def _with_measured(known: Registration, measured: MeasuredCentres | None) -> Registration:
-    """Geometry corrected by measurement; instead of tiles measurement, where its error is below a quarter of a cell."""
+    """Geometry corrected by measurement; tiles replaced by it, where its error is below a quarter of a cell."""
     if measured is None:
         return known
     if known.geometry is not None:
@@ -209,5 +217,5 @@ def _with_measured(known: Registration, measured: MeasuredCentres | None) -> Reg
         return known._replace(first=mean, source=source, measured=first, error=measured.error)
     if any(error > _UNCLEAR * step for error, step in zip(measured.error, measured.step, strict=True)):
         return known
-    found = known._replace(first=measured.first, step=measured.step, source="measurement")
-    return found._replace(measured=measured.first, error=measured.error)
+    by_measurement = known._replace(first=measured.first, step=measured.step, source="measurement")
+    return by_measurement._replace(measured=measured.first, error=measured.error)

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def find_layer_predicate_recursive(model: nn.Module, predicate: Callable[[nn.Module], bool]) -> list[nn.Module]:
-    """The layers below `model` for which the predicate holds, in the order of registration, shared ones repeatedly."""
+    """The layers below `model` that fulfil the predicate, in the order of registration, shared ones repeatedly."""
     return [layer for name, layer in model.named_modules(remove_duplicate=False) if name and predicate(layer)]
 
 
@@ -16,17 +16,17 @@ def find_layer_types_recursive(model: nn.Module, layer_types: Collection[type]) 
 
 
 def replace_layer_recursive(model: nn.Module, old_layer: nn.Module, new_layer: nn.Module) -> bool:
-    """Put a layer in the place of another, the first where it occurs; returns whether there was one."""
+    """Put a layer in the first place where another one stands; return whether there was one."""
     for name, layer in model.named_modules(remove_duplicate=False):
         if layer is old_layer and name:
-            parent, _, own_name = name.rpartition(".")
-            model.get_submodule(parent)._modules[own_name] = new_layer
+            parent, _, name_in_parent = name.rpartition(".")
+            model.get_submodule(parent)._modules[name_in_parent] = new_layer
             return True
     return False
 
 
 def replace_all_layer_type_recursive(model: nn.Module, old_layer_type: type, new_layer: nn.Module) -> None:
-    """Put one layer in the place of all layers of a type (or a subclass of it), wherever they are."""
+    """Put one layer in the place of all layers of a type, subclasses included."""
     for parent in list(model.modules()):
         for name, layer in parent._modules.items():
             if isinstance(layer, old_layer_type):

@@ -1,4 +1,4 @@
-"""Images in and out: network input, heat maps over pictures."""
+"""Images: network input, and heat maps over pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from pytorch_grad_cam.engine.maps import min_max, resize
 from pytorch_grad_cam.registration.registration import Registration
 
 _JET = 2
-# Interpolation and averaging in float32 overshoot by less; more than this is a map that was never scaled.
+# Interpolation and averaging in float32 overshoot by less; a map that exceeds [0, 1] by more was never scaled.
 _OVERSHOOT = 0.05
 
 
@@ -32,7 +32,7 @@ def preprocess_image(
 
 
 def deprocess_image(img: np.ndarray) -> np.ndarray:
-    """Any array, such as a gradient, as a uint8 picture: its mean mid-grey, ten standard deviations from 0 to 255.
+    """A uint8 picture of any array, such as a gradient: its mean is mid-grey, 0 to 255 are ten standard deviations.
 
     Raises ValueError for an empty array and for values that are not real and finite.
     """
@@ -47,11 +47,11 @@ def deprocess_image(img: np.ndarray) -> np.ndarray:
 def scale_cam_image(
     cam: np.ndarray, target_size: Sequence[int] | None = None, align: Literal["cell"] | Registration = "cell"
 ) -> np.ndarray:
-    """Maps (N, *spatial) scaled to [0, 1] one by one, then enlarged; float32.
+    """Maps (N, *spatial) scaled to [0, 1] one by one, then enlarged; float32. A constant map becomes zeros.
 
-    target_size: (width, height), for volumes (width, height, depth), the order of OpenCV. A constant map is zeros.
-    align: 'cell' enlarges as even tiles; a `registration.registration_of` draws each cell where it looks. Raises
-    ValueError where that is of another size, for maps and sizes of other forms, and for values that are not finite.
+    target_size: (width, height), for volumes (width, height, depth), the order of OpenCV.
+    align: 'cell' enlarges as even tiles; a Registration (see `registration_of`) draws each cell where it looks.
+    Raises ValueError for a registration of another size, maps and sizes of other forms, and values that are not finite.
 
     >>> scale_cam_image(np.array([[[2.0, 4.0], [6.0, 10.0]]]))
     array([[[0.  , 0.25],
@@ -62,7 +62,7 @@ def scale_cam_image(
         raise ValueError(f"maps of shape {array.shape} and dtype {array.dtype}, expected numbers (N, *spatial)")
     values = torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32))
     if not values.isfinite().all():
-        raise ValueError("the maps are not finite: np.nan_to_num(maps, posinf=0, neginf=0) has 0 instead")
+        raise ValueError("the maps are not finite: np.nan_to_num(maps, posinf=0, neginf=0) puts 0 in the place")
     maps = min_max(values)
     if target_size is not None:
         size = tuple(target_size)[::-1]
@@ -78,14 +78,14 @@ def _enlarged(maps: torch.Tensor, size: tuple[int, ...], align: Literal["cell"] 
             raise ValueError(f"align is {align!r}: pass what registration_of(model, layer, x) returns, or 'cell'")
         return resize(maps, size)
     if size != align.image_size:
-        raise ValueError(f"the registration is of images of {align.image_size}, not of the target size {size}")
+        raise ValueError(f"the registration is for images of {align.image_size}, not for the target size {size}")
     return align.enlarge(maps)
 
 
 def scale_accross_batch_and_channels(
     tensor: np.ndarray, target_size: Sequence[int], align: Literal["cell"] | Registration = "cell"
 ) -> np.ndarray:
-    """Maps (N, C, *spatial), each channel scaled to [0, 1] on its own and enlarged, as in `scale_cam_image`."""
+    """Maps (N, C, *spatial), every channel scaled to [0, 1] by itself and enlarged, as in `scale_cam_image`."""
     if np.ndim(tensor) < 3:
         raise ValueError(f"maps of shape {np.shape(tensor)}, expected (N, C, *spatial)")
     maps = scale_cam_image(np.reshape(tensor, (-1, *tensor.shape[2:])), target_size, align)
@@ -101,8 +101,9 @@ def show_cam_on_image(
 ) -> np.ndarray:
     """The picture with the heat map over it, uint8 (H, W, 3).
 
-    img: (H, W, 3), float in [0, 1] or uint8. mask: (H, W) or (1, H, W) in [0, 1]; what is a hair outside is clipped.
-    use_rgb: colour the map for an RGB picture; False is OpenCV's BGR. colormap: of OpenCV. image_weight: in [0, 1].
+    img: (H, W, 3), float in [0, 1] or uint8. mask: (H, W) or (1, H, W) in [0, 1]; values outside by up to 0.05 are
+    clipped. use_rgb: colour the map for an RGB picture; False is OpenCV's BGR. colormap: one of OpenCV's numbers.
+    image_weight: in [0, 1].
 
     Raises ValueError for other shapes and ranges, and for NaN.
 
@@ -132,7 +133,7 @@ def show_cam_on_image(
 
 
 def create_labels_legend(concept_scores: np.ndarray, labels: Mapping[int, str], top_k: int = 2) -> list[str]:
-    r"""For each concept its `top_k` highest classes, one a line: 'name:score', the first three synonyms of each name.
+    r"""For each concept its `top_k` highest classes, one per line: 'name:score', with up to three synonyms of the name.
 
     concept_scores: (concepts, classes). labels: the classes' names, synonyms separated by commas.
 
@@ -153,11 +154,11 @@ def show_factorization_on_image(
     image_weight: float = 0.5,
     concept_labels: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """The picture with each pixel in the colour of the concept that is strongest there, as bright as it is strong.
+    """The picture with every pixel in the colour of its strongest concept, as bright as that is strong.
 
-    img: (H, W, 3), float in [0, 1] or uint8. explanations: (concepts, H, W) in [0, 1]. colors: RGB in [0, 1], one a
-    concept; None takes them from matplotlib's gist_rainbow. image_weight: in [0, 1]. concept_labels: adds a legend of
-    the picture's size to its right.
+    img: (H, W, 3), float in [0, 1] or uint8. explanations: (concepts, H, W) in [0, 1]. colors: RGB in [0, 1], one for
+    each concept; None takes them from matplotlib's gist_rainbow. image_weight: in [0, 1]. concept_labels: adds a legend
+    of the picture's size to its right.
 
     Returns uint8 (H, W, 3), with a legend (H, 2 * W, 3). Raises ValueError for other shapes and ranges.
     """
@@ -222,7 +223,7 @@ def unit_range(img: np.ndarray) -> np.ndarray:
 
 
 def check_range(values: np.ndarray, name: str) -> None:
-    """Raise ValueError for values outside [0, 1], by more than interpolation overshoots, and for NaN."""
+    """Raise ValueError for NaN and for values that lie further outside [0, 1] than interpolation overshoots."""
     lowest, highest = values.min(), values.max()
     if np.isnan(lowest):
         raise ValueError(f"the {name} contains NaN")

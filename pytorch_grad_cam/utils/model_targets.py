@@ -1,6 +1,6 @@
-"""Targets: what of the model's output is to be explained.
+"""Targets: the number in the model's output that is to be explained.
 
-A target is any callable from the output of one sample to a scalar tensor. The classes here are the common ones.
+A target is any callable from the output of one sample to a scalar tensor. These are common ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ class ClassifierOutputReST(ClassifierOutputTarget):
     """
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
-        """Of logits (classes,), or of each row of (N, classes)."""
+        """The utility of logits (classes,), or of each row of (N, classes)."""
         return (model_output + torch.log_softmax(model_output, dim=-1))[..., self.category]
 
 
 class BinaryClassifierOutputTarget:
-    """The output of a classifier with one logit: itself for category 1, its negative for category 0.
+    """The output of a classifier with one logit for category 1, its negative for category 0.
 
     Raises ValueError for other categories.
     """
@@ -49,7 +49,7 @@ class BinaryClassifierOutputTarget:
 
 
 class SoftmaxOutputTarget:
-    """The softmax of an output, for a model whose output is one value a sample; else a CAM raises ValueError."""
+    """The softmax of an output, for models with one value per sample; a CAM raises ValueError for others."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The softmax along the last axis, of the output's shape."""
@@ -57,7 +57,7 @@ class SoftmaxOutputTarget:
 
 
 class RawScoresOutputTarget:
-    """The output itself, for a model whose output is one value a sample (regression); else a CAM raises ValueError."""
+    """The output itself, for models with one value per sample (regression); a CAM raises ValueError for others."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The output as it is."""
@@ -85,10 +85,11 @@ class SemanticSegmentationTarget:
 
 
 class FasterRCNNBoxScoreTarget:
-    """How well a detector's output has the given boxes: the sum over them of score and IoU of the best match.
+    """How well a detector finds the given boxes: the sum over them of the score and the IoU of the best match.
 
     The best match of a box is the detection of the same label with the highest IoU, if that is above `iou_threshold`;
-    a box without one adds nothing. labels and bounding_boxes (x1, y1, x2, y2): one each a box, else ValueError.
+    a box without a match adds nothing. labels, bounding_boxes (x1, y1, x2, y2): one of both for each box, else
+    ValueError.
     """
 
     def __init__(self, labels: Sequence[int], bounding_boxes: Any, iou_threshold: float = 0.5) -> None:
@@ -124,7 +125,7 @@ class FinerWeightedTarget:
         self.alpha = alpha
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
-        """Of logits (classes,), or of each row of (N, classes)."""
+        """The score of logits (classes,), or of each row of (N, classes)."""
         others = model_output[..., list(self.comparison_categories)]
         weights = torch.softmax(others, dim=-1)  # the probabilities' common factor cancels
         return model_output[..., self.main_category] - self.alpha * (weights * others).sum(-1)

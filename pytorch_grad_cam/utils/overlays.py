@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_cam_on_signal(signal: np.ndarray, mask: np.ndarray) -> Figure:
-    """The curves of a signal (L,) or (C, L) above a strip with its map (L,) in [0, 1], as a matplotlib figure.
+    """A matplotlib figure of a signal's curves, (L,) or (C, L), above a strip with its map (L,) in [0, 1].
 
     Raises ValueError for other shapes and for a map outside [0, 1].
 
@@ -41,7 +41,7 @@ def show_cam_on_signal(signal: np.ndarray, mask: np.ndarray) -> Figure:
 
 
 def show_cam_on_volume(volume: np.ndarray, mask: np.ndarray, image_weight: float = 0.5) -> np.ndarray:
-    """Every slice of a volume, or frame of a video, with its map over it: uint8 RGB (D, H, W, 3).
+    """The slices of a volume, or the frames of a video, with their maps over them: uint8 RGB (D, H, W, 3).
 
     volume: (D, H, W) or (D, H, W, 3), uint8 or float in [0, 1]. mask: (D, H, W) in [0, 1].
     Raises ValueError for other shapes and ranges.
@@ -55,11 +55,11 @@ def show_cam_on_volume(volume: np.ndarray, mask: np.ndarray, image_weight: float
             "(D, H, W)"
         )
     pairs = zip(slices, heat, strict=True)
-    return np.stack([show_cam_on_image(each, cam, use_rgb=True, image_weight=image_weight) for each, cam in pairs])
+    return np.stack([show_cam_on_image(plane, cam, use_rgb=True, image_weight=image_weight) for plane, cam in pairs])
 
 
 def montage(pictures: np.ndarray) -> np.ndarray:
-    """Pictures (D, H, W, 3) beside each other, row by row in a nearly square grid; the rest is black.
+    """One picture of pictures (D, H, W, 3), row by row in a nearly square grid; free places are black.
 
     >>> montage(np.zeros((5, 4, 6, 3), np.uint8)).shape
     (8, 18, 3)
@@ -73,7 +73,7 @@ def montage(pictures: np.ndarray) -> np.ndarray:
 
 
 def save_gif(pictures: np.ndarray, file: str | Path, frames_per_second: float = 10) -> None:
-    """Write pictures, uint8 RGB (D, H, W, 3), as an animation that starts again at its end."""
+    """Write pictures, uint8 RGB (D, H, W, 3), as an animation that repeats."""
     from PIL import Image
 
     first, *others = [Image.fromarray(picture) for picture in pictures]

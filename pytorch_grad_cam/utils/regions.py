@@ -1,4 +1,4 @@
-"""Where a map is high: the mask above Otsu's threshold, and the boxes around its regions."""
+"""The regions where a map is high: the mask above Otsu's threshold, and boxes."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ Box = tuple[int, int, int, int]
 
 
 def otsu_mask(cam_map: np.ndarray) -> np.ndarray:
-    """The pixels of a map (H, W) in [0, 1] above Otsu's threshold, the one that parts its values best: bool (H, W).
+    """The pixels of a map (H, W) in [0, 1] above Otsu's threshold, which separates its values best: bool (H, W).
 
-    Of a blank map no pixel. Raises ValueError for other shapes, for values outside [0, 1] and for NaN.
+    A blank map gives an empty mask. Raises ValueError for other shapes, for values outside [0, 1] and for NaN.
 
     >>> otsu_mask(np.array([[0.0, 0.1, 0.9], [0.2, 0.8, 1.0]])).astype(int)
     array([[0, 0, 1],
@@ -30,7 +30,7 @@ def otsu_mask(cam_map: np.ndarray) -> np.ndarray:
 def boxes_of(mask: np.ndarray) -> list[Box]:
     """The boxes (left, top, right, bottom) around the connected regions of a mask (H, W), the largest region first.
 
-    Diagonal neighbours are connected. right and bottom are those behind the last pixel, as in slices:
+    Diagonal neighbours are connected. right and bottom lie behind the last pixel, as in slices:
     mask[top:bottom, left:right]. Raises ValueError for other shapes.
 
     >>> boxes_of(np.array([[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]))
@@ -38,9 +38,9 @@ def boxes_of(mask: np.ndarray) -> list[Box]:
     """
     import cv2
 
-    region = np.asarray(mask)
-    if region.ndim != 2 or region.size == 0:
-        raise ValueError(f"the mask has shape {region.shape}, expected (H, W)")
-    _, _, statistics, _ = cv2.connectedComponentsWithStats((region != 0).astype(np.uint8), connectivity=8)
-    found = sorted(statistics[1:].tolist(), key=lambda row: -row[cv2.CC_STAT_AREA])
-    return [(left, top, left + width, top + height) for left, top, width, height, _ in found]
+    inside = np.asarray(mask)
+    if inside.ndim != 2 or inside.size == 0:
+        raise ValueError(f"the mask has shape {inside.shape}, expected (H, W)")
+    _, _, statistics, _ = cv2.connectedComponentsWithStats((inside != 0).astype(np.uint8), connectivity=8)
+    regions = sorted(statistics[1:].tolist(), key=lambda row: -row[cv2.CC_STAT_AREA])
+    return [(left, top, left + width, top + height) for left, top, width, height, _ in regions]

@@ -1,4 +1,4 @@
-"""From what layers return to (N, C, H, W), for `reshape_transform`."""
+"""Functions for `reshape_transform`: from what layers return to (N, C, H, W)."""
 
 import math
 from collections.abc import Mapping
@@ -8,14 +8,15 @@ import torch
 from pytorch_grad_cam.engine.layouts import MOST_EXTRA_TOKENS
 from pytorch_grad_cam.engine.maps import resize
 
+# Behind up to 8 extra tokens a square of 4 x 4 or more is never read as a larger one: 5 * 5 - 4 * 4 = 9.
 _MOST_GUESSED = 8
 
 
 def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:
-    """Tokens (N, e + height * width, C) of a ViT to (N, C, height, width), without the e extra tokens at the front.
+    """A map (N, C, height, width) from a ViT's tokens (N, e + height * width, C), without the e extra ones in front.
 
-    Without height and width the grid is square and e the smallest number (of at most 8: class, distillation, register
-    tokens) that leaves a square. For images that are not square pass both:
+    Without height and width the grid is square, behind the fewest extra tokens (class, distillation, registers; at most
+    8) that leave a square. For images that are not square pass both:
     `functools.partial(vit_reshape_transform, height=14, width=28)`.
 
     Raises ValueError when the tokens do not fit the grid.
@@ -44,9 +45,9 @@ def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width
 
 
 def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:  # noqa: N802
-    """Maps (N, H, W, C) or tokens (N, height * width, C) of a Swin to (N, C, H, W).
+    """A map (N, C, H, W) from a Swin's maps (N, H, W, C) or tokens (N, height * width, C).
 
-    Tokens without height and width are a square grid. Raises ValueError when the tokens do not fit the grid.
+    Without height and width tokens are a square grid. Raises ValueError when the tokens do not fit the grid.
 
     >>> swinT_reshape_transform(torch.zeros(2, 7, 7, 768)).shape
     torch.Size([2, 768, 7, 7])
@@ -64,7 +65,7 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
 
 
 def fasterrcnn_reshape_transform(x: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The levels (N, C, H, W) of a feature pyramid, absolute, resized to the last one and joined: (N, C', h, w).
+    """A map (N, C', h, w) from the levels (N, C, H, W) of a feature pyramid: absolute, of the last one's size, joined.
 
     The last level is the coarsest, 'pool' in torchvision's detectors.
 

@@ -11,19 +11,19 @@ from pytorch_grad_cam.engine.principal_component import first_principal_componen
 
 
 def get_2d_projection(activation_batch: np.ndarray) -> np.ndarray:
-    """See `principal_component.first_principal_component`, which also says what the sign is."""
+    """The first principal component; for its sign see `engine.principal_component.first_principal_component`."""
     return first_principal_component(_to_tensor(activation_batch)).numpy()
 
 
 def get_2d_projection_kernel(
     activation_batch: np.ndarray, kernel: str = "sigmoid", gamma: float | None = None
 ) -> np.ndarray:
-    """See `kernel_component.first_kernel_component`, which also says what the sign is."""
+    """The first kernel component; for its sign see `engine.kernel_component.first_kernel_component`."""
     return first_kernel_component(_to_tensor(activation_batch), kernel, gamma).numpy()
 
 
 def get_2d_projection_with_sign_correction(activation_batch: np.ndarray) -> np.ndarray:
-    """The first principal component, negated where its lowest value is larger than its highest in absolute terms."""
+    """The first principal component, negated where its lowest value is larger in magnitude than its highest."""
     return strongest_positive(first_principal_component(_to_tensor(activation_batch))).numpy()
 
 

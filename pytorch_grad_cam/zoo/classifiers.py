@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class UnusableInput(ValueError):
-    """What the user asked for cannot be had; the message says why and names the way out."""
+    """An input or option that cannot be used; the message says why, and what to do."""
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:
@@ -29,10 +29,11 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 class Classifier(NamedTuple):
-    """A model, what turns a Pillow image into its input (C, H, W), and its classes' names.
+    """A model, its preprocessing from a Pillow image to the input (C, H, W), and its classes' names.
 
-    mean, std: of the preprocessing, to show the input as a picture; None where they are not known.
-    categories: None are found by `names`. probabilities: from logits (N, classes); softmax, of one logit sigmoid.
+    mean, std: those of the preprocessing, to show the input as a picture; None where they are not known.
+    categories: the classes' names; None: see `names`. probabilities: from logits (N, classes); by default their
+    softmax, for one logit its sigmoid.
     """
 
     model: nn.Module
@@ -43,9 +44,9 @@ class Classifier(NamedTuple):
     probabilities: Callable[[torch.Tensor], torch.Tensor] = _probabilities
 
     def names(self, count: int) -> Sequence[str]:
-        """The names of a model's so many classes: `categories`, those of a transformers configuration, or numbers.
+        """The names of `count` classes: `categories`, else those of a transformers configuration, else numbers.
 
-        Of 1,000 classes without names ImageNet's. Raises ValueError for fewer categories than classes.
+        1,000 classes without names get ImageNet's. Raises ValueError for fewer categories than classes.
         """
         if self.categories is None:
             return _configured_names(self.model, count) or names_of_classes(count)
@@ -54,16 +55,16 @@ class Classifier(NamedTuple):
         return self.categories
 
     def picture(self, image: torch.Tensor) -> np.ndarray:
-        """The input (C, H, W) of the model as the picture that it shows: float32 RGB (H, W, 3) in [0, 1].
+        """The picture that an input (C, H, W) of the model shows: float32 RGB (H, W, 3) in [0, 1].
 
-        With an unknown mean, or that of another number of channels, from its lowest value to its highest one. One
-        channel is shown as grey, of others than three the first.
+        Where the mean is not known, or is that of another number of channels, the lowest value becomes 0 and the
+        highest 1. An input of other than three channels is shown by its first one, in grey.
         """
         values = image.detach().movedim(0, -1).float().cpu()
         if self.mean is None or self.std is None or len(self.mean) not in (1, len(image)):
             pixels = min_max(values[None])[0].numpy()
         else:
-            std, mean = (np.array(statistics, dtype=np.float32) for statistics in (self.std, self.mean))
+            std, mean = (np.array(values_of_channels, dtype=np.float32) for values_of_channels in (self.std, self.mean))
             pixels = (values.numpy() * std + mean).clip(0, 1)
         return pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, axis=2)
 
@@ -99,26 +100,26 @@ def classifier_of(
     categories: Sequence[str] | None = None,
     weights: str = "default",
 ) -> Classifier:
-    """A model of the user's, without what it is wrapped in, or by the name and weights of `load_classifier`.
+    """The classifier of a model without its wrappers, or of a name and weights as in `load_classifier`.
 
-    preprocess: None is that of the model's timm configuration; of the bundled network its own; of all others that of
+    preprocess: None is that of the model's timm configuration; for the bundled network its own; for all others that of
     torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
     categories: the classes' names; None: see `Classifier.names`.
     """
     if isinstance(model, Classifier):
-        found = model
+        classifier = model
     elif isinstance(model, str):
-        found = load_classifier(model, weights)
+        classifier = load_classifier(model, weights)
     else:
-        found = _classifier_around(unwrapped(model))
+        classifier = _classifier_around(unwrapped(model))
     if preprocess is not None:
         mean, std = _statistics(preprocess)
-        found = found._replace(preprocess=preprocess, mean=mean, std=std)
-    return found if categories is None else found._replace(categories=categories)
+        classifier = classifier._replace(preprocess=preprocess, mean=mean, std=std)
+    return classifier if categories is None else classifier._replace(categories=categories)
 
 
 def knows_preprocessing(model: "nn.Module | Classifier | str") -> bool:
-    """Whether the preprocessing of `classifier_of` is the model's own, not torchvision's for want of another one."""
+    """Whether `classifier_of` takes the model's own preprocessing, not torchvision's for want of another."""
     if not isinstance(model, nn.Module):
         return True
     inner = unwrapped(model)
@@ -135,7 +136,7 @@ def _classifier_around(model: nn.Module) -> Classifier:
 
 
 def _statistics(preprocess: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and standard deviation by which a preset, or the last step of a composition, normalises."""
+    """The mean and standard deviation by which a preset, or the last step of a composition, normalises."""
     steps = [preprocess, *getattr(preprocess, "transforms", [])]
     known = [step for step in steps if hasattr(step, "mean") and hasattr(step, "std")]
     return (tuple(known[-1].mean), tuple(known[-1].std)) if known else (None, None)
@@ -148,9 +149,9 @@ def _imagenet() -> Any:
 
 
 def category_called(text: str, categories: Sequence[str]) -> int:
-    """The class that a name, a number, a name but for its case, or a part of one name means, in this order.
+    """The class that a text means: by its name, its number, its name in any case, or a part of it, in this order.
 
-    Raises UnusableInput where it is not one class.
+    Raises UnusableInput where the text means no class, or several.
     """
     part, lowered = text.lower(), [name.lower() for name in categories]
     called = [index for index, name in enumerate(categories) if name == text]
@@ -192,7 +193,7 @@ def _from_torchvision(name: str, weights: str) -> Classifier:
     from torchvision import models
 
     pretrained = models.get_model_weights(name)["DEFAULT"]
-    # torchvision's transformers are built for one size, without weights for 224 whatever their preprocessing gives.
+    # torchvision's transformers are built for one image size: by default for 224, whatever their preprocessing gives.
     size = {"image_size": pretrained.meta["min_size"][0]} if name.startswith("vit_") else {}
     model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **size))
     transforms = pretrained.transforms()
@@ -227,18 +228,18 @@ def _timm_preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], 
 
 
 def names_of_classes(count: int) -> list[str]:
-    """ImageNet's for 1,000 classes, numbers for others."""
+    """ImageNet's names for 1,000 classes, numbers for others."""
     imagenet = _imagenet().meta["categories"]
     return imagenet if count == len(imagenet) else [f"class {index}" for index in range(count)]
 
 
 def _configured_names(model: nn.Module, count: int) -> list[str] | None:
-    """transformers' names of so many classes, unless they are those that it invents."""
+    """The names of `count` classes in a transformers configuration; None for its placeholders."""
     labels = getattr(getattr(model, "config", None), "id2label", None)
-    invented = {index: f"LABEL_{index}" for index in range(count)}
-    if not isinstance(labels, dict) or labels == invented or labels.keys() != invented.keys():
+    placeholders = {index: f"LABEL_{index}" for index in range(count)}
+    if not isinstance(labels, dict) or labels == placeholders or labels.keys() != placeholders.keys():
         return None
-    return [labels[index] for index in invented]
+    return [labels[index] for index in placeholders]
 
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
@@ -258,7 +259,7 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
 
 @contextmanager
 def _same_random_weights() -> Iterator[None]:
-    """Within, PyTorch draws what it always draws; behind, what it would have drawn."""
+    """Within, PyTorch draws from seed 0; afterwards it goes on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield

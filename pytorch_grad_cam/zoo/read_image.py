@@ -1,4 +1,4 @@
-"""Pictures as users have them."""
+"""Pictures from files, whatever their mode."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,11 @@ from PIL import Image, ImageOps
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.zoo.classifiers import UnusableInput
 
-_SIXTEEN_BITS_AS_32 = ("PNG", "PPM")  # formats that Pillow opens as mode I and that have at most 16 bits
+_SIXTEEN_BITS_AS_32 = ("PNG", "PPM")  # formats of at most 16 bits that Pillow opens as mode I
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """The picture in a file, as `upright_rgb` makes it. Raises UnusableInput where there is none."""
+    """The picture in a file, as `upright_rgb` returns it. Raises UnusableInput where it cannot be read."""
     if not Path(path).is_file():
         raise UnusableInput(f"there is no image {path}")
     try:
@@ -25,14 +25,14 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """A Pillow image in RGB, turned as its EXIF says, 16 bits as 8.
+    """A Pillow image in RGB, turned as its EXIF says; 16 bits become 8.
 
-    Of 32 bits (modes F and I), which do not say what is white, the lowest value becomes black and the highest white.
-    Raises UnusableInput where those are not finite.
+    Images of 32 bits (modes F and I) do not say what is white: their lowest value becomes black and their highest
+    white. Raises UnusableInput where a value is not finite.
     """
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_AS_32)
     upright = ImageOps.exif_transpose(image)
-    if sixteen_bits:  # which Pillow would cut off at 255
+    if sixteen_bits:  # Pillow would cut them off at 255
         upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
     elif upright.mode in ("F", "I"):
         upright = Image.fromarray(_from_black_to_white(np.asarray(upright, dtype=np.float64)))

@@ -441,7 +441,7 @@ class TestFurther:
     def test_token_grid_of_the_wrong_shape(self):
         with pytest.raises(ValueError, match="197 tokens are no grid of 7 x 14"):
             vit_reshape_transform(torch.zeros(1, 197, 8), height=7, width=14)
-        with pytest.warns(CamWarning, match="gives 2 x 2 cells, but of an image of 4 x 16 they are 1 x 4"):
+        with pytest.warns(CamWarning, match="gives 2 x 2 cells, but an image of 4 x 16 has 1 x 4"):
             P.GradCAM(Transformer().eval(), "norm", vit_reshape_transform)(torch.randn(1, 3, 4, 16), 0)
 
     def test_default_ablation_layer_is_not_shared(self, m, x):
