@@ -77,7 +77,7 @@ def holes(size):
 
 
 @pytest.mark.parametrize("weighting", [neighbors_weights, FAR_NEIGHBOURS, STEEP])
-@pytest.mark.parametrize("size", [(48, 48), (37, 60), (3, 50), (50, 2), (1, 40), (2, 2)])
+@pytest.mark.parametrize("size", [(32, 40), (27, 60), (3, 50), (50, 2), (1, 40), (2, 2)])
 def test_as_solved_directly(size, weighting):
     missing = holes(size)
     missing = missing[~missing.flatten(1).all(1)]
@@ -89,7 +89,7 @@ def test_as_solved_directly(size, weighting):
 
 
 def test_large_images_take_few_iterations():
-    missing = holes((224, 224))[[0, 9]]
+    missing = holes((224, 224))[[1]]
     images = images_of(len(missing), (224, 224))
     with Operations() as operations:
         found = interpolate(images, missing, neighbors_weights)
@@ -97,12 +97,13 @@ def test_large_images_take_few_iterations():
     assert operations.numbers_read <= 3, "12 iterations"
 
 
-def test_the_accuracy_is_relative_to_the_values():
-    missing = holes((40, 40))
-    images = images_of(len(missing), (40, 40))
-    for factor in (1e-3, 1e4):
-        found = interpolate(factor * images, missing, neighbors_weights) / factor
-        torch.testing.assert_close(found, solved_directly(images, missing, neighbors_weights), rtol=0, atol=1e-4)
+def test_the_accuracy_is_relative_to_the_values_of_each_image():
+    """A hard mask of small values beside an easy one of large values."""
+    missing = holes((40, 40))[[0, 7]]
+    images = images_of(2, (40, 40))
+    factors = torch.tensor([1e-3, 1e4]).reshape(2, 1, 1, 1)
+    found = interpolate(factors * images, missing, neighbors_weights) / factors
+    torch.testing.assert_close(found, solved_directly(images, missing, neighbors_weights), rtol=0, atol=1e-4)
 
 
 def test_a_batch_is_its_images_one_by_one():

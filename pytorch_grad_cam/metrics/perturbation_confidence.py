@@ -87,7 +87,10 @@ class RemoveMostRelevantFirst:
         return self.imputer(input_tensor, self.kept(mask[None])[0])
 
     def kept(self, maps: torch.Tensor) -> torch.Tensor:
-        """The masks (N, H, W) of maps (N, H, W), on their device: 1 where a pixel is kept, 0 elsewhere."""
+        """The masks (N, H, W) of maps (N, H, W), on their device: 1 where a pixel is kept, 0 elsewhere.
+
+        The host finds Otsu's thresholds, image by image; percentiles are found on the maps' device.
+        """
         return _below_otsu(maps) if self.percentile == "auto" else _lowest(maps, self.percentile)
 
 

@@ -122,7 +122,7 @@ class NoisyLinearImputer:
         if not missing.any():
             return image
         system, right = self.setup_sparse_system((~missing).numpy(), image.numpy(), self.weighting)
-        # The matrix is symmetric in its pattern and diagonally dominant: no pivoting is needed.
+        # The matrix is diagonally dominant: no pivoting is needed.
         factors = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
         solution = torch.from_numpy(factors.solve(right).T).float()
         generator = torch.Generator().manual_seed(self.seed)
