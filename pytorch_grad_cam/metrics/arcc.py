@@ -51,7 +51,7 @@ class Coherency:
         _, resolved = clean_scores(model, input_tensor, targets)
         maps = maps_of(input_tensor, grayscale_cams)
         again = base_method(input_tensor=input_tensor * maps[:, None].to(input_tensor), targets=resolved)
-        return (batch_pearson_coherency(again, maps.numpy()) + 1) / 2
+        return (batch_pearson_coherency(again, maps.cpu().numpy()) + 1) / 2
 
 
 class ARCC:

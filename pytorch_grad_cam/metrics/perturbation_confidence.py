@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,21 +16,28 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.utils.regions import otsu_mask
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Call = TypeVar("_Call", bound=Callable)
+
+
+def takes_batches(call: _Call) -> _Call:
+    """Marks the `__call__` of an imputer that also takes images (N, C, H, W) with masks (N, H, W), on any device.
+
+    The metrics then call it once for all images and all percentiles whose imputers are equal. A subclass that writes
+    another `__call__` is called image by image again, unless it marks its own.
+    """
+    call.takes_batches = True  # type: ignore[attr-defined]
+    return call
 
 
 class PerturbationConfidenceMetric:
     """The score of the perturbed image less that of the image.
 
-    perturbation: from an image (C, H, W) and its map (H, W), both on the host, to the perturbed image.
+    perturbation: from an image (C, H, W) and its map (H, W), both on the host, to the perturbed image. One that removes
+    pixels by an imputer that takes batches (see `takes_batches`) works on the images' device instead.
     """
 
     def __init__(self, perturbation: Perturbation) -> None:
         self.perturbation = perturbation
-
-    def perturbed(self, input_tensor: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The images (N, C, H, W), each perturbed by its own of the maps (N, H, W)."""
-        pairs = zip(input_tensor.cpu(), maps_of(input_tensor, cams), strict=True)
-        return torch.stack([self.perturbation(image, cam) for image, cam in pairs]).to(input_tensor)
 
     def of_change(self, change: np.ndarray) -> np.ndarray:
         """The metric of changes of scores: the changes themselves."""
@@ -54,7 +60,7 @@ class PerturbationConfidenceMetric:
         Cost: two forwards of each image.
         """
         before, resolved = clean_scores(model, input_tensor, targets)
-        images = self.perturbed(input_tensor, cams)
+        images = _perturbed_images([self.perturbation], input_tensor, cams)
         after = scores_of(model, images, resolved)
         result = self.of_change((after - before).cpu().numpy()) if return_diff else after.cpu().numpy()
         return (result, images) if return_visualization else result
@@ -77,16 +83,22 @@ class RemoveMostRelevantFirst:
 
     def __call__(self, input_tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The image (C, H, W) without the pixels that are most relevant in the map `mask` (H, W)."""
-        kept = _below_otsu(mask) if self.percentile == "auto" else _lowest(mask, self.percentile)
-        return self.imputer(input_tensor, kept)
+        return self.imputer(input_tensor, self.kept(mask[None])[0])
+
+    def kept(self, maps: torch.Tensor) -> torch.Tensor:
+        """The masks (N, H, W) of maps (N, H, W), on their device: 1 where a pixel is kept, 0 elsewhere.
+
+        The host finds Otsu's thresholds, image by image; percentiles are found on the maps' device.
+        """
+        return _below_otsu(maps) if self.percentile == "auto" else _lowest(maps, self.percentile)
 
 
 class RemoveLeastRelevantFirst(RemoveMostRelevantFirst):
     """Removes the least relevant pixels of an image: keeps `percentile` percent of them, the most relevant ones."""
 
-    def __call__(self, input_tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The image (C, H, W) without the pixels that are least relevant in the map `mask` (H, W)."""
-        return super().__call__(input_tensor, 1 - mask)
+    def kept(self, maps: torch.Tensor) -> torch.Tensor:
+        """The masks (N, H, W) of maps (N, H, W), on their device: 1 where a pixel is kept, 0 elsewhere."""
+        return super().kept(1 - maps)
 
 
 class AveragerAcrossThresholds:
@@ -129,10 +141,8 @@ def perturbed_scores(
     cams: np.ndarray | torch.Tensor,
     targets: Sequence[Target],
 ) -> torch.Tensor:
-    """The scores (metrics, N) of the images perturbed by each metric, side by side in threads; in shared batches."""
-    with ThreadPoolExecutor(max(1, min(len(metrics), torch.get_num_threads()))) as threads:
-        perturbed = threads.map(lambda metric: metric.perturbed(input_tensor, cams), metrics)
-        images = torch.cat(list(perturbed))
+    """The scores (metrics, N) of the images perturbed by each metric, in shared batches."""
+    images = _perturbed_images([metric.perturbation for metric in metrics], input_tensor, cams)
     return scores_of(model, images, [*targets] * len(metrics)).reshape(len(metrics), -1)
 
 
@@ -157,11 +167,11 @@ def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target])
 
 
 def maps_of(images: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """The maps on the host, (N, *spatial) for images (N, C, *spatial); (N, 1, *spatial) will do.
+    """The maps where they are, (N, *spatial) for images (N, C, *spatial); (N, 1, *spatial) will do.
 
     Raises ValueError for maps that are not finite or not of the images' number and size.
     """
-    maps = torch.as_tensor(cams).detach().cpu()
+    maps = torch.as_tensor(cams).detach()
     expected = (len(images), *images.shape[2:])
     if maps.shape == (len(images), 1, *images.shape[2:]):
         maps = maps[:, 0]
@@ -174,15 +184,36 @@ def maps_of(images: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tens
     return maps
 
 
-def _lowest(mask: torch.Tensor, percentile: float) -> torch.Tensor:
-    """1 at the pixels below the percentile, 0 elsewhere; as many as are below NumPy's where no two are equal."""
-    pixels = mask.numel()
-    count = math.ceil((pixels - (percentile < 100)) * percentile / 100)
-    kept = torch.zeros(pixels, device=mask.device)
-    kept[mask.flatten().argsort(stable=True)[:count]] = 1
-    return kept.reshape(mask.shape)
+def _perturbed_images(
+    perturbations: Sequence[Perturbation], images: torch.Tensor, cams: np.ndarray | torch.Tensor
+) -> torch.Tensor:
+    """All images perturbed by the first, then all by the second and so on: (perturbations * N, C, H, W)."""
+    maps = maps_of(images, cams)
+    removals = [each for each in perturbations if isinstance(each, RemoveMostRelevantFirst)]
+    if len(removals) == len(perturbations) and _can_share_a_call(removals):
+        masks = torch.cat([removal.kept(maps.to(images.device)) for removal in removals])
+        return removals[0].imputer(images.repeat(len(removals), *[1] * maps.ndim), masks)
+    pairs = list(zip(images.cpu(), maps.cpu(), strict=True))
+    return torch.stack([perturb(image, cam) for perturb in perturbations for image, cam in pairs]).to(images)
 
 
-def _below_otsu(mask: torch.Tensor) -> torch.Tensor:
-    above = otsu_mask(mask.float().cpu().numpy())
-    return 1 - torch.from_numpy(above).to(mask.device, torch.float32)
+def _can_share_a_call(removals: Sequence[RemoveMostRelevantFirst]) -> bool:
+    """Whether equal imputers that take batches do all that the removals do."""
+    imputer = removals[0].imputer
+    return getattr(type(imputer).__call__, "takes_batches", False) and all(
+        removal.imputer == imputer and type(removal).__call__ is RemoveMostRelevantFirst.__call__
+        for removal in removals
+    )
+
+
+def _lowest(maps: torch.Tensor, percentile: float) -> torch.Tensor:
+    """1 at each map's pixels below the percentile, 0 elsewhere; as many as are below NumPy's where no two are equal."""
+    values = maps.flatten(1)
+    count = math.ceil((values.shape[1] - (percentile < 100)) * percentile / 100)
+    lowest = values.argsort(dim=1, stable=True)[:, :count]
+    return torch.zeros(values.shape, device=maps.device).scatter(1, lowest, 1).reshape(maps.shape)
+
+
+def _below_otsu(maps: torch.Tensor) -> torch.Tensor:
+    above = np.stack([otsu_mask(cam) for cam in maps.float().cpu().numpy()])
+    return 1 - torch.from_numpy(above).to(maps.device, torch.float32)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.engine.targets import Targets
-from pytorch_grad_cam.metrics.nested_dissection import nested_dissection
+from pytorch_grad_cam.metrics.multigrid import Weighting, interpolate, is_symmetric
 from pytorch_grad_cam.metrics.perturbation_confidence import (
     AveragerAcrossThresholds,
     PerturbationConfidenceMetric,
@@ -18,12 +20,11 @@ from pytorch_grad_cam.metrics.perturbation_confidence import (
     RemoveMostRelevantFirst,
     clean_scores,
     perturbed_scores,
+    takes_batches,
 )
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix
-
-Weighting = Sequence[tuple[tuple[int, int], float]]
 
 # The offset of each neighbour (row, column) and its weight: direct ones count twice as much as diagonal ones.
 neighbors_weights: Weighting = [
@@ -42,13 +43,22 @@ class NoisyLinearImputer:
     """Replaces pixels by the weighted mean of their neighbours, missing ones included: one sparse linear system.
 
     noise: the standard deviation of the Gaussian noise that is added to them. weighting: ((row, column), weight) of
-    each neighbour; those outside the image do not count. seed: of the noise, the same for each call.
+    each neighbour; those outside the image do not count. seed: of the noise, the same for each call and each image.
+    Imputers of one class with the same settings are equal.
+
+    Images on a CUDA device stay there if opposite neighbours have the same weight: all systems of a batch are solved
+    together, within 1e-4 of the direct solution for values in [-3, 3]. The noise then comes from the device's own
+    generator: other numbers than on the host, the same for the same seed. All other images are solved directly on the
+    host, side by side in threads.
     """
 
     def __init__(self, noise: float = 0.01, weighting: Weighting = neighbors_weights, seed: int = 0) -> None:
         self.noise = noise
         self.weighting = weighting
         self.seed = seed
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
 
     @staticmethod
     def setup_sparse_system(
@@ -80,30 +90,50 @@ class NoisyLinearImputer:
         data, row, column = map(np.concatenate, zip(*entries, strict=True))
         return csc_matrix((data, (row, column)), shape=(count, count)), right
 
+    @takes_batches
     def __call__(self, img: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The image (C, H, W) with the pixels replaced where the mask (H, W) is 0.
+        """The image (C, H, W) with the pixels replaced where the mask (H, W) is 0; or (N, C, H, W) and (N, H, W).
 
-        Raises ValueError when no pixel is left to interpolate from.
+        Raises ValueError when no pixel of an image is left to interpolate from.
         """
+        images = img.detach().reshape(-1, *img.shape[-3:])
+        missing = (mask == 0).reshape(-1, *mask.shape[-2:]).to(images.device)
+        if missing.flatten(1).all(1).any():
+            raise ValueError("the mask keeps no pixel: there is nothing to interpolate from")
+        fill = self._filled_on_device if _stays_on_device(images, self.weighting) else self._filled_on_host
+        return fill(images, missing).to(img).reshape(img.shape)
+
+    def _filled_on_device(self, images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        def interpolated(start: int, stop: int) -> torch.Tensor:
+            return interpolate(images[start:stop], missing[start:stop], self.weighting).float()
+
+        clean = in_chunks(interpolated, len(images), images_at_a_time(images.device), "imputed images")
+        generator = torch.Generator(images.device).manual_seed(self.seed)
+        noise = torch.randn(images.shape[1:], generator=generator, device=images.device)
+        return torch.where(missing[:, None], clean + self.noise * noise, images)
+
+    def _filled_on_host(self, images: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            return torch.stack(list(threads.map(self._solved_directly, images.cpu().float(), missing.cpu())))
+
+    def _solved_directly(self, image: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         from scipy.sparse.linalg import splu
 
-        missing = (mask == 0).cpu()
-        if missing.all():
-            raise ValueError("the mask keeps no pixel: there is nothing to interpolate from")
-        filled = img.detach().cpu().float().clone()
-        if missing.any():
-            system, right = self.setup_sparse_system(mask.cpu().numpy(), filled.numpy(), self.weighting)
-            equation = missing.flatten().cumsum(0).numpy() - 1
-            pixels = nested_dissection(*missing.shape)
-            order = equation[pixels[missing.flatten().numpy()[pixels]]]
-            ordered = system[order][:, order].tocsc()
-            # The matrix is symmetric in its pattern and diagonally dominant: no pivoting is needed.
-            factors = splu(ordered, permc_spec="NATURAL", diag_pivot_thresh=0, options={"SymmetricMode": True})
-            right[order] = factors.solve(right[order])
-            generator = torch.Generator().manual_seed(self.seed)
-            solution = torch.from_numpy(right.T).float()
-            filled[:, missing] = solution + self.noise * torch.randn(solution.shape, generator=generator)
-        return filled.to(img)
+        if not missing.any():
+            return image
+        system, right = self.setup_sparse_system((~missing).numpy(), image.numpy(), self.weighting)
+        # The matrix is diagonally dominant: no pivoting is needed.
+        factors = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0, options={"SymmetricMode": True})
+        solution = torch.from_numpy(factors.solve(right).T).float()
+        generator = torch.Generator().manual_seed(self.seed)
+        filled = image.clone()
+        filled[:, missing] = solution + self.noise * torch.randn(solution.shape, generator=generator)
+        return filled
+
+
+def _stays_on_device(images: torch.Tensor, weighting: Weighting) -> bool:
+    """Whether multigrid on the images' device is used and not SciPy, which is the faster one on a CPU."""
+    return images.is_cuda and is_symmetric(weighting)
 
 
 class ROADMostRelevantFirst(PerturbationConfidenceMetric):
@@ -150,7 +180,7 @@ class ROADCombined:
     ) -> np.ndarray:
         """One number an image: float32 (N,).
 
-        Cost: 1 + 2 * percentiles forwards of each image in shared batches, and as many sparse systems on the host.
+        Cost: 1 + 2 * percentiles forwards of each image in shared batches, and 2 * percentiles sparse systems.
         """
         _, resolved = clean_scores(model, input_tensor, targets)
         metrics = [*self.lerf_averager.metrics, *self.morf_averager.metrics]
