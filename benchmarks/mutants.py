@@ -33,7 +33,8 @@ MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
     "finer_cam", "refine_cam", "sess", "fullgrad_cam", "rescaled_contributions", "guided_backprop", "engine.maps",
-    "engine.principal_component", "engine.kernel_component", "engine.bias_gradients", "perturbation.ablated_scores", "ablation_layer", "perturbation.affine_tail",
+    "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component", "engine.bias_gradients",
+    "perturbation.ablated_scores", "ablation_layer", "perturbation.affine_tail",
     "perturbation.masked_scores", "perturbation.sliding_windows", "perturbation.window_maps", "engine.torch_quirks.zero_rows", "metrics.arcc", "metrics.cam_mult_image",
     "metrics.road", "metrics.perturbation_confidence", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
@@ -41,6 +42,7 @@ TESTS = [
     ROOT / f"tests/test_{name}.py"
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
+        "dominant_eigenvector",
         "oracles", "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
