@@ -43,9 +43,6 @@ _BY_REASON: dict[str, list[str]] = {
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
     ],
-    "of float64, which kernels are computed in here, autocast makes nothing": [
-        "engine.kernel_component: enabled=False -> enabled=True",
-    ],
     "how a sparse system is solved, and in how many threads": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
         "metrics.road: {'SymmetricMode': True} -> {'SymmetricMode': False}",
@@ -70,7 +67,8 @@ _BY_REASON: dict[str, list[str]] = {
         "perturbation.window_maps: {'as_tensor': True} -> {'as_tensor': False}",
     ],
     "the blur is symmetric": [
-        "perturbation.sliding_windows: torch.arange(length)[:, None] + offsets -> torch.arange(length)[:, None] - offsets",
+        "perturbation.sliding_windows: torch.arange(length)[:, None] + offsets"
+        " -> torch.arange(length)[:, None] - offsets",
     ],
 }
 EQUIVALENT = {change: reason for reason, changes in _BY_REASON.items() for change in changes}

@@ -35,7 +35,8 @@ MODULES = (
     "finer_cam", "refine_cam", "sess", "fullgrad_cam", "rescaled_contributions", "guided_backprop", "engine.maps",
     "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component", "engine.bias_gradients",
     "perturbation.ablated_scores", "ablation_layer", "perturbation.affine_tail",
-    "perturbation.masked_scores", "perturbation.sliding_windows", "perturbation.window_maps", "engine.torch_quirks.zero_rows", "metrics.arcc", "metrics.cam_mult_image",
+    "perturbation.masked_scores", "perturbation.sliding_windows", "perturbation.window_maps",
+    "engine.torch_quirks.zero_rows", "metrics.arcc", "metrics.cam_mult_image",
     "metrics.road", "metrics.perturbation_confidence", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [

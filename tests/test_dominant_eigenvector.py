@@ -191,3 +191,12 @@ def test_gradient_of_a_dead_layer_is_finite(component, side):
     activations = torch.zeros(1, 300, side, side, requires_grad=True)
     component(activations).sum().backward()
     assert activations.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel_component_in_autocast(kernel):
+    torch.manual_seed(0)
+    activations = torch.randn(1, 4, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = first_kernel_component(activations, kernel)
+    assert torch.equal(found, first_kernel_component(activations, kernel))

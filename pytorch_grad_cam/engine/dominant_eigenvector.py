@@ -16,7 +16,8 @@ _PRODUCTS = 15
 # Of white noise (1024 channels on 28 x 28 positions), the flattest spectrum tried, scaled maps are exact to 6e-6 with
 # 48 dimensions and to 4e-3 with 32. 16 suffice for 1e-6 in the layers of ResNet-50 and ViT-S.
 _KRYLOV_DIMENSIONS = 48
-# In epsilons: Gram-Schmidt leaves 1 to 3 of a unit vector that the basis spans already.
+# In epsilons. Of matrices of rank 5 (257 x 257 to 3136 x 3136), Gram-Schmidt leaves at most 0.15 of a vector that the
+# basis spans already, and at least 77 of one that it does not.
 _ROUNDING = 10
 # Below the least norm of what is not zero: 256^-8 = 5e-20, after the products with a matrix of 256 equal eigenvalues.
 _NO_NORM = 1e-30
