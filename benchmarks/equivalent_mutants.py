@@ -8,15 +8,6 @@ _BY_REASON: dict[str, list[str]] = {
     ],
     "a seed comes from half as many numbers": ["random_cam: 2 ** 62 -> 2 ** 61"],
     "how exactly a loop converges, or how long it goes on when it has": [
-        "engine.principal_component: _MOST_SQUARINGS = 24 -> _MOST_SQUARINGS = 23",
-        "engine.principal_component: _NEARLY_RANK_ONE = 0.01 -> _NEARLY_RANK_ONE = 0.02",
-        "engine.principal_component: _POLISHING = 6 -> _POLISHING = 5",
-        "engine.principal_component: 1 - purity[purity > 0] -> 1 + purity[purity > 0]",
-        "engine.principal_component: purity > 0 -> purity >= 0",
-        "engine.principal_component: "
-        "1 - purity[purity > 0] < _NEARLY_RANK_ONE -> 1 - purity[purity > 0] <= _NEARLY_RANK_ONE",
-        "engine.kernel_component: _TOLERANCE = 1e-06 -> _TOLERANCE = 2e-06",
-        "engine.kernel_component: torch.Generator().manual_seed(0) -> torch.Generator().manual_seed(1)",
         "metrics.multigrid: _CHECKED_EVERY = 4 -> _CHECKED_EVERY = 3",
         "metrics.multigrid: _MOST_ITERATIONS = 64 -> _MOST_ITERATIONS = 63",
         "metrics.multigrid: _TOLERANCE = 3e-06 -> _TOLERANCE = 6e-06",
@@ -24,8 +15,8 @@ _BY_REASON: dict[str, list[str]] = {
     "both ways of computing it give the same": [
         "engine.torch_quirks.zero_rows: gradient.ndim < 2 -> gradient.ndim <= 2",
         "engine.principal_component: matrix.shape[1] <= matrix.shape[2] -> matrix.shape[1] < matrix.shape[2]",
-        "engine.kernel_component: _MOST_FOR_EIGH = 1024 -> _MOST_FOR_EIGH = 1023",
-        "engine.kernel_component: positions <= _MOST_FOR_EIGH -> positions < _MOST_FOR_EIGH",
+        "engine.dominant_eigenvector: _MOST_SQUARED = 256 -> _MOST_SQUARED = 255",
+        "engine.dominant_eigenvector: matrices.shape[1] <= _MOST_SQUARED -> matrices.shape[1] < _MOST_SQUARED",
     ],
     "any factor about as large as the values will do": [
         "engine.principal_component: matrix.abs().amax -> matrix.amax",
@@ -63,9 +54,6 @@ _BY_REASON: dict[str, list[str]] = {
     "the map is scaled to [0, 1] in the end": [
         "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
         " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
-    ],
-    "of float64, which kernels are computed in here, autocast makes nothing": [
-        "engine.kernel_component: enabled=False -> enabled=True",
     ],
     "how a sparse system is solved": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
