@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
@@ -104,15 +105,48 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
     classes = _plain_classes(targets)
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and len(classes) == len(outputs):
-        categories = torch.tensor(classes, device=outputs.device).remainder(outputs.shape[1])
-        return full_precision(outputs.gather(1, categories[:, None])[:, 0])
+    if _has_classes(outputs, len(classes)):
+        return _class_scores(outputs, torch.tensor(classes, device=outputs.device))
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
 
 
 def scores_of_columns(outputs: Any, columns: Sequence[Sequence[Target]]) -> torch.Tensor:
     """The scores (K, N) of K lists of targets, each with one a sample, see `target_scores`."""
     return torch.stack([target_scores(outputs, column) for column in columns])
+
+
+class RowScores:
+    """Scores rows of N samples by K lists of N targets: each row by the targets of its sample.
+
+    Plain classes go to the device here, once for all rows. Cost of the constructor: a copy to the device for each list.
+    """
+
+    def __init__(self, target_lists: Sequence[Sequence[Target]], device: torch.device) -> None:
+        self._of_lists: list[tuple[Sequence[Target], torch.Tensor | None]] = []
+        for targets in target_lists:
+            classes = _plain_classes(targets)
+            plain = len(classes) == len(targets)
+            self._of_lists.append((targets, torch.tensor(classes, device=device) if plain else None))
+
+    def __call__(self, outputs: Any, rows: Rows) -> torch.Tensor:
+        """The scores (K, rows) of the model's output for the rows, in float32 or better. Raises as `target_scores`."""
+        return torch.stack([self._by_one_list(outputs, rows, *of_list) for of_list in self._of_lists])
+
+    @staticmethod
+    def _by_one_list(outputs: Any, rows: Rows, targets: Sequence[Target], classes: torch.Tensor | None) -> torch.Tensor:
+        if classes is not None and _has_classes(outputs, len(rows)):
+            return _class_scores(outputs, classes[rows.index].to(outputs.device))
+        pairs = zip(rows.samples, outputs, strict=True)
+        return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
+
+
+def _has_classes(outputs: Any, rows: int) -> bool:
+    return isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and len(outputs) == rows
+
+
+def _class_scores(outputs: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    categories = classes.remainder(outputs.shape[1])
+    return full_precision(outputs.gather(1, categories[:, None])[:, 0])
 
 
 def _plain_classes(targets: Sequence[Target]) -> list[int]:
