@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,8 +39,7 @@ class Rows:
 
         Rows of one sample, and all samples in their order, are views: nothing may be written into them.
         """
-        every = list(self.samples) == list(range(batch))
-        one = self.samples[0] if len(set(self.samples)) == 1 else None
+        every, one = list(self.samples) == list(range(batch)), self._only_sample
 
         def rows_of(leaf: Any) -> Any:
             if every or not has_rows(leaf, batch):
@@ -57,6 +57,10 @@ class Rows:
             return self._copied(leaf) if has_rows(leaf, batch) else leaf.clone()
 
         return tree_map(copy_of, tree)
+
+    @cached_property
+    def _only_sample(self) -> int | None:
+        return self.samples[0] if len(set(self.samples)) == 1 else None
 
     def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor[self.index.to(tensor.device)]
