@@ -43,7 +43,7 @@ TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "oracles", "several_targets", "perturbation", "meta", "properties",
+        "multigrid", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

@@ -13,21 +13,23 @@ from pytorch_grad_cam.perturbation.ablated_scores import score_falls
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for scores y (K,) and their falls $y - y_k$ without channel k (C, K).
+    r"""Eq. 3: $w_k = (y - y_k) / |y|$ for scores y (...) and their falls $y - y_k$ without each channel k (..., C).
 
     The paper divides by y itself; its absolute value keeps the sign right for a negative score. Undivided for y = 0.
     """
-    return falls / score.abs().masked_fill(score == 0, 1)
+    return falls / score.abs().masked_fill(score == 0, 1)[..., None]
 
 
 class AblationCAM(BaseCAM):
     """Channels weighted by how far the score falls when they are set to zero; no gradients.
 
     ablation_layer: sets channels to zero; None is AblationLayer or, for channels-last layers, AblationLayerVit.
-    batch_size: channels ablated at a time. ratio_channels_to_ablate: the share of the channels that is ablated, those
-    with the most energy first; the others have weight zero. Further options are those of BaseCAM.
-    Cost: two forwards (three for the first call with a number of images) and, for each channel, the model's tail behind
-    the layer; where that is affine (global pooling and a linear classifier) one gradient a target gives the same.
+    batch_size: channels ablated at a time, of one image or several; None is 32 on a CPU and 128 elsewhere.
+    ratio_channels_to_ablate: the share of the channels that is ablated, those with the most energy first; the others
+    have weight zero. Further options are those of BaseCAM.
+    Cost: two forwards (three for the first call with a number of images) and, for each channel of each image, the
+    model's tail behind the layer; where that is affine (global pooling and a linear classifier) one gradient a target
+    of all images gives the same.
     """
 
     uses_gradients = False
@@ -39,7 +41,7 @@ class AblationCAM(BaseCAM):
         target_layers=None,
         reshape_transform=None,
         ablation_layer=None,
-        batch_size=32,
+        batch_size=None,
         ratio_channels_to_ablate=1.0,
         **options,
     ) -> None:
@@ -48,18 +50,13 @@ class AblationCAM(BaseCAM):
         self.ratio_channels_to_ablate = ratio_channels_to_ablate
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
-        activations = run.activations
-
         def of_ablated(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
-            weights = torch.zeros(len(target_lists), *activations.shape[:2], device=activations.device)
+            options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
             with run.tail() as tail:
                 target_lists = [list(resolve_targets(target_list, tail.scores)) for target_list in target_lists]
                 scores = scores_of_lists(tail.scores, target_lists)
-                options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
-                for image, own in enumerate(zip(*target_lists, strict=True)):
-                    falls = score_falls(tail, image, own, scores[:, image], activations[image], *options)
-                    weights[:, image] = ablation_cam_weights(scores[:, image], falls).T
-            return weights
+                falls = score_falls(tail, target_lists, scores, run.activations, *options)
+            return ablation_cam_weights(scores, falls).to(run.activations.device)
 
         with undisturbed(self.model), torch.no_grad():
             return run.of_targets(of_ablated)

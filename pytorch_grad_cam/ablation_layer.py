@@ -1,6 +1,5 @@
 """What AblationCAM puts in the place of the target layer. Subclass one for layers of another layout."""
 
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from pytorch_grad_cam.engine.maps import min_max
+from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.trees import floating_tensors
 
@@ -29,20 +28,8 @@ class AblationLayer(nn.Module):
         self.activations: Any = None
 
     def activations_to_be_ablated(self, activations: np.ndarray, ratio_channels_to_ablate: float = 1.0) -> np.ndarray:
-        """The channels of one image's (C, *spatial) to ablate: the share with the most energy, the strongest first.
-
-        A channel's energy, its sum of squares, bounds what setting it to zero can change. Raises ValueError for a share
-        outside (0, 1].
-        """
-        if not 0 < ratio_channels_to_ablate <= 1:
-            raise ValueError(f"ratio_channels_to_ablate is {ratio_channels_to_ablate}, expected a share in (0, 1]")
-        channels = len(activations)
-        if ratio_channels_to_ablate == 1:
-            self.indices = np.arange(channels)
-        else:
-            energy = np.square(activations.reshape(channels, -1)).sum(axis=1)
-            strongest = np.argsort(-energy, kind="stable")
-            self.indices = strongest[: max(1, round(ratio_channels_to_ablate * channels))]
+        """The channels of one image's (C, *spatial) to ablate, see `strongest_channels`."""
+        self.indices = strongest_channels(torch.as_tensor(activations)[None], ratio_channels_to_ablate)[0].numpy()
         return self.indices
 
     def objectiveness_mask_from_svd(self, activations: np.ndarray, threshold: float = 0.01) -> np.ndarray:
@@ -66,19 +53,10 @@ class AblationLayer(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """The copies, channel `indices[row]` of each row set to zero."""
-        levels = [
-            tensor.movedim(self.channel_axis, 1) for tensor in floating_tensors(self.activations) if tensor.ndim > 1
-        ]
-        rows = len(levels[0])
-        channels = torch.as_tensor(self.indices[:rows], device=levels[0].device)
-        every_row = torch.arange(rows, device=levels[0].device)
-        first = 0
-        for level in levels:
-            here = (channels >= first) & (channels < first + level.shape[1])
-            level[every_row[here], channels[here] - first] = 0
-            first += level.shape[1]
-        self.indices = self.indices[rows:]
-        return self.activations
+        level = next(tensor for tensor in floating_tensors(self.activations) if tensor.ndim > 1)
+        channels = torch.as_tensor(self.indices[: len(level)], device=level.device)
+        self.indices = self.indices[len(level) :]
+        return set_to_zero(self.activations, channels, self.channel_axis)
 
 
 class AblationLayerVit(AblationLayer):
@@ -94,25 +72,61 @@ class AblationLayerFasterRCNN(AblationLayer):
     """
 
 
-def ablation_layer_for(
-    given: AblationLayer | None, layer_output: Any, batch: int, activations: torch.Tensor
-) -> AblationLayer:
-    """A copy of the given layer, which keeps the state of one image; without one that for an output of `batch` images
-    by where it has the channels of one image's map (C, *spatial).
+ZEROING = (AblationLayer, AblationLayerVit, AblationLayerFasterRCNN)
+"""The layers that do nothing but `set_to_zero`; a subclass may do something else."""
 
+
+def strongest_channels(activations: torch.Tensor, share: float) -> torch.Tensor:
+    """The share of the channels of (N, C, *spatial) with the most energy, the strongest first: (N, k), at least one.
+
+    A channel's energy, its sum of squares, bounds what setting it to zero can change. All channels stay in their order.
+    Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"ratio_channels_to_ablate is {share}, expected a share in (0, 1]")
+    images, channels = activations.shape[:2]
+    if share == 1:
+        return torch.arange(channels, device=activations.device).expand(images, -1)
+    energy = activations.reshape(images, channels, -1).square().sum(2)
+    return energy.sort(dim=1, descending=True, stable=True).indices[:, : max(1, round(share * channels))]
+
+
+def set_to_zero(output: Any, channels: torch.Tensor, channel_axis: int) -> Any:
+    """The output of a layer, channel `channels[row]` of each row set to zero in place.
+
+    output: a tensor, or a tuple or dict of them whose channels count on from one tensor to the next. Never waits for
+    the device.
+    """
+    first = 0
+    for tensor in floating_tensors(output):
+        if tensor.ndim < 2:
+            continue
+        level = tensor.movedim(channel_axis, 1)
+        every_row = torch.arange(len(level), device=level.device)
+        nearest = (channels - first).clamp(0, level.shape[1] - 1)
+        values = level[every_row, nearest]
+        level[every_row, nearest] = values.masked_fill(over_positions(nearest == channels - first, values), 0)
+        first += level.shape[1]
+    return output
+
+
+def ablation_layer_for(given: AblationLayer | None, layer_output: Any, activations: torch.Tensor) -> AblationLayer:
+    """The given layer; without one, that for a layer's output by where it has the channels of its maps.
+
+    activations: the maps (N, C, *spatial).
     Raises ValueError where the first axis does not hold the images, or neither the second nor the last the channels.
     """
     if given is not None:
-        return copy(given)
+        return given
     levels = floating_tensors(layer_output)
-    channels = len(activations)
+    batch, channels = activations.shape[:2]
     first = levels[0]
     if len(first) != batch:
         raise ValueError(
             f"the target layer gives {tuple(first.shape)} for {batch} images, ablation needs them on the first axis: "
             "choose a layer that has them there (a norm, the patch embedding), or another method"
         )
-    if first.shape[1:] != activations.shape and first.shape[-1] == channels:
+    if first.shape != activations.shape and first.shape[-1] == channels:
         return AblationLayerVit()
     if channels in (first.shape[1], sum(level.shape[1] for level in levels if level.ndim > 1)):
         return AblationLayer()

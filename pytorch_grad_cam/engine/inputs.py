@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from pytorch_grad_cam.engine.trees import copied
+from pytorch_grad_cam.engine.trees import copied, has_rows
 
 Inputs = Any
 
@@ -72,8 +72,7 @@ def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
     """The inputs of the samples `rows`: of each tensor that has the batch as its first axis; others as they are."""
 
     def select(leaf: Any) -> Any:
-        batched = isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == batch
-        return leaf[rows.to(leaf.device)] if batched else leaf
+        return leaf[rows.to(leaf.device)] if has_rows(leaf, batch) else leaf
 
     return tree_map(select, as_tree(inputs))
 

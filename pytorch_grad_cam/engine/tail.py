@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.engine.inputs import apply, call, image_of
+from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import scores_in
-from pytorch_grad_cam.engine.trees import copied, floating_tensors
+from pytorch_grad_cam.engine.trees import copied, floating_tensors, has_rows
 
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -63,13 +64,15 @@ class PartialForward:
             known[case] = self.follows()
         self._follows = known.get(case, False)
 
-    def __call__(self, sample: int, rows: int, replace: Callable) -> Any:
-        """The model's scores for `rows` copies of one sample, its layer returning what `replace(output)` gives.
+    def __call__(self, rows: Rows, replace: Callable) -> Any:
+        """The model's scores for rows of the samples, its layer returning what `replace(output)` gives.
 
-        replace: from the layer's output, expanded to `rows`, to another of the same shape.
+        replace: from a copy of the layer's output for the rows, which it may write into, to another of that shape.
+        Rows of one sample, and all samples in their order, read the recorded outputs where they are; any other rows
+        copy them.
         """
         run = self._run_tail if self._follows else self._run_whole
-        return self.scores_in(run(sample, rows, replace))
+        return self.scores_in(run(rows, replace))
 
     @property
     def scores(self) -> Any:
@@ -80,14 +83,15 @@ class PartialForward:
         """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
 
         def half_zero(layer_output: Any) -> Any:
-            return tree_map(lambda leaf: _first_of_two(leaf) if _has_rows(leaf, 2) else leaf, layer_output)
+            return tree_map(lambda leaf: _first_of_two(leaf) if has_rows(leaf, 2) else leaf, layer_output)
 
+        twice = Rows.of([0, 0], torch.device("cpu"))
         if any(tensor.is_inference() for tensor in self._recorded_tensors()):
             return False  # they do not tell whether something was written into them
-        expected = floating_tensors(self.scores_in(self._run_whole(0, 2, half_zero)))
+        expected = floating_tensors(self.scores_in(self._run_whole(twice, half_zero)))
         versions = [tensor._version for tensor in self._recorded_tensors()]
         try:
-            found = floating_tensors(self.scores_in(self._run_tail(0, 2, half_zero)))
+            found = floating_tensors(self.scores_in(self._run_tail(twice, half_zero)))
             equal = len(found) == len(expected) > 0 and all(map(_close, found, expected))
         except Exception:  # noqa: BLE001
             # Whatever the partial run stumbled over, the whole one works: it gave `expected`.
@@ -152,7 +156,7 @@ class PartialForward:
             if module is self.layer and index == self.call_index:
                 return self._replacement
             if index < len(recorded):
-                return self._expanded(recorded[index], self._sample, self._rows)
+                return self._rows.read(recorded[index], self.batch)
             return forward(*args, **kwargs)
 
         return replayed
@@ -161,14 +165,14 @@ class PartialForward:
         self.layer_output = tree
         return copied(tree)
 
-    def _run_tail(self, sample: int, rows: int, replace: Callable) -> Any:
-        self._sample, self._rows = sample, rows
-        self._replacement = replace(self._expanded(self.layer_output, sample, rows))
+    def _run_tail(self, rows: Rows, replace: Callable) -> Any:
+        self._rows = rows
+        self._replacement = replace(rows.copied(self.layer_output, self.batch))
         self._calls: Counter[nn.Module] = Counter()
-        return apply(self._replicas[self.model], self._expanded(self.x, sample, rows))
+        return apply(self._replicas[self.model], rows.read(self.x, self.batch))
 
-    def _run_whole(self, sample: int, rows: int, replace: Callable) -> Any:
-        return self._run_exchanged(self._expanded(self.x, sample, rows), replace)
+    def _run_whole(self, rows: Rows, replace: Callable) -> Any:
+        return self._run_exchanged(rows.read(self.x, self.batch), lambda output: replace(copied(output)))
 
     def _run_exchanged(self, x: Any, exchange: Callable) -> Any:
         caller, runs = threading.get_ident(), 0
@@ -185,16 +189,6 @@ class PartialForward:
             return call(self.model, x)
         finally:
             handle.remove()
-
-    def _expanded(self, tree: Any, sample: int, rows: int) -> Any:
-        """`rows` views of one sample in each tensor that has the batch as its first axis; others as they are."""
-
-        def expand(leaf: Any) -> Any:
-            if not _has_rows(leaf, self.batch):
-                return leaf
-            return leaf[sample : sample + 1].expand(rows, *leaf.shape[1:])
-
-        return tree_map(expand, tree)
 
     def _recorded_tensors(self) -> list[torch.Tensor]:
         return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
@@ -219,10 +213,6 @@ def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
     finite = expected[expected.isfinite()].abs().float()
     tolerance = TOLERANCES.get(expected.dtype, 1e-3) * (finite.max().item() if len(finite) else 0)
     return torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance)
-
-
-def _has_rows(leaf: Any, rows: int) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
 
 
 def _first_of_two(tensor: torch.Tensor) -> torch.Tensor:

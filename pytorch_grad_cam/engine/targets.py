@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
@@ -178,6 +179,32 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 def scores_of_lists(outputs: Any, target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
     """The scores (K, N) of K target lists, each with one target a sample, see `target_scores`."""
     return torch.stack([target_scores(outputs, target_list) for target_list in target_lists])
+
+
+class RowScores:
+    """Scores rows of N samples by K lists of N targets: each row by the targets of its sample.
+
+    Plain classes go to the device here, once for all rows.
+    """
+
+    def __init__(self, target_lists: Sequence[Sequence[Target]], device: torch.device) -> None:
+        self._of_lists: list[tuple[Sequence[Target], torch.Tensor | None]] = []
+        for targets in target_lists:
+            classes = [_class_of(target) for target in targets]
+            plain = None if None in classes else _moved(torch.tensor(classes, dtype=torch.long), device)
+            self._of_lists.append((targets, plain))
+
+    def __call__(self, outputs: Any, rows: Rows) -> torch.Tensor:
+        """The scores (K, rows) of the model's output for the rows, in float32 or better. Raises as `target_scores`."""
+        return torch.stack([self._by_one_list(outputs, rows, *of_list) for of_list in self._of_lists])
+
+    @staticmethod
+    def _by_one_list(outputs: Any, rows: Rows, targets: Sequence[Target], classes: torch.Tensor | None) -> torch.Tensor:
+        if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+            of_rows = classes[rows.index].to(outputs.device).remainder(outputs.shape[1])
+            return full_precision(ClassTargets(of_rows).scores(outputs))
+        pairs = zip(rows.samples, outputs, strict=True)
+        return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
 
 
 def _one_a_sample(targets: Any, samples: int) -> Sequence[Any]:

@@ -41,6 +41,11 @@ def copied(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
+def has_rows(leaf: Any, rows: int) -> bool:
+    """Whether it is a tensor whose first axis has that length."""
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+
+
 def floating_tensors(tree: Any) -> list[torch.Tensor]:
     """The tree's floating-point tensors, in its order."""
     if isinstance(tree, torch.Tensor):

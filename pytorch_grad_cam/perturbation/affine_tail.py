@@ -1,13 +1,15 @@
-"""What each value of a layer's output adds to a score, where the model is affine behind the layer."""
+"""What each channel of a layer adds to a score, where the model is affine behind the layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
-from pytorch_grad_cam.engine.tail import TOLERANCES, PartialForward
-from pytorch_grad_cam.engine.targets import Target, scores_of_lists
+from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.tail import TOLERANCES
 
 _AFFINE = {
     f"{name}Backward{version}"
@@ -21,41 +23,57 @@ _AFFINE = {
 _AFFINE_IN_EACH_FACTOR = {f"{name}Backward0" for name in ("Addmm", "Bmm", "Convolution", "Dot", "Mm", "Mul", "Mv")}
 
 
+ScoresWith = Callable[[Rows, Callable], torch.Tensor]
+"""From rows of the samples, and what replaces the layer's output for them, to scores (K, rows)."""
+
+
 def contributions(
-    tail: PartialForward, image: int, targets: Sequence[Target], channel_axis: int
-) -> list[torch.Tensor] | None:
-    r"""For each target gradient times output (1, ...) of one image of the layer; None where one is not affine.
+    scores_with: ScoresWith, layer_output: Any, channel_axis: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    r"""What each channel adds to the K scores of each sample, gradient times output (K, N, C), and whether a sample's
+    scores fall by just that without the channel: bool (N,). None where a score is not affine.
 
     The score of an affine tail (global pooling and a linear classifier) falls by just the sum of the contributions of
     what is set to zero. The graph tells where it may be affine. A comparison, a detached value or a choice of the
     highest class leaves no trace there, so the falls without the even channels, the odd ones and all are compared.
-    Cost: two forwards of the tail and one backward for each target, of one image and three copies of it.
+
+    Cost: five runs of the tail, one with the first sample and four with all, and a backward for each of the K lists.
+    Where the tail is not affine it is run with the first sample only: the graph behind an early layer is large.
     """
+    if not isinstance(layer_output, torch.Tensor):
+        return None
+    every = Rows.of(range(len(layer_output)), layer_output.device)
     kept: list[torch.Tensor] = []
 
     def source(output: torch.Tensor) -> torch.Tensor:
-        kept.append(output.detach().clone().requires_grad_())
-        return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
+        kept[:] = [output.requires_grad_()]
+        return output.clone()  # an operation in place behind the layer must not meet a leaf
 
-    def scores_with(replace: Callable, rows: int) -> torch.Tensor:
-        return scores_of_lists(tail(image, rows, replace), [[target] * rows for target in targets])
-
-    if not isinstance(tail.layer_output, torch.Tensor):
-        return None
     with torch.enable_grad():
-        scores = scores_with(source, 1)
-        if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores))):
-            return None
-        gradients = [torch.autograd.grad(score, kept, retain_graph=True)[0] for score in scores]
-    added = [(gradient * kept[0]).detach() for gradient in gradients]
-    removed = torch.zeros_like(added[0], dtype=torch.bool).repeat(3, *[1] * (added[0].ndim - 1))
-    by_channel = removed.movedim(channel_axis, 1)
-    by_channel[0, ::2] = by_channel[1, 1::2] = by_channel[2] = True
-    falls = scores.detach() - scores_with(lambda output: output.masked_fill(removed, 0), 3)
-    expected = torch.stack([(each * removed).flatten(1).sum(1) for each in added])
-    size = torch.stack([each.abs().sum() for each in added])[:, None]
-    exact = (falls - expected).abs() <= TOLERANCES.get(added[0].dtype, 1e-3) * size
-    return added if exact.all() else None
+        for samples in sorted({1, len(every)}):
+            scores = scores_with(every[:samples], source)
+            if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores))):
+                return None
+        added, sizes = zip(*(_by_channel(score, kept[0], channel_axis) for score in scores), strict=True)
+    falls_of_channels, size = torch.stack(added).to(scores.device), torch.stack(sizes).to(scores.device)
+    tolerance = TOLERANCES.get(layer_output.dtype, 1e-3) * size
+    exact = torch.ones(len(every), dtype=torch.bool, device=scores.device)
+    for removed in (slice(0, None, 2), slice(1, None, 2), slice(None)):
+        falls = scores.detach() - scores_with(every, partial(_without, removed=removed, channel_axis=channel_axis))
+        exact &= ((falls - falls_of_channels[:, :, removed].sum(2)).abs() <= tolerance).all(0)
+    return falls_of_channels, exact
+
+
+def _by_channel(score: torch.Tensor, output: torch.Tensor, channel_axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient times output of the score (N,), summed over each channel (N, C), and its absolute sum (N,)."""
+    (gradient,) = torch.autograd.grad(score.sum(), output, retain_graph=True)
+    added = (gradient * full_precision(output.detach())).movedim(channel_axis, 1)
+    return added.reshape(*added.shape[:2], -1).sum(2), added.flatten(1).abs().sum(1)
+
+
+def _without(output: torch.Tensor, removed: slice, channel_axis: int) -> torch.Tensor:
+    output.movedim(channel_axis, 1)[:, removed] = 0
+    return output
 
 
 def _is_affine(node: Any) -> bool:

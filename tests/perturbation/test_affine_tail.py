@@ -8,6 +8,7 @@ from torch import nn
 
 from pytorch_grad_cam import AblationCAM, AblationLayer
 from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.engine.targets import RowScores, target_scores
 from pytorch_grad_cam.perturbation.ablated_scores import score_falls
 from pytorch_grad_cam.perturbation.affine_tail import contributions
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
@@ -81,9 +82,12 @@ def one_by_one(model: nn.Module, x: torch.Tensor, category: int) -> np.ndarray:
 
 def found_by(model: nn.Module, x: torch.Tensor, target) -> tuple[torch.Tensor | None, np.ndarray]:
     with torch.no_grad(), PartialForward(model, model[0], x) as tail:
-        scores = target(tail.scores[0]).reshape(1)
-        falls = score_falls(tail, 0, [target], scores, tail.layer_output[0], AblationLayer(), 1, 3)
-        return contributions(tail, 0, [target], 1), falls[:, 0].numpy()
+        targets = [target] * len(x)
+        scores = target_scores(tail.scores, targets)[None]
+        falls = score_falls(tail, [targets], scores, tail.layer_output, AblationLayer(), 1, 3)
+        score_rows = RowScores([targets], x.device)
+        added = contributions(lambda rows, replace: score_rows(tail(rows, replace), rows), tail.layer_output, 1)
+        return None if added is None or not added[1].all() else added[0], falls[0, 0].numpy()
 
 
 @pytest.mark.parametrize("name", [*AFFINE, *NOT_AFFINE])
@@ -128,3 +132,90 @@ def test_parameters_that_require_gradients_do_not_count():
         trained = cam(x, [1, 2])
         frozen = (model.requires_grad_(False), cam(x, [1, 2]))[1]
     np.testing.assert_array_equal(trained, frozen)
+
+
+def falls_found(score, output: torch.Tensor) -> tuple[torch.Tensor, list[bool]] | None:
+    """`contributions` to scores (K, rows) that are a function of the layer's output alone."""
+    with torch.no_grad():
+        found = contributions(lambda rows, replace: score(replace(output[rows.index])), output, 1)
+    return None if found is None else (found[0], found[1].tolist())
+
+
+def total(output: torch.Tensor) -> torch.Tensor:
+    return output.flatten(1).sum(1)
+
+
+def without_trace(of_halves):
+    """One where `of_halves` of the sums of the even and the odd channels is true, and zero elsewhere; no gradient."""
+    return lambda output: of_halves(total(output[:, ::2]), total(output[:, 1::2])).float()
+
+
+GATES = {
+    "even": without_trace(lambda even, odd: (even == 0) & (odd != 0)),
+    "odd": without_trace(lambda even, odd: (even != 0) & (odd == 0)),
+    "all": without_trace(lambda even, odd: (even == 0) & (odd == 0)),
+}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("removed", GATES)
+def test_a_tail_is_affine_within_a_thousandth_of_all_contributions(removed, sign):
+    output = torch.rand(2, 4, 3, 3)
+    size = total(output).mean()
+    for share, passes in ((0.9e-3, True), (1.2e-3, False)):
+
+        def scores(rows, share=share):
+            return (total(rows) + sign * share * size * GATES[removed](rows))[None]
+
+        added, exact = falls_found(scores, output.mul_(size / total(output)[:, None, None, None]))
+        assert exact == [passes, passes]
+        torch.testing.assert_close(added, output.sum((2, 3))[None])
+
+
+def test_contributions_of_both_signs_do_not_cancel_in_the_tolerance():
+    output = torch.tensor([1.0, -1, 2, -2])[None, :, None]
+    assert falls_found(lambda rows: (total(rows) + 5e-3 * GATES["all"](rows))[None], output)[1] == [True]
+
+
+def test_each_sample_and_each_score_must_be_affine():
+    output = torch.rand(3, 4, 2) + torch.tensor([0.0, 2, 0])[:, None, None]
+    bright = total(output).mean()
+
+    def scores(rows):
+        affine = total(rows[:, 1:])
+        return torch.stack([affine, affine * (1 + (total(rows) > bright))])
+
+    added, exact = falls_found(scores, output)
+    assert exact == [True, False, True]
+    assert added.shape == (2, 3, 4)
+    assert falls_found(lambda rows: torch.stack([total(rows), total(rows).exp()]), output) is None
+
+
+def test_a_sample_that_adds_nothing_is_affine():
+    assert falls_found(lambda rows: total(rows)[None], torch.zeros(1, 4, 2))[1] == [True]
+
+
+def test_contributions_of_half_precision_are_summed_in_float32():
+    output = torch.ones(1, 2, 1000, dtype=torch.bfloat16)
+    output[:, :, 0] = 1.0078125
+    added, _ = falls_found(lambda rows: total(rows.float())[None], output)
+    assert added.tolist() == [[[1000.0078125, 1000.0078125]]]
+
+
+def test_images_whose_falls_are_not_the_contributions_are_ablated():
+    """What doubles the bright images leaves no trace in the graph; the others cost no more than without them."""
+    plain, rows = net(*pooled()), []
+    x = torch.cat([images(count=1), 2 * images(count=1, seed=2), images(count=1, seed=3)])
+    nearly = 0.95 * plain[0](x)[1].mean().detach()
+    gate = Lambda(lambda x: x * (1 + (x.mean((1, 2, 3), keepdim=True) > nearly)))
+    model = nn.Sequential(plain[0], gate, *plain[1:]).eval()
+    with AblationCAM(model, model[0]) as cam:
+        inputs = (x, model[0], [2] * 3, model[0](x).detach(), None)
+        weights = cam.get_cam_weights(*inputs)
+        model[1].register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+        cam.get_cam_weights(*inputs)
+    assert rows == [3, 1, 3, 3, 3, 3, CHANNELS]
+    for image in range(3):
+        falls = one_by_one(model, x[image : image + 1], 2)
+        score = model(x[image : image + 1])[0, 2].abs().item()
+        np.testing.assert_allclose(weights[image], falls / score, atol=1e-5)

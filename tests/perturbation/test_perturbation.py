@@ -8,6 +8,7 @@ import pytest
 import torch
 from nets import Transformer, convolutional, images, in_threads
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam import (
@@ -20,6 +21,8 @@ from pytorch_grad_cam import (
     ScoreCAM,
 )
 from pytorch_grad_cam.ablation_layer import ablation_layer_for
+from pytorch_grad_cam.engine.chunks import rows_at_a_time
+from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward
 from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -66,6 +69,107 @@ def test_ablation_does_not_depend_on_the_batch_size(batch_size):
     torch.testing.assert_close(weights_of(model, x, model.conv, batch_size=batch_size), expected, atol=1e-5, rtol=1e-4)
 
 
+def with_linear_head() -> nn.Sequential:
+    """`convolutional` with a tail that is affine: global pooling and one linear layer."""
+    return nn.Sequential(*convolutional()[:4], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def rows_of_runs(model, x, targets=3, **options) -> list[int]:
+    """How many rows each run of the part behind `model[3]` has in a call that is not the first."""
+    runs = []
+    with AblationCAM(model, model[3], **options) as cam:
+        cam(x, targets)
+        with model[4].register_forward_hook(lambda module, inputs, output: runs.append(len(output))):
+            cam(x, targets)
+    return runs[2:]  # without the forward that gives the activations, and the recorded one
+
+
+@pytest.mark.parametrize("network", [convolutional, with_linear_head])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 5}, {"ratio_channels_to_ablate": 0.4}])
+def test_ablation_of_a_batch_is_that_of_its_images(network, options):
+    model, x = network(), images(count=3)
+    rows = [
+        [3, lambda scores: scores[0] - scores[1]],
+        [2, lambda scores: scores[4] / 2],
+        [-1, lambda scores: scores[3]],
+    ]
+    with AblationCAM(model, model[3], **options) as cam:
+        together = cam(x, rows)
+        for image in range(3):
+            np.testing.assert_allclose(
+                together[image], cam(x[image : image + 1], rows[image : image + 1])[0], atol=1e-5
+            )
+
+
+def test_channels_of_several_images_share_a_run():
+    model, x = convolutional(), images(count=3)
+    assert rows_of_runs(model, x, batch_size=10) == [1, 10, 10, 4]
+    assert rows_of_runs(model, x, [[1, 2]] * 3, batch_size=10) == [1, 10, 10, 4]
+    assert rows_of_runs(model, x, batch_size=10, ratio_channels_to_ablate=0.25) == [1, 6]
+    assert rows_of_runs(model, x) == [1, 24]
+    assert rows_of_runs(model, x, batch_size=10, ablation_layer=HalvedChannels()) == [8, 8, 8]
+
+
+def test_an_affine_tail_is_run_for_all_images_at_once():
+    model, x = with_linear_head(), images(count=3)
+    assert rows_of_runs(model, x) == [1, 3, 3, 3, 3]
+    assert rows_of_runs(model, x, [[1, 2]] * 3, batch_size=1) == [1, 3, 3, 3, 3]
+
+
+def test_more_rows_at_a_time_on_a_gpu():
+    assert [rows_at_a_time(torch.device(kind)) for kind in ("cpu", "cuda")] == [32, 128]
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: numbers and masks read, and values copied from the host."""
+
+    READ = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "lift_fresh", "_to_copy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        masks = [leaf for leaf in tree_leaves(args[1:2]) if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool]
+        self.count += function.overloadpacket.__name__ in self.READ
+        self.count += "index" in function.overloadpacket.__name__ and len(masks) > 0
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("targets", [[3, 1, 2], [[3, 1]] * 3, lambda scores: scores[1]])
+def test_no_chunk_waits_for_the_device(targets):
+    model, x = convolutional(), images(count=3)
+    counts = []
+    for batch_size in (1, 24):
+        with AblationCAM(model, "last", batch_size=batch_size) as cam:
+            cam(x, targets)
+            with Waits() as waits:
+                cam(x, targets)
+        counts.append(waits.count)
+    assert counts[0] == counts[1] > 0
+
+
+def test_ablation_of_no_images():
+    model = convolutional()
+    assert AblationCAM(model, "last")(images()[:0], 3).shape == (0, 12, 16)
+
+
+def test_rows_of_samples():
+    """Of one sample, and of all in their order, views; a copy is never one. Tensors of other lengths stay."""
+    tensor, other = torch.arange(6.0).reshape(3, 2), torch.ones(2)
+    for samples, is_view in [([1, 1, 1, 1], True), ([0, 1, 2], True), ([2, 2, 0], False), ([0, 1], False)]:
+        rows = Rows.of([9, *samples], torch.device("cpu"))[1:]
+        (read, same), (copied, copy) = rows.read((tensor, other), 3), rows.copied((tensor, other), 3)
+        assert torch.equal(read, tensor[samples])
+        assert torch.equal(copied, tensor[samples])
+        memory = tensor.untyped_storage().data_ptr()
+        assert (read.untyped_storage().data_ptr() == memory) == is_view
+        assert copied.untyped_storage().data_ptr() != memory
+        assert same is other
+        assert torch.equal(copy, other)
+        assert copy is not other
+
+
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.75, 1.0])
 def test_ablation_ratio_is_the_share_of_channels_the_strongest_first(ratio):
     model, x = convolutional(), images()
@@ -99,7 +203,7 @@ def test_partial_forward_runs_the_tail_only():
         tail = PartialForward(model, model[1], x)
         assert tail.follows()
         seen.clear()
-        output = tail(1, 5, lambda layer_output: layer_output)
+        output = tail(Rows.of([1] * 5, torch.device("cpu")), lambda layer_output: layer_output)
     assert seen == [("tail", 5)]
     torch.testing.assert_close(output, model(x)[1:].detach().expand(5, -1))
 
@@ -226,7 +330,7 @@ def test_ablation_layers_set_one_channel_a_row_to_zero():
 def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     """Of an output of maps, vectors, one number a sample and a name the first two have channels, which count on."""
     maps, vectors, numbers = torch.ones(2, 4, 3, 3), torch.tensor([[1.0, 2], [3, 4]]), torch.ones(2)
-    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], 2, torch.ones(6, 3, 3))
+    layer = ablation_layer_for(None, [maps, vectors, numbers, "name"], torch.ones(2, 6, 3, 3))
     assert type(layer) is AblationLayer
     assert layer.indices.size == 0
     layer.indices = np.array([1, 5])
@@ -235,6 +339,15 @@ def test_ablation_layers_leave_what_has_no_channels_as_it_is():
     assert of_maps.sum((2, 3)).tolist() == [[9, 0, 9, 9], [9, 9, 9, 9]]
     assert of_vectors.tolist() == [[3, 4], [3, 0]]
     assert others == [numbers, "name"]
+
+
+def test_ablation_of_maps_behind_a_number_a_sample():
+    layer = AblationLayer()
+    layer.indices = np.array([1])
+    layer.set_next_batch(0, (torch.ones(2), torch.ones(2, 3, 2)), 1)
+    numbers, maps = layer(None)
+    assert numbers.tolist() == [1, 1]
+    assert maps.sum(2).tolist() == [[2, 0, 2]]
 
 
 def test_at_least_one_channel_is_ablated():
