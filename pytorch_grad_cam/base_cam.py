@@ -290,9 +290,8 @@ class BaseCAM(OverridePoints):
         return runs
 
     def _enlarged(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
-        size = self.get_target_width_height(call.image)[::-1]
         advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
-        return maps_of_layers(runs, size, advice)
+        return maps_of_layers(runs, self.get_target_width_height(call.image)[::-1], advice)
 
     def _registration(self, call: Call, layer: nn.Module, as_map: Callable, grid: Sequence[int]) -> Registration:
         if isinstance(self.align, Registration):

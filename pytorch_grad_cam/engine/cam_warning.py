@@ -1,11 +1,13 @@
 """Warnings that say why a map is blank."""
 
 import math
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ import torch
 from pytorch_grad_cam.engine.layouts import grid_of_proportions
 
 _thread = threading.local()
-_PACKAGE = __name__.partition(".")[0]
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class CamWarning(UserWarning):
@@ -44,7 +46,7 @@ def warn_of_blank_maps(
     alternative: what to do about a gradient of zero, asked for only then.
     Cost: the call's one wait for the device, and more only where there is something to say.
     """
-    if _of_parts():
+    if getattr(_thread, "parts", False):
         return
     alive = scaled[0].flatten(1).any(1)
     for maps in scaled[1:]:
@@ -68,7 +70,7 @@ def warn_of_blank_maps(
 
 def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
     """Warn that `samples`, of `maps` maps, are blank; not for maps that are parts of another one."""
-    if _of_parts():
+    if getattr(_thread, "parts", False):
         return
     which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
     issue(CamWarning(f"{which}: {why}", why, samples))
@@ -112,7 +114,7 @@ def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
 @contextmanager
 def maps_are_parts() -> Iterator[None]:
     """Within, in this thread: blank maps are not warned of, because they are parts of another map."""
-    outer = _of_parts()
+    outer = getattr(_thread, "parts", False)
     _thread.parts = True
     try:
         yield
@@ -120,14 +122,10 @@ def maps_are_parts() -> Iterator[None]:
         _thread.parts = outer
 
 
-def _of_parts() -> bool:
-    return getattr(_thread, "parts", False)
-
-
 def _level_of_user() -> int:
-    """The stack level, seen from the caller of this function, of the nearest line outside this package."""
+    """The stack level, for the function that asks, of the line outside this package that called it."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     return level
 

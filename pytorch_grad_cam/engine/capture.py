@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import repeat
 from operator import is_
 from typing import Any, Protocol
 
@@ -53,9 +54,10 @@ class Capture(Watch):
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool = True) -> None:
         self.runs: list[tuple[nn.Module, Any]] = []
         self._model, self._gradients, self._detach = model, gradients, detach
-        self._outputs: dict[nn.Module, list[Any]] = {layer: [] for layer in layers}
+        self._layers = dict.fromkeys(layers)
+        self._outputs: dict[nn.Module, list[Any]] = {}
         self._recording = False
-        super().__init__(self._outputs)
+        super().__init__(self._layers)
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output. Cost: one forward. Raises ValueError when a layer did not run."""
@@ -65,10 +67,10 @@ class Capture(Watch):
                 outputs = call(self._model, inputs)
         finally:
             self._recording = False
-        for layer, returned in self._outputs.items():
-            if not returned:
+        for layer in self._layers:
+            if layer not in self._outputs:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
-            self.runs += [(layer, output) for output in returned]
+            self.runs += zip(repeat(layer), self._outputs[layer], strict=False)
         return outputs
 
     def differentiate(
@@ -81,7 +83,11 @@ class Capture(Watch):
         Raises ValueError when no gradient leads from the score to one of the layers.
         """
         sources = [tensor for _, output in self.runs for tensor in floating_tensors(output)]
-        found = self.derivatives(score, [*sources, *inputs], keep_graph)
+        self.everywhere = True
+        try:
+            found = self.derivatives(score, [*sources, *inputs], keep_graph)
+        finally:
+            self.everywhere = False
         of_sources, of_inputs = found[: len(sources)], found[len(sources) :]
         if any(map(partial(is_, None), of_sources)):
             self._check_reached(of_sources)
@@ -96,20 +102,16 @@ class Capture(Watch):
             return [None] * len(wanted)
         create_graph = create_graph or not self._detach
         keep_graph = keep_graph or create_graph
-        self.everywhere = True
-        try:
-            if create_graph or wanted[0].ndim != _TOKENS_NDIM:
-                return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
-            return gradients_without_zero_rows(score, wanted, keep_graph)
-        finally:
-            self.everywhere = False
+        if create_graph or wanted[0].ndim != _TOKENS_NDIM:
+            return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
+        return gradients_without_zero_rows(score, wanted, keep_graph)
 
     def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
         if self._recording:
             # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
             torch.set_grad_enabled(self._gradients)
             kept = source(output) if self._gradients else output
-            self._outputs[module].append(kept)
+            self._outputs.setdefault(module, []).append(kept)
             # The model goes on with a copy: an operation in place behind the layer must not change what was captured.
             return copied(kept)
         # A checkpointed block runs once more in the backward pass: it must make the graph that it made before.
@@ -123,7 +125,7 @@ class Capture(Watch):
             of_run = [next(remaining) for _ in floating_tensors(output)]
             if any(gradient is not None for gradient in of_run):
                 reached.add(layer)
-        for layer in self._outputs:
+        for layer in self._layers:
             if layer not in reached:
                 raise ValueError(
                     f"no gradient leads from the score to layer {self._name(layer)}. Either the score does not depend "

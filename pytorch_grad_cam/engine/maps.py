@@ -61,15 +61,18 @@ def most_precise_dtype(device: torch.device) -> torch.dtype:
 
 def check_shape(activations: torch.Tensor, input_tensor: torch.Tensor) -> None:
     """Raise ValueError unless the layer's map has as many axes as the input, and as many samples."""
-    if activations.ndim == input_tensor.ndim and activations.shape[0] == input_tensor.shape[0]:
-        return
-    if activations.ndim == input_tensor.ndim:
-        raise ValueError(
-            f"the target layer gives {tuple(activations.shape)}, {len(activations)} maps for {len(input_tensor)} "
-            "inputs (windows or boxes?): choose a layer that has one map for each, or pass a reshape_transform"
+    if activations.ndim != input_tensor.ndim or activations.shape[0] != input_tensor.shape[0]:
+        raise ValueError(_unfit(tuple(activations.shape), tuple(input_tensor.shape)))
+
+
+def _unfit(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
+    if len(shape) == len(input_shape):
+        return (
+            f"the target layer gives {shape}, {shape[0]} maps for {input_shape[0]} inputs (windows or boxes?): choose "
+            "a layer that has one map for each, or pass a reshape_transform"
         )
-    raise ValueError(
-        f"the target layer gives {tuple(activations.shape)} for an input of {tuple(input_tensor.shape)}; expected "
-        "(N, C, *spatial) with as many axes as the input. For tokens pass a reshape_transform, for instance "
+    return (
+        f"the target layer gives {shape} for an input of {input_shape}; expected (N, C, *spatial) with as many axes as "
+        "the input. For tokens pass a reshape_transform, for instance "
         "pytorch_grad_cam.utils.reshape_transforms.vit_reshape_transform"
     )

@@ -24,6 +24,8 @@ def first_principal_component(activations: torch.Tensor) -> torch.Tensor:
 
     Returns (N, *spatial), zeros where the activations do not vary. Cost: O(P C min(P, C)) for P positions.
     """
+    if not torch.is_autocast_enabled(activations.device.type):
+        return _first_component_of(activations)
     with torch.autocast(activations.device.type, enabled=False):
         return _first_component_of(activations)
 

@@ -27,8 +27,10 @@ def scores_in(outputs: Any) -> Any:
     >>> scores_in({"out": torch.zeros(2, 5), "aux": torch.ones(2, 5)}).shape
     torch.Size([2, 5])
     """
-    if isinstance(outputs, torch.Tensor):
-        return outputs
+    return outputs if isinstance(outputs, torch.Tensor) else _scores_among(outputs)
+
+
+def _scores_among(outputs: Any) -> Any:
     for key in _SCORE_KEYS:
         if isinstance(outputs, Mapping) and key in outputs:
             return outputs[key]
@@ -151,7 +153,7 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
         if not are_class_scores:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         return ClassTargets(outputs.argmax(1))
-    listed = _one_a_sample(chosen(targets, outputs), len(outputs))
+    listed = _one_a_sample(chosen(targets, outputs), outputs.shape[0] if are_class_scores else len(outputs))
     if isinstance(listed, ClassTargets) and are_class_scores:
         return listed  # as they came from here
     classes = [_class_of(target) for target in listed]
@@ -212,7 +214,7 @@ def _one_a_sample(targets: Any, samples: int) -> Sequence[Any]:
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):
         targets = [targets] * samples
-    if not isinstance(targets, Sequence) or isinstance(targets, str):
+    if not isinstance(targets, list | tuple | Sequence) or isinstance(targets, str):
         raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
     if len(targets) != samples:
         raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
@@ -224,8 +226,8 @@ def _class_of(target: Any) -> int | None:
     if type(target) is ClassifierOutputTarget:
         return int(target.category)
     is_array = isinstance(target, torch.Tensor | np.ndarray) and target.ndim == 0
-    is_number = is_array or (isinstance(target, int | np.integer) and not isinstance(target, bool))
-    return operator.index(target) if is_number else None
+    is_number = isinstance(target, int | np.integer) and not isinstance(target, bool)
+    return operator.index(target) if is_number or is_array else None
 
 
 def _check_classes(classes: Sequence[int | None], outputs: Any) -> None:

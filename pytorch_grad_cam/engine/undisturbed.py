@@ -116,31 +116,24 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     states = [generator.get_state() for generator in generators]
     # Out of inference mode gradients are enabled too.
     autograd = torch.inference_mode(False) if torch.is_inference_mode_enabled() else torch.enable_grad()
-    try:
-        with autograd, reentrant_checkpoints_run_once, _flags_taken(known, frozen):
+    with autograd, reentrant_checkpoints_run_once:
+        with _lock:
+            flags = _in_use.setdefault(model, _Flags())
+            flags.users += 1
+            flags.unfrozen += not frozen
+        try:
+            with _lock:
+                flags.take(known)
             yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
-@contextmanager
-def _flags_taken(known: KnownModel, frozen: bool) -> Iterator[None]:
-    with _lock:
-        flags = _in_use.setdefault(known.model, _Flags())
-        flags.users += 1
-        flags.unfrozen += not frozen
-    try:
-        with _lock:
-            flags.take(known)
-        yield
-    finally:
-        with _lock:
-            flags.users -= 1
-            flags.unfrozen -= not frozen
-            if flags.users == 0:
-                del _in_use[known.model]
-                flags.restore()
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+            with _lock:
+                flags.users -= 1
+                flags.unfrozen -= not frozen
+                if flags.users == 0:
+                    del _in_use[model]
+                    flags.restore()
 
 
 class _Flags:

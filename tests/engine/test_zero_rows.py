@@ -112,7 +112,9 @@ def test_methods_use_it(monkeypatch):
         cam(images(), 0)
     assert not used, "behind maps there is nothing to leave out"
     with GradCAM(Transformer(), "norm") as cam:
-        cam(images(), 0)
+        cam(images(count=2), 0)
+        assert not used, "of 26 tokens it would not pay"
+        cam(images(count=8), 0)
     assert used
 
 

@@ -187,8 +187,8 @@ def test_similar_classes_are_those_of_the_closest_logits():
     assert (second.main_category, second.comparison_categories) == (3, [1, 2, 0])
     (few,) = against_similar_classes(logits[:1], 1, [1, 4], 0.5)
     assert few.comparison_categories == [0]
-    alone = ClassifierOutputTarget(0)
-    assert against_similar_classes(logits[:1, :1], [alone], [1], 0.5) == [alone]
+    (alone,) = against_similar_classes(logits[:1, :1], [ClassifierOutputTarget(0)], [1], 0.5)
+    assert (type(alone), alone.category) == (ClassifierOutputTarget, 0)
 
 
 @pytest.mark.parametrize(

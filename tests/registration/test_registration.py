@@ -15,6 +15,7 @@ import pytorch_grad_cam
 from benchmarks.digits import evaluate, scenes_got_right
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
+from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization
 from pytorch_grad_cam.registration import Registration, registration_of
 from pytorch_grad_cam.registration.measured_centres import measured_centres
@@ -361,18 +362,16 @@ def test_a_registration_as_alignment():
     np.testing.assert_allclose(given, plain, atol=1e-6)
 
 
-def test_masks_of_score_cam_are_registered_too():
-    seen = []
+def test_masks_of_score_cam_are_registered_too(monkeypatch):
+    seen, enlarged = [], LayerRun.enlarged
 
-    class Watched(ScoreCAM):
-        receives_tensors = True
+    def watched(run, maps, size, align_corners=False):
+        seen.append(enlarged(run, maps, size, align_corners))
+        return seen[-1]
 
-        def enlarged(self, maps, size, align_corners=False):
-            seen.append(super().enlarged(maps, size, align_corners))
-            return seen[-1]
-
+    monkeypatch.setattr(LayerRun, "enlarged", watched)
     net, x = load_digits_net(), preprocess_scene(example_scene())
-    Watched(net, "layer4", align="receptive_field")(x, 5)
+    ScoreCAM(net, "layer4", align="receptive_field")(x, 5)
     assert len(seen) > 1
     assert all(torch.equal(masks[..., 60:], masks[..., 60:61].expand(-1, -1, -1, 4)) for masks in seen)
 
