@@ -9,6 +9,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
+from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization, run_dff_on_image
 from pytorch_grad_cam.fem import FEM
 from pytorch_grad_cam.finer_cam import FinerCAM
@@ -20,9 +21,11 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.hirescam import HiResCAM
 from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
+from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
+from pytorch_grad_cam.registration import Registration, registration_of
 from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
@@ -32,6 +35,9 @@ from pytorch_grad_cam.xgrad_cam import XGradCAM
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.comparison import compare
     from pytorch_grad_cam.explanations.explaining import explain
+    from pytorch_grad_cam.explanations.explanation import Explanation
+    from pytorch_grad_cam.explanations.report import write_report
+    from pytorch_grad_cam.zoo.classifiers import load_classifier
 
 __version__ = "2.0.0"
 
@@ -45,9 +51,11 @@ __all__ = [
     "AblationLayerVit",
     "ActivationsAndGradients",
     "BaseCAM",
+    "CamWarning",
     "DeepFeatureFactorization",
     "EigenCAM",
     "EigenGradCAM",
+    "Explanation",
     "FinerCAM",
     "FullGrad",
     "GradCAM",
@@ -59,20 +67,36 @@ __all__ = [
     "MetaCAM",
     "RandomCAM",
     "RefineCAM",
+    "Registration",
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",
     "XGradCAM",
     "compare",
     "explain",
+    "load_classifier",
+    "registration_of",
     "run_dff_on_image",
+    "suggest_layers",
+    "write_report",
 ]
 
 # They need torchvision and Pillow, which the methods do not.
-_IMPORTED_WHEN_USED = {"compare": "explanations.comparison", "explain": "explanations.explaining"}
+_IMPORTED_WHEN_USED = {
+    "Explanation": "explanations.explanation",
+    "compare": "explanations.comparison",
+    "explain": "explanations.explaining",
+    "load_classifier": "zoo.classifiers",
+    "write_report": "explanations.report",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _IMPORTED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_IMPORTED_WHEN_USED[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names only."""
+    return [*__all__, "__version__"]
