@@ -1,0 +1,115 @@
+"""Nothing in a call waits for the device between the first forward and the result, but one look whether maps are blank.
+
+On a CPU there is nothing to wait for; what would wait on a GPU are operations that hand a value to Python, or whose
+result has a size that depends on values.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from nets import Transformer, convolutional, images
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytorch_grad_cam import (
+    KPCA_CAM,
+    EigenCAM,
+    EigenGradCAM,
+    FullGrad,
+    GradCAM,
+    GradCAMElementWise,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    SegEigenCAM,
+    ShapleyCAM,
+    XGradCAM,
+)
+
+WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "item")
+METHODS = [
+    EigenCAM,
+    EigenGradCAM,
+    FullGrad,
+    GradCAM,
+    GradCAMElementWise,
+    GradCAMPlusPlus,
+    HiResCAM,
+    KPCA_CAM,
+    LayerCAM,
+    SegEigenCAM,
+    ShapleyCAM,
+    XGradCAM,
+]
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that would wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for index in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
+        )
+        if name in WAITING or by_mask:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def waits_of(cam, x, *args, **options) -> list[str]:
+    cam(x, *args, **options)  # what is found out at the first call may wait
+    with Waits() as waits, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cam(x, *args, **options)
+    return waits.seen
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("targets", [None, 3, [3, 1], [[3, 1, 0], [1, 2, 3]]], ids=str)
+@pytest.mark.parametrize("eigen_smooth", [False, True])
+def test_one_wait_a_call(kind, targets, eigen_smooth):
+    model = convolutional()
+    cam = kind(model, [] if kind is FullGrad else ["first", "last"])
+    assert len(waits_of(cam, images(), targets, eigen_smooth=eigen_smooth, as_tensor=True)) == 1
+
+
+@pytest.mark.parametrize("kind", [GradCAM, LayerCAM, EigenCAM, EigenGradCAM, KPCA_CAM, ShapleyCAM])
+@pytest.mark.parametrize("count", [2, 8])
+def test_one_wait_a_call_behind_tokens(kind, count):
+    """With eight images there are enough tokens that rows of zeros are left out of the backward pass."""
+    cam = kind(Transformer().eval(), "norm")
+    assert len(waits_of(cam, images(count=count), None, as_tensor=True)) == 1
+
+
+def test_augmentations_wait_once_each():
+    cam = GradCAM(convolutional(), "last")
+    # Six augmentations, one of which is the image itself.
+    assert len(waits_of(cam, images(), None, True, as_tensor=True)) == 6
+
+
+def test_the_highest_class_is_not_brought_to_the_host():
+    cam, x = GradCAM(convolutional(), "last"), images()
+    maps = cam(x)
+    classes = cam.outputs.argmax(1).tolist()
+    np.testing.assert_array_equal(maps, cam(x, classes))
+
+
+def test_the_search_that_a_blank_map_triggers_is_remembered(monkeypatch):
+    from pytorch_grad_cam.locate import found_layers
+
+    model, searches = convolutional(), []
+    search = found_layers.locate
+    monkeypatch.setattr(found_layers, "locate", lambda *args: searches.append(1) or search(*args))
+    model.pool.register_forward_hook(lambda module, inputs, output: output * 0)
+    cam = GradCAM(model, ["first"])
+    for expected in (1, 1, 2):
+        x = images() if expected == 1 else torch.randn(1, 3, 20, 20)
+        with pytest.warns(UserWarning, match="zero gradient"):
+            cam(x, 3)
+        assert len(searches) == expected
