@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from pytorch_grad_cam.engine.inputs import apply, call, image_of
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.trees import copied, floating_tensors, has_rows
+from pytorch_grad_cam.engine.watch import Watch
 
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -175,9 +175,10 @@ class PartialForward:
         return self._run_exchanged(rows.read(self.x, self.batch), lambda output: replace(copied(output)))
 
     def _run_exchanged(self, x: Any, exchange: Callable) -> Any:
-        caller, runs = threading.get_ident(), 0
+        with _Exchange(self.layer, self.call_index, exchange):
+            return call(self.model, x)
 
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             nonlocal runs
             if threading.get_ident() != caller:
                 return None
@@ -192,6 +193,18 @@ class PartialForward:
 
     def _recorded_tensors(self) -> list[torch.Tensor]:
         return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
+
+
+class _Exchange(Watch):
+    """Exchanges what one run of a layer returns."""
+
+    def __init__(self, layer: nn.Module, call_index: int, exchange: Callable) -> None:
+        super().__init__([layer])
+        self._left, self._exchange = call_index, exchange
+
+    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+        self._left -= 1
+        return self._exchange(output) if self._left == -1 else None
 
 
 def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:

@@ -28,6 +28,7 @@ def test_on_its_own_as_in_1_5():
     assert not hooks.activations[0].requires_grad
     hooks.release()
     assert len(model.first._forward_hooks) == 0
+    assert hooks.handles == []
     with pytest.raises(RuntimeError, match="released"):
         hooks(x)
 
