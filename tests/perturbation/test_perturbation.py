@@ -343,11 +343,12 @@ def test_ablation_layers_leave_what_has_no_channels_as_it_is():
 
 def test_ablation_of_maps_behind_a_number_a_sample():
     layer = AblationLayer()
-    layer.indices = np.array([1])
+    layer.indices = np.array([1, 2])
     layer.set_next_batch(0, (torch.ones(2), torch.ones(2, 3, 2)), 1)
     numbers, maps = layer(None)
     assert numbers.tolist() == [1, 1]
     assert maps.sum(2).tolist() == [[2, 0, 2]]
+    assert layer.indices.tolist() == [2]
 
 
 def test_at_least_one_channel_is_ablated():
