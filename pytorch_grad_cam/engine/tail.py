@@ -178,19 +178,6 @@ class PartialForward:
         with _Exchange(self.layer, self.call_index, exchange):
             return call(self.model, x)
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-            nonlocal runs
-            if threading.get_ident() != caller:
-                return None
-            runs += 1
-            return exchange(output) if runs == self.call_index + 1 else None
-
-        handle = self.layer.register_forward_hook(hook)
-        try:
-            return call(self.model, x)
-        finally:
-            handle.remove()
-
     def _recorded_tensors(self) -> list[torch.Tensor]:
         return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
 
