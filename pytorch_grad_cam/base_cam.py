@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, are_replaced
+from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
@@ -67,8 +67,6 @@ class BaseCAM(OverridePoints):
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
     or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
-    Use it with `with`, or drop it when done.
-
     >>> from pytorch_grad_cam import GradCAM
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
     >>> with GradCAM(load_digits_net(), "layer4") as cam:
@@ -81,6 +79,8 @@ class BaseCAM(OverridePoints):
     uses_targets = True
     uses_layers = True
     capture_class: type[Any] = Capture
+    location: Location | None = None
+    _released = False
 
     @old_constructor
     def __init__(
@@ -111,7 +111,6 @@ class BaseCAM(OverridePoints):
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
         self.tta_transforms, self.detach = tta_transforms, detach
-        self.location: Location | None = None
         self._thread = ThreadState()
         self.outputs = None
         self._known = KnownModel(self.model)
@@ -120,8 +119,6 @@ class BaseCAM(OverridePoints):
         self._found_layers = FoundLayers(self.model, spatial_from, self.output_transform)
         self._found_layouts = FoundLayouts(self.model, spatial_from)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
-        self._hooks: Any = None
-        self._hooks_are_given = self._released = False
 
     @overload
     def __call__(
@@ -179,8 +176,8 @@ class BaseCAM(OverridePoints):
         if old:
             targets = renamed_targets(targets, old)
         self._known = self._known.refreshed()
-        replaced = self._hooks_are_given and are_replaced(self._hooks)  # they may need the parameters' graph
-        with undisturbed(self.model, self.detach and not replaced, self._known):
+        frozen = self.detach and self._foreign_hooks is None  # which may need the parameters' graph
+        with undisturbed(self.model, frozen, self._known):
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self._maps
             maps = smoothed(input_tensor, targets, eigen_smooth).float()
         return maps if as_tensor else to_array(maps)
@@ -249,11 +246,9 @@ class BaseCAM(OverridePoints):
         return self.target_layers, self._transform or location.as_map
 
     def _capturing(self, layers: Sequence[nn.Module]) -> Capturing:
-        if self._hooks_are_given and are_replaced(self._hooks):
-            return ForeignHooks(self._hooks, self.model, layers, self.uses_gradients, self.spatial_from)
-        if self._hooks_are_given:
-            layers = self._hooks.target_layers
-        return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
+        if self._foreign_hooks is None:
+            return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
+        return ForeignHooks(self._foreign_hooks, self.model, layers, self.uses_gradients, self.spatial_from)
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
@@ -265,8 +260,8 @@ class BaseCAM(OverridePoints):
                 score = target_scores(call.scores, target_list).sum()
                 more = position < len(call.target_lists) - 1
                 gradients, of_inputs = capture.differentiate(score, more, wanted)
-                for image, gradient in zip(wanted, of_inputs, strict=True):
-                    image.grad = gradient
+                if wanted:
+                    call.image.grad = of_inputs[0]
             for captured in runs:
                 captured.explain(position, gradients, partial(signed_map, self))
         return self._enlarged(call, runs)

@@ -65,7 +65,7 @@ class ForeignHooks:
         return gradients[: len(self.runs)], [found[0] for _ in inputs]
 
 
-def are_replaced(hooks: Any) -> bool:
+def must_be_called(hooks: Any) -> bool:
     """Whether hooks that were put into a CAM must be called: others' hooks, and ours with a call of their own."""
     return not isinstance(hooks, ActivationsAndGradients) or (
         type(hooks).__call__ is not ActivationsAndGradients.__call__
@@ -75,4 +75,4 @@ def are_replaced(hooks: Any) -> bool:
 def transform_of(hooks: Any) -> Callable | None:
     """What is left to do with what hooks that were put into a CAM capture, as a reshape_transform."""
     transform = getattr(hooks, "reshape_transform", None)
-    return torch.as_tensor if are_replaced(hooks) and transform is not None else transform
+    return torch.as_tensor if must_be_called(hooks) and transform is not None else transform

@@ -12,7 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arrays, given_arrays
-from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, transform_of
+from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
@@ -48,6 +48,8 @@ class OverridePoints:
     receives_tensors = False
     _has_steps = False
     _has_aggregation = False
+    _hooks: Any = None
+    _foreign_hooks: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,15 +72,16 @@ class OverridePoints:
 
         Others can be put in their place, see `compat.foreign_hooks`.
         """
-        if self._hooks is None or (not self._hooks_are_given and self._hooks.target_layers != self.target_layers):
+        if self._hooks is None or getattr(self._hooks, "target_layers", self.target_layers) != self.target_layers:
             transform = self.reshape_transform or (self.location.as_map if self.location else None)
             self._hooks = ActivationsAndGradients(self.model, self.target_layers, transform, self.detach)
         return self._hooks
 
     @activations_and_grads.setter
     def activations_and_grads(self: Any, hooks: Any) -> None:
-        self._hooks, self._hooks_are_given = hooks, True
-        self._transform = transform_of(hooks)
+        self._hooks, self._transform = hooks, transform_of(hooks)
+        self._foreign_hooks = hooks if must_be_called(hooks) else None
+        self.target_layers = getattr(hooks, "target_layers", self.target_layers)
 
     def forward(
         self: Any, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False
