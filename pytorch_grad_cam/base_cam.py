@@ -107,10 +107,9 @@ class BaseCAM(OverridePoints):
         self.spatial_from, self.call_index = spatial_from, call_index
         self.align = checked_alignment(align)
         self.registrations: dict[nn.Module, Registration] = {}
-        self.compute_input_gradient = compute_input_gradient
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
-        self.tta_transforms, self.detach = tta_transforms, detach
+        self.compute_input_gradient, self.tta_transforms, self.detach = compute_input_gradient, tta_transforms, detach
         self._thread = ThreadState()
         self.outputs = None
         self._known = KnownModel(self.model)
