@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from pytorch_grad_cam.engine.layer_run import (
 )
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
-from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists, target_scores
+from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists, target_scores
 from pytorch_grad_cam.engine.thread_state import ThreadState
 from pytorch_grad_cam.engine.trees import detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
@@ -42,6 +42,20 @@ from pytorch_grad_cam.registration.registration import Alignment, Registration, 
 
 if TYPE_CHECKING:
     import ttach
+    from typing_extensions import Self
+
+
+class CamOptions(TypedDict, total=False):
+    """The options of every BaseCAM, for `**options: Unpack[CamOptions]` of a subclass that has more of its own."""
+
+    compute_input_gradient: bool
+    uses_gradients: bool | None
+    tta_transforms: ttach.Compose | None
+    detach: bool
+    output_transform: Callable[[Any], Any] | None
+    spatial_from: int | str | None
+    call_index: int | None
+    align: Alignment
 
 
 class BaseCAM(OverridePoints):
@@ -80,14 +94,14 @@ class BaseCAM(OverridePoints):
     uses_gradients = True
     uses_targets = True
     uses_layers = True
-    capture_class: type[Any] = Capture
+    capture_class: Callable[..., Capturing] = Capture
 
     @old_constructor
     def __init__(
         self,
         model: nn.Module,
         target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         compute_input_gradient: bool = False,
         uses_gradients: bool | None = None,
         tta_transforms: ttach.Compose | None = None,
@@ -143,6 +157,16 @@ class BaseCAM(OverridePoints):
         *,
         as_tensor: Literal[True],
     ) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self,
+        input_tensor: Inputs,
+        targets: Targets = ...,
+        aug_smooth: bool = ...,
+        eigen_smooth: bool = ...,
+        *,
+        as_tensor: bool,
+    ) -> np.ndarray | torch.Tensor: ...
     def __call__(
         self,
         input_tensor: Inputs,
@@ -202,7 +226,7 @@ class BaseCAM(OverridePoints):
     def outputs(self, outputs: Any) -> None:
         self._thread.outputs = self._last_outputs = outputs
 
-    def __enter__(self) -> BaseCAM:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -226,10 +250,12 @@ class BaseCAM(OverridePoints):
             maps = aggregated(self, self._maps_of_layers(call, capture, transform))
         if not several:
             return maps
-        of_images = maps.unflatten(0, (len(image), -1))
+        of_images = torch.unflatten(maps, 0, (len(image), -1))
         return of_images if self.uses_targets else of_images.repeat_interleave(len(lists), dim=1)
 
-    def _call(self, inputs: Inputs, image: Any, scores: Any, lists: Sequence, eigen_smooth: bool) -> Call:
+    def _call(
+        self, inputs: Inputs, image: Any, scores: Any, lists: Sequence[Sequence[Target]], eigen_smooth: bool
+    ) -> Call:
         how = self.output_transform, self.spatial_from, self._known_tails
         return Call(self.model, inputs, image, scores, lists, eigen_smooth, *how)
 
@@ -240,7 +266,9 @@ class BaseCAM(OverridePoints):
         image = image_of(inputs, self.spatial_from)
         return with_image(inputs, image.detach().requires_grad_(), self.spatial_from)
 
-    def _layers(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], Callable | None]:
+    def _layers(
+        self, inputs: Inputs, image: torch.Tensor
+    ) -> tuple[Sequence[nn.Module], Callable[[Any], torch.Tensor] | None]:
         """The target layers, and what reads their outputs as maps if that is known before they have run."""
         if not self._finds_layers:
             return self.target_layers, self._transform
@@ -255,7 +283,9 @@ class BaseCAM(OverridePoints):
             layers = self._hooks.target_layers
         return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
 
-    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
+    def _maps_of_layers(
+        self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None
+    ) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
         wanted = [call.image] if self.compute_input_gradient else []
@@ -272,7 +302,7 @@ class BaseCAM(OverridePoints):
         return self._enlarged(call, runs)
 
     def _runs(
-        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: Callable | None
+        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: Callable[[Any], torch.Tensor] | None
     ) -> list[CapturedRun]:
         """The runs of the target layers that the map is made of, read as maps by the transform or by their layout."""
         layouts, image, runs = self._found_layouts, call.image, []
@@ -293,7 +323,9 @@ class BaseCAM(OverridePoints):
         advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
         return maps_of_layers(runs, self.get_target_width_height(call.image)[::-1], advice)
 
-    def _registration(self, call: Call, layer: nn.Module, as_map: Callable, grid: Sequence[int]) -> Registration:
+    def _registration(
+        self, call: Call, layer: nn.Module, as_map: Callable[[Any], torch.Tensor], grid: Sequence[int]
+    ) -> Registration:
         if isinstance(self.align, Registration):
             found = self.align
         else:
