@@ -106,7 +106,7 @@ class Capture(Watch):
             return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
         return gradients_without_zero_rows(score, wanted, keep_graph)
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+    def seen(self, module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]], output: Any) -> Any:
         if self._recording:
             # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
             torch.set_grad_enabled(self._gradients)

@@ -23,6 +23,7 @@ from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, 
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from typing_extensions import Self
 
 
 def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ class DeepFeatureFactorization:
         self,
         model: nn.Module,
         target_layer: nn.Module | str,
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         computation_on_concepts: Callable[[torch.Tensor], torch.Tensor] | None = None,
         *,
         align: Alignment = "cell",
@@ -64,7 +65,7 @@ class DeepFeatureFactorization:
         layers = resolve_layers(self.model, target_layer)
         self.activations_and_grads = ActivationsAndGradients(self.model, layers, reshape_transform)
 
-    def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple:
+    def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple[Any, ...]:
         """Factorise the activations of a batch (N, C, *spatial), all images together.
 
         Returns the concepts (channels, n_components); for each image its maps (n_components, *spatial), float32 in
@@ -95,7 +96,7 @@ class DeepFeatureFactorization:
         (layer,) = hooks.target_layers
         return registration_of(self.model, layer, input_tensor, as_map, grid=grid)
 
-    def __enter__(self) -> DeepFeatureFactorization:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -108,7 +109,7 @@ def run_dff_on_image(
     classifier: Callable[[torch.Tensor], torch.Tensor],
     img_pil: Image,
     img_tensor: torch.Tensor,
-    reshape_transform: Callable | None = None,
+    reshape_transform: Callable[[Any], torch.Tensor] | None = None,
     n_components: int = 5,
     top_k: int = 2,
 ) -> np.ndarray:
