@@ -1,15 +1,24 @@
 """Ablation-CAM (Desai & Ramaswamy 2020, WACV)."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.ablated_scores import score_falls
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from pytorch_grad_cam.ablation_layer import AblationLayer
 
 
 def ablation_cam_weights(score: torch.Tensor, falls: torch.Tensor) -> torch.Tensor:
@@ -37,13 +46,13 @@ class AblationCAM(BaseCAM):
     @old_constructor
     def __init__(
         self,
-        model,
-        target_layers=None,
-        reshape_transform=None,
-        ablation_layer=None,
-        batch_size=None,
-        ratio_channels_to_ablate=1.0,
-        **options,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        ablation_layer: AblationLayer | None = None,
+        batch_size: int | None = None,
+        ratio_channels_to_ablate: float = 1.0,
+        **options: Unpack[CamOptions],
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.ablation_layer, self.batch_size = ablation_layer, batch_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
@@ -31,17 +31,31 @@ from pytorch_grad_cam.engine.layer_run import (
 )
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
-from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists, target_scores
-from pytorch_grad_cam.engine.thread_state import ThreadState
-from pytorch_grad_cam.engine.trees import detached, read_as_map, to_array
+from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists, target_scores
+from pytorch_grad_cam.engine.threads import OfThread
+from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_layers import FoundLayers, FoundLayouts
 from pytorch_grad_cam.locate.search import Location
-from pytorch_grad_cam.registration.registration import Alignment, Registration, checked_alignment, registration_of
+from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
 if TYPE_CHECKING:
     import ttach
+    from typing_extensions import Self
+
+
+class CamOptions(TypedDict, total=False):
+    """The options of every BaseCAM, for `**options: Unpack[CamOptions]` of a subclass that has more of its own."""
+
+    compute_input_gradient: bool
+    uses_gradients: bool | None
+    tta_transforms: ttach.Compose | None
+    detach: bool
+    output_transform: Callable[[Any], Any] | None
+    spatial_from: int | str | None
+    call_index: int | None
+    align: Alignment
 
 
 class BaseCAM(OverridePoints):
@@ -78,8 +92,9 @@ class BaseCAM(OverridePoints):
     uses_gradients = True
     uses_targets = True
     uses_layers = True
-    capture_class: type[Any] = Capture
+    capture_class: Callable[..., Capturing] = Capture
     location: Location | None = None
+    outputs = OfThread()  # the model's detached output in the last call
     _released = False
 
     @old_constructor
@@ -87,7 +102,7 @@ class BaseCAM(OverridePoints):
         self,
         model: nn.Module,
         target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
-        reshape_transform: Callable | None = None,
+        reshape_transform: AsMap | None = None,
         compute_input_gradient: bool = False,
         uses_gradients: bool | None = None,
         tta_transforms: ttach.Compose | None = None,
@@ -110,7 +125,6 @@ class BaseCAM(OverridePoints):
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
         self.compute_input_gradient, self.tta_transforms, self.detach = compute_input_gradient, tta_transforms, detach
-        self._thread = ThreadState()
         self.outputs = None
         self._known = KnownModel(self.model)
         self.device = self._known.device
@@ -139,6 +153,16 @@ class BaseCAM(OverridePoints):
         *,
         as_tensor: Literal[True],
     ) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self,
+        input_tensor: Inputs,
+        targets: Targets = ...,
+        aug_smooth: bool = ...,
+        eigen_smooth: bool = ...,
+        *,
+        as_tensor: bool,
+    ) -> np.ndarray | torch.Tensor: ...
     def __call__(
         self,
         input_tensor: Inputs,
@@ -189,16 +213,7 @@ class BaseCAM(OverridePoints):
         """The signed map (N, *grid) of a run: the weighted activations' sum or first principal component."""
         return weighted(self.weigh(run), run)
 
-    @property
-    def outputs(self) -> Any:
-        """The model's detached output in this thread's last call; in a thread without a call, that of any thread."""
-        return getattr(self._thread, "outputs", self._last_outputs)
-
-    @outputs.setter
-    def outputs(self, outputs: Any) -> None:
-        self._thread.outputs = self._last_outputs = outputs
-
-    def __enter__(self) -> BaseCAM:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -222,10 +237,12 @@ class BaseCAM(OverridePoints):
             maps = aggregated(self, self._maps_of_layers(call, capture, transform))
         if not several:
             return maps
-        of_images = maps.unflatten(0, (len(image), -1))
+        of_images = torch.unflatten(maps, 0, (len(image), -1))
         return of_images if self.uses_targets else of_images.repeat_interleave(len(lists), dim=1)
 
-    def _call(self, inputs: Inputs, image: Any, scores: Any, lists: Sequence, eigen_smooth: bool) -> Call:
+    def _call(
+        self, inputs: Inputs, image: Any, scores: Any, lists: Sequence[Sequence[Target]], eigen_smooth: bool
+    ) -> Call:
         how = self.output_transform, self.spatial_from, self._known_tails
         return Call(self.model, inputs, image, scores, lists, eigen_smooth, *how)
 
@@ -236,7 +253,7 @@ class BaseCAM(OverridePoints):
         image = image_of(inputs, self.spatial_from)
         return with_image(inputs, image.detach().requires_grad_(), self.spatial_from)
 
-    def _layers(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], Callable | None]:
+    def _layers(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], AsMap | None]:
         """The target layers, and what reads their outputs as maps if that is known before they have run."""
         if not self._finds_layers:
             return self.target_layers, self._transform
@@ -249,7 +266,7 @@ class BaseCAM(OverridePoints):
             return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
         return ForeignHooks(self._foreign_hooks, self.model, layers, self.uses_gradients, self.spatial_from)
 
-    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
+    def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
         wanted = [call.image] if self.compute_input_gradient else []
@@ -266,7 +283,7 @@ class BaseCAM(OverridePoints):
         return self._enlarged(call, runs)
 
     def _runs(
-        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: Callable | None
+        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: AsMap | None
     ) -> list[CapturedRun]:
         """The runs of the target layers that the map is made of, read as maps by the transform or by their layout."""
         layouts, image, runs = self._found_layouts, call.image, []
@@ -278,7 +295,11 @@ class BaseCAM(OverridePoints):
             check_shape(activations, image)
             if transform is not None:
                 layouts.check_proportions(activations.shape[2:], image.shape[2:])
-            where = None if self.align == "cell" else self._registration(call, layer, as_map, activations.shape[2:])
+            where = aligned(
+                self.align, self.model, layer, call.inputs, as_map, self.spatial_from, activations.shape[2:]
+            )
+            if where is not None:
+                self.registrations[layer] = where
             run = LayerRun(call, layer, index, activations, where, {})
             runs.append(CapturedRun(place, read, run, [], []))
         return runs
@@ -286,11 +307,3 @@ class BaseCAM(OverridePoints):
     def _enlarged(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
         advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
         return maps_of_layers(runs, self.get_target_width_height(call.image)[::-1], advice)
-
-    def _registration(self, call: Call, layer: nn.Module, as_map: Callable, grid: Sequence[int]) -> Registration:
-        if isinstance(self.align, Registration):
-            found = self.align
-        else:
-            found = registration_of(self.model, layer, call.inputs, as_map, self.spatial_from, grid=tuple(grid))
-        self.registrations[layer] = found
-        return found

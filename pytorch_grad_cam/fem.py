@@ -1,11 +1,20 @@
 """Feature Explanation Method (Fuad et al. 2020, doi:10.1109/IPTA50016.2020.9286629)."""
 
-import torch
+from __future__ import annotations
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def feature_explanation(activations: torch.Tensor, k: float) -> torch.Tensor:
@@ -30,7 +39,14 @@ class FEM(BaseCAM):
     uses_targets = False
 
     @old_constructor
-    def __init__(self, model, target_layers=None, reshape_transform=None, k: float = 2, **options) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        k: float = 2,
+        **options: Unpack[CamOptions],
+    ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.k = k
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
 
+from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.targets import Target, TargetRule, Targets, resolve_targets, several_an_image
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
@@ -43,7 +45,58 @@ class FinerCAM(MetaCAM):
     Cost: that of the base method.
     """
 
-    def explain(self, input_tensor, targets, alpha=1, comparison_categories=None, target_idx=None, **options):
+    if TYPE_CHECKING:  # the call is MetaCAM's, which hands these options to `explain`
+
+        @overload
+        def __call__(
+            self,
+            input_tensor: Inputs,
+            targets: Targets = ...,
+            eigen_smooth: bool = ...,
+            alpha: float = ...,
+            comparison_categories: Sequence[int] | None = ...,
+            target_idx: Targets = ...,
+            *,
+            aug_smooth: bool = ...,
+            as_tensor: Literal[False] = ...,
+        ) -> np.ndarray: ...
+        @overload
+        def __call__(
+            self,
+            input_tensor: Inputs,
+            targets: Targets = ...,
+            eigen_smooth: bool = ...,
+            alpha: float = ...,
+            comparison_categories: Sequence[int] | None = ...,
+            target_idx: Targets = ...,
+            *,
+            aug_smooth: bool = ...,
+            as_tensor: Literal[True],
+        ) -> torch.Tensor: ...
+        @overload
+        def __call__(
+            self,
+            input_tensor: Inputs,
+            targets: Targets = ...,
+            eigen_smooth: bool = ...,
+            alpha: float = ...,
+            comparison_categories: Sequence[int] | None = ...,
+            target_idx: Targets = ...,
+            *,
+            aug_smooth: bool = ...,
+            as_tensor: bool,
+        ) -> np.ndarray | torch.Tensor: ...
+        def __call__(self, *args: Any, **named: Any) -> Any: ...
+
+    def explain(
+        self,
+        input_tensor: Inputs,
+        targets: Targets,
+        alpha: float = 1,
+        comparison_categories: Sequence[int] | None = None,
+        target_idx: Targets = None,
+        **options: Any,
+    ) -> Any:
         """One map an image, see `BaseCAM.__call__`. alpha: how much of the similar classes' scores is subtracted.
 
         targets, or target_idx: the class, each image's highest by default. comparison_categories: the ranks of the

@@ -1,13 +1,15 @@
 """FullGrad (Srinivas & Fleuret 2019, arXiv:1905.00780)."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capturing
@@ -18,6 +20,9 @@ from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions
 from pytorch_grad_cam.engine.targets import target_scores
 from pytorch_grad_cam.registration.bias_registrations import bias_registrations
 from pytorch_grad_cam.registration.registration import Registration
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class FullGrad(BaseCAM):
@@ -40,17 +45,20 @@ class FullGrad(BaseCAM):
         self,
         model: nn.Module,
         target_layers: Any = None,
-        reshape_transform: Callable | None = None,
-        **options: Any,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        **options: Unpack[CamOptions],
     ) -> None:
         if target_layers:
             warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
         if not options.get("detach", True):
             raise ValueError("FullGrad(detach=False): its maps cannot be differentiated, take HiResCAM or LayerCAM")
-        super().__init__(model, [], reshape_transform, **{**options, "compute_input_gradient": True})
+        options["compute_input_gradient"] = True
+        super().__init__(model, [], reshape_transform, **options)
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
-    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable | None) -> list[torch.Tensor]:
+    def _maps_of_layers(
+        self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None
+    ) -> list[torch.Tensor]:
         image, signed, strongest = call.image.detach(), [], []
         for position, target_list in enumerate(call.target_lists):
             score = target_scores(call.scores, target_list).sum()

@@ -29,7 +29,7 @@ class GuidedBackpropReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
         (input_img,), (grad_output,) = ctx.saved_tensors, grad_outputs
-        return grad_output.relu() * (input_img > 0)
+        return torch.mul(grad_output.relu(), input_img > 0)
 
 
 class GuidedBackpropReLUasModule(nn.Module):
@@ -37,7 +37,8 @@ class GuidedBackpropReLUasModule(nn.Module):
 
     def forward(self, input_img: torch.Tensor) -> torch.Tensor:
         """The rectified input, of its shape."""
-        return GuidedBackpropReLU.apply(input_img)
+        rectified: torch.Tensor = GuidedBackpropReLU.apply(input_img)
+        return rectified
 
 
 class GuidedBackpropReLUModel:
@@ -82,7 +83,7 @@ class GuidedBackpropReLUModel:
             gradient = torch.autograd.grad(score, image, allow_unused=True)[0] if score.requires_grad else None
         if gradient is None:
             raise ValueError("no gradient leads from the score to the image: the model detaches what it computes")
-        channels_last = to_array(gradient.float().movedim(1, -1))
+        channels_last: np.ndarray = to_array(gradient.float().movedim(1, -1))
         return channels_last[0] if len(channels_last) == 1 else channels_last
 
 

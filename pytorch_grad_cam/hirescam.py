@@ -14,4 +14,5 @@ class HiResCAM(BaseCAM):
     """
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
-        return run.grads
+        gradients: torch.Tensor = run.grads
+        return gradients

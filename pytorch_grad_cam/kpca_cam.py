@@ -1,11 +1,20 @@
 """KPCA-CAM (Karmani et al. 2024, arXiv:2410.00267)."""
 
-import torch
+from __future__ import annotations
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.kernel_component import first_kernel_component
 from pytorch_grad_cam.engine.layer_run import LayerRun
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class KPCA_CAM(BaseCAM):  # noqa: N801
@@ -20,7 +29,13 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
 
     @old_constructor
     def __init__(
-        self, model, target_layers=None, reshape_transform=None, kernel="sigmoid", gamma=None, **options
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        kernel: Literal["linear", "poly", "rbf", "sigmoid", "cosine"] = "sigmoid",
+        gamma: float | None = None,
+        **options: Unpack[CamOptions],
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.kernel = kernel

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
 from torch import nn
 
+from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.grad_cam import GradCAM
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 
 def attribute_of(owner: str, name: str) -> Any:
@@ -30,7 +34,8 @@ def attribute_of(owner: str, name: str) -> Any:
 class MetaCAM:
     """Called, used with `with` and asked for `outputs` like the base method that it wraps.
 
-    base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it.
+    base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it:
+    those of BaseCAM; what only it has, in a `functools.partial` of it, which a type checker can follow.
     The attributes of every BaseCAM are read from and set on the base method; what only some have, as `batch_size`, is
     found on `base_cam`.
     """
@@ -63,9 +68,9 @@ class MetaCAM:
         self,
         model: nn.Module,
         target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         base_method: Callable[..., Any] | None = None,
-        **options: Any,
+        **options: Unpack[CamOptions],
     ) -> None:
         self.base_cam = (base_method or type(self).default_base_method)(
             model, target_layers, reshape_transform, **options
@@ -77,10 +82,9 @@ class MetaCAM:
         input_tensor: Inputs,
         targets: Targets = ...,
         eigen_smooth: bool = ...,
-        *options: Any,
+        *,
         aug_smooth: bool = ...,
         as_tensor: Literal[False] = ...,
-        **named: Any,
     ) -> np.ndarray: ...
     @overload
     def __call__(
@@ -88,11 +92,20 @@ class MetaCAM:
         input_tensor: Inputs,
         targets: Targets = ...,
         eigen_smooth: bool = ...,
-        *options: Any,
+        *,
         aug_smooth: bool = ...,
         as_tensor: Literal[True],
-        **named: Any,
     ) -> torch.Tensor: ...
+    @overload
+    def __call__(
+        self,
+        input_tensor: Inputs,
+        targets: Targets = ...,
+        eigen_smooth: bool = ...,
+        *,
+        aug_smooth: bool = ...,
+        as_tensor: bool,
+    ) -> np.ndarray | torch.Tensor: ...
     def __call__(self, input_tensor: Inputs, targets: Targets = None, *args: Any, **named: Any) -> Any:
         """One heat map an image, see `forward`, which subclasses may override as in grad-cam 1.5."""
         if "target_category" in named:
@@ -118,7 +131,7 @@ class MetaCAM:
         """What the call returns: the base method's maps, if a subclass does nothing else."""
         return self.base_cam(input_tensor, targets, **options)
 
-    def __enter__(self) -> MetaCAM:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,10 +1,19 @@
 """Random weights: the baseline that a method must beat."""
 
-import torch
+from __future__ import annotations
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class RandomCAM(BaseCAM):
@@ -18,7 +27,14 @@ class RandomCAM(BaseCAM):
     uses_targets = False
 
     @old_constructor
-    def __init__(self, model, target_layers=None, reshape_transform=None, seed=None, **options) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        seed: int | None = None,
+        **options: Unpack[CamOptions],
+    ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         drawn = int(torch.randint(2**62, ())) if seed is None else seed
         self.generator = torch.Generator().manual_seed(drawn)

@@ -1,13 +1,22 @@
 """RefineCAM (arXiv:2605.14641)."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from pytorch_grad_cam.base_cam import CamOptions
+from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.cam_warning import warn_of_blank
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.meta_cam import MetaCAM
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
@@ -31,6 +40,14 @@ class RefineCAM(MetaCAM):
 
     default_base_method = GradCAMPlusPlus
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    @old_constructor
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        base_method: Callable[..., Any] | None = None,
+        **options: Unpack[CamOptions],
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform, base_method, **options)
         self.base_cam.aggregate_multi_layers = product_of_layers

@@ -1,15 +1,22 @@
 """Score-CAM (Wang et al. 2020, arXiv:1910.01279)."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy, masked_scores
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def score_cam_weights(scores: torch.Tensor) -> torch.Tensor:
@@ -39,7 +46,14 @@ class ScoreCAM(BaseCAM):
     batch_size: int | None = None
 
     @old_constructor
-    def __init__(self, model, target_layers=None, reshape_transform=None, share_of_energy=1.0, **options) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        share_of_energy: float = 1.0,
+        **options: Unpack[CamOptions],
+    ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.share_of_energy = share_of_energy
 

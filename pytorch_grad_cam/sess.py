@@ -1,11 +1,14 @@
 """SESS, Saliency Enhancing with Scaling and Sliding (Tursun et al. 2022, arXiv:2207.01769)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
+from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
 from pytorch_grad_cam.engine.targets import Targets
@@ -14,6 +17,9 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM, attribute_of
 from pytorch_grad_cam.perturbation.sliding_windows import sliding_window, window_starts
 from pytorch_grad_cam.perturbation.window_maps import WindowMaps
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SESS", "sliding_window", "window_starts"]
 
@@ -43,7 +49,7 @@ class SESS(MetaCAM):
         self,
         model: nn.Module,
         target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         base_method: Callable[..., Any] | None = None,
         scales: Sequence[int] | None = None,
         num_scales: int = 12,
@@ -56,7 +62,7 @@ class SESS(MetaCAM):
         smooth: bool = True,
         use_softmax_scores: bool = True,
         batch_size: int = 32,
-        **options: Any,
+        **options: Unpack[CamOptions],
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, base_method, **options)
         windows = (scales, num_scales, scale_step_ratio, window_size, step_size, pre_filter_ratio)

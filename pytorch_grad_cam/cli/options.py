@@ -130,7 +130,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _target_layers(names: list[str] | None, model: torch.nn.Module, x: torch.Tensor) -> tuple[list, Any]:
+def _target_layers(
+    names: list[str] | None, model: torch.nn.Module, x: torch.Tensor
+) -> tuple[list[torch.nn.Module], Any]:
     if names is not None:
         return resolve_layers(model, names), None
     location = locate(model, x)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from pytorch_grad_cam.engine.capture import source
 from pytorch_grad_cam.engine.inputs import call
-from pytorch_grad_cam.engine.thread_state import ThreadState
+from pytorch_grad_cam.engine.threads import ThreadState
 from pytorch_grad_cam.engine.trees import copied, detached, first_tensor, floating_tensors
 
 
@@ -35,7 +36,7 @@ class ActivationsAndGradients:
         self,
         model: nn.Module,
         target_layers: Sequence[nn.Module],
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         detach: bool = True,
     ) -> None:
         for name in ("save_activation", "save_gradient"):
@@ -53,7 +54,7 @@ class ActivationsAndGradients:
         self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy has hooks of its own."""
         return type(self), (self.model, self.target_layers, self.reshape_transform, self.detach)
 
@@ -97,7 +98,7 @@ class ActivationsAndGradients:
         return [self._reshaped(output) for _, output in self._captured()]
 
     @activations.setter
-    def activations(self, nothing: list) -> None:
+    def activations(self, nothing: list[Any]) -> None:
         self._empty(nothing)
 
     @property
@@ -108,7 +109,7 @@ class ActivationsAndGradients:
         return [None if gradient is None else self._reshaped(gradient) for gradient in gradients]
 
     @gradients.setter
-    def gradients(self, nothing: list) -> None:
+    def gradients(self, nothing: list[Any]) -> None:
         self._empty(nothing)
 
     def clear(self) -> None:
@@ -120,14 +121,14 @@ class ActivationsAndGradients:
         self._finalizer()
         self.handles.clear()
 
-    def _empty(self, nothing: list) -> None:
+    def _empty(self, nothing: list[Any]) -> None:
         if nothing:
             raise AttributeError("activations and gradients can only be emptied, by assigning []")
         self._begin(bounded=False)
 
     def _begin(self, bounded: bool) -> _Recording:
-        self._thread.recording = _Recording(torch.is_grad_enabled(), bounded)
-        return self._thread.recording
+        recording = self._thread.recording = _Recording(torch.is_grad_enabled(), bounded)
+        return recording
 
     def _keep(self, layer: nn.Module, output: Any) -> Any:
         recording = getattr(self._thread, "recording", None)
@@ -194,10 +195,10 @@ class _Hook:
         owner = self.owner()
         return None if owner is None else owner._keep(layer, output)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None,)
 
 
-def _remove(handles: list) -> None:
+def _remove(handles: list[RemovableHandle]) -> None:
     for handle in handles:
         handle.remove()

@@ -14,8 +14,11 @@ from pytorch_grad_cam.engine.trees import to_array
 KEPT_ARGUMENTS = {"get_cam_weights": 3, "get_cam_image": 3, "aggregate_multi_layers": 0}
 _CONVERTED_KEYWORDS = ("activations", "grads", "cam_per_target_layer")
 
+_Args = tuple[Any, ...]
+_Kwargs = dict[str, Any]
 
-def accepts_arrays(method: Callable) -> Callable:
+
+def accepts_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
     """The tensor method, returning an array when it is called with arrays."""
 
     @functools.wraps(method)
@@ -29,7 +32,7 @@ def accepts_arrays(method: Callable) -> Callable:
     return wrapper
 
 
-def given_arrays(method: Callable) -> Callable:
+def given_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
     """The array method, given arrays and returning a tensor when it is called with tensors.
 
     It is given tensors where the class says `receives_tensors = True` or the object was made with `detach=False`.
@@ -55,11 +58,13 @@ def _to_tensor(device: torch.device | None, value: Any) -> Any:
     return torch.as_tensor(np.ascontiguousarray(value), device=device)  # tensors have no negative strides
 
 
-def _convertible(method: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+def _convertible(method: Callable[..., Any], args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
     return args[KEPT_ARGUMENTS[method.__name__] :], {k: v for k, v in kwargs.items() if k in _CONVERTED_KEYWORDS}
 
 
-def _call_converted(method: Callable, self: Any, args: tuple, kwargs: dict, convert: Callable) -> Any:
+def _call_converted(
+    method: Callable[..., Any], self: Any, args: _Args, kwargs: _Kwargs, convert: Callable[[Any], Any]
+) -> Any:
     converted_args, converted_kwargs = tree_map(convert, _convertible(method, args, kwargs))
     kept = args[: KEPT_ARGUMENTS[method.__name__]]
     return method(self, *kept, *converted_args, **{**kwargs, **converted_kwargs})

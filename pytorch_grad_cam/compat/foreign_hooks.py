@@ -72,7 +72,7 @@ def must_be_called(hooks: Any) -> bool:
     )
 
 
-def transform_of(hooks: Any) -> Callable | None:
+def transform_of(hooks: Any) -> Callable[[Any], torch.Tensor] | None:
     """What is left to do with what hooks that were put into a CAM capture, as a reshape_transform."""
     transform = getattr(hooks, "reshape_transform", None)
     return torch.as_tensor if must_be_called(hooks) and transform is not None else transform

@@ -249,7 +249,7 @@ def _evidence_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
     return cam.get_cam_image(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
 
 
-def _weights_by_formula(cls: Any) -> Callable:
+def _weights_by_formula(cls: Any) -> Callable[..., torch.Tensor]:
     def get_cam_weights(
         self: Any, input_tensor: Any, target_layer: Any, targets: Any, activations: Any, grads: Any
     ) -> torch.Tensor:
@@ -259,7 +259,7 @@ def _weights_by_formula(cls: Any) -> Callable:
     return get_cam_weights
 
 
-def _image_by_formula(cls: Any) -> Callable:
+def _image_by_formula(cls: Any) -> Callable[..., torch.Tensor]:
     def get_cam_image(
         self: Any,
         input_tensor: Any,

@@ -32,7 +32,8 @@ class DigitsNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.avgpool(x).flatten(1))
+        logits: torch.Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:

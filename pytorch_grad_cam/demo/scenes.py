@@ -14,6 +14,8 @@ SIZE = 64
 CLASSES = 10
 _INK = 0.35
 
+_Box = tuple[int, int, int, int]
+
 
 class Scene(NamedTuple):
     """One scene and its ground truth.
@@ -65,7 +67,7 @@ def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float 
     labels = rng.choice(CLASSES, size=2, replace=False)
     smallest = round(22 - 8 * difficulty)
     masks: list[np.ndarray] = []
-    boxes: list[tuple] = []
+    boxes: list[_Box] = []
     for label in labels:
         sources = digits[label]
         glyph = _warped(rng, sources[rng.integers(len(sources))], int(rng.integers(smallest, 27)))
@@ -102,7 +104,7 @@ def _warped(rng: np.random.Generator, digit: np.ndarray, height: int) -> np.ndar
     return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _free_place(rng: np.random.Generator, shape: tuple[int, ...], boxes: list) -> tuple[int, int]:
+def _free_place(rng: np.random.Generator, shape: tuple[int, ...], boxes: list[_Box]) -> tuple[int, int]:
     """A uniformly drawn place that overlaps no box; where 100 draws find none, the one that overlaps least."""
     height, width = shape
     best, best_overlap = (0, 0), SIZE * SIZE
@@ -149,7 +151,8 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     else:
         centre_y, centre_x = rng.uniform(0, 1, 2)
         blend = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(2, 8) * np.hypot(y - centre_y, x - centre_x))
-    return first + blend[..., None] * (second - first)
+    background: np.ndarray = first + blend[..., None] * (second - first)
+    return background
 
 
 def _draw_stroke(rng: np.random.Generator, image: np.ndarray) -> None:

@@ -20,7 +20,7 @@ _LEVELS = 10
 _MASTERED = 0.9
 
 
-class SceneStream(IterableDataset):
+class SceneStream(IterableDataset[tuple[np.ndarray, np.ndarray]]):
     """An endless stream of (image uint8 (64, 64, 3), two-hot label float32 (10,))."""
 
     def __init__(self, split: str, difficulty: float, seed: int) -> None:
@@ -46,7 +46,7 @@ def held_out_accuracy(model: nn.Module, scenes: int = 2000, seed: int = 1) -> tu
     drawn = [make_scene(rng, "test") for _ in range(scenes)]
     truth = np.stack([two_hot(scene.labels) for scene in drawn])
     with torch.inference_mode():
-        batches = preprocess_scene(np.stack([scene.image for scene in drawn])).split(100)
+        batches = torch.split(preprocess_scene(np.stack([scene.image for scene in drawn])), 100)
         logits = torch.cat([model(batch) for batch in batches]).numpy()
     both_right = [set(np.argsort(row)[-2:]) == set(scene.labels) for row, scene in zip(logits, drawn, strict=True)]
     return float(average_precision_score(truth, logits)), float(np.mean(both_right))
@@ -80,7 +80,7 @@ def train(images: int = 200_000, batch_size: int = 32, seed: int = 0, workers: i
     return model.eval()
 
 
-def _batches(level: int, batch_size: int, seed: int, workers: int) -> Iterator:
+def _batches(level: int, batch_size: int, seed: int, workers: int) -> Iterator[list[torch.Tensor]]:
     return iter(DataLoader(SceneStream("train", level / _LEVELS, seed), batch_size, num_workers=workers))
 
 

@@ -91,7 +91,9 @@ class BiasWatch(TorchFunctionMode):
         super().__init__()
         self.keep = keep
 
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         with torch.enable_grad():  # where a model runs its backbone under no_grad, the graph must reach through it
             result = function(*args, **kwargs)
@@ -126,7 +128,7 @@ def _batch_norm_bias(
     return shift if bias is None else shift + bias
 
 
-_BIAS_OF: dict[Callable, Callable[..., torch.Tensor | None]] = {
+_BIAS_OF: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor | None]] = {
     F.conv1d: _convolution_bias,
     F.conv2d: _convolution_bias,
     F.conv3d: _convolution_bias,

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
-from pytorch_grad_cam.engine.watch import Watch
+from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 _TOKENS_NDIM = 3  # (N, T, C)
 
@@ -106,7 +106,7 @@ class Capture(Watch):
             return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
         return gradients_without_zero_rows(score, wanted, keep_graph)
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
         if self._recording:
             # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
             torch.set_grad_enabled(self._gradients)

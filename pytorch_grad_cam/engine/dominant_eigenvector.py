@@ -51,7 +51,8 @@ def dominant_eigenvector(matrices: torch.Tensor, shift: float = 0) -> torch.Tens
 def unit(tensors: torch.Tensor) -> torch.Tensor:
     """Each of (N, ...) divided by its Euclidean norm; zeros for zeros."""
     axes = tuple(range(1, tensors.ndim))
-    return tensors / torch.linalg.vector_norm(tensors, dim=axes, keepdim=True).clamp(min=_NO_NORM)
+    norms = torch.linalg.vector_norm(tensors, dim=axes, keepdim=True)
+    return torch.div(tensors, norms.clamp(min=_NO_NORM))
 
 
 def _by_squaring(matrices: torch.Tensor, shift: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -59,7 +59,8 @@ def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Ten
     if spatial_from is None and _has_spatial_axes(inputs):
         return inputs
     leaves, _, index = _find(inputs, spatial_from)
-    return leaves[index]
+    image: torch.Tensor = leaves[index]
+    return image
 
 
 def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: int | str | None = None) -> Inputs:
@@ -82,7 +83,7 @@ def as_tree(inputs: Inputs) -> Inputs:
     return dict(inputs) if isinstance(inputs, Mapping) else inputs
 
 
-def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list, Any, int]:
+def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list[Any], Any, int]:
     leaves, structure = tree_flatten(as_tree(inputs))
     wanted = None if spatial_from is None else inputs[spatial_from]
     for index, leaf in enumerate(leaves):
@@ -95,7 +96,7 @@ def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list, Any, in
     )
 
 
-def _has_spatial_axes(leaf: Any) -> bool:
+def _has_spatial_axes(leaf: Any) -> TypeGuard[torch.Tensor]:
     return isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim > 2
 
 

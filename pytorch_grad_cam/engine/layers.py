@@ -27,7 +27,7 @@ def _resolve(model: nn.Module, layer: nn.Module | str) -> nn.Module:
         return layer
     if not isinstance(layer, str):
         raise TypeError(f"a target layer is a module or its dotted name, not {layer!r}")
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if layer not in modules:
         close = difflib.get_close_matches(layer, modules, n=5) or [name for name, _ in model.named_children()]
         raise ValueError(f"{type(model).__name__} has no layer {layer!r}; did you mean {', '.join(close)}?")

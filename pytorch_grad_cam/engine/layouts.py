@@ -37,7 +37,7 @@ class Layout(NamedTuple):
         batch_and_channels_first = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" not in self.axes:
             return batch_and_channels_first
-        return batch_and_channels_first[:, :, self.extra :].unflatten(2, self.grid)
+        return torch.unflatten(batch_and_channels_first[:, :, self.extra :], 2, self.grid)
 
     def of_output(self, output: Any) -> torch.Tensor:
         """The map (N, C, *grid) in what a module returned; for use as a reshape_transform."""
@@ -77,7 +77,7 @@ def layouts_of(
             if shape[axes.index("N")] == batch and _channels(axes, shape) > 1:
                 readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
 
-    def order(layout: Layout) -> tuple:
+    def order(layout: Layout) -> tuple[Any, ...]:
         known = layout.grid in known_grids
         likely = known or layout.extra == 0
         return (not likely, layout.axes != "NTC", not known, layout.extra, -_channels(layout.axes, shape))

@@ -14,7 +14,10 @@ from pytorch_grad_cam.engine.inputs import apply, call, image_of
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.trees import copied, floating_tensors, has_rows
-from pytorch_grad_cam.engine.watch import Watch
+from pytorch_grad_cam.engine.watch import Arguments, Watch
+
+Replace = Callable[[Any], Any]
+"""From what a layer returned to what takes its place."""
 
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -64,7 +67,7 @@ class PartialForward:
             known[case] = self.follows()
         self._follows = known.get(case, False)
 
-    def __call__(self, rows: Rows, replace: Callable) -> Any:
+    def __call__(self, rows: Rows, replace: Replace) -> Any:
         """The model's scores for rows of the samples, its layer returning what `replace(output)` gives.
 
         replace: from a copy of the layer's output for the rows, which it may write into, to another of that shape.
@@ -114,7 +117,7 @@ class PartialForward:
         finished: list[tuple[nn.Module, Any]] = []
         reached, runs = False, 0
 
-        def recorder(module: nn.Module, forward: Callable) -> Callable:
+        def recorder(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
                 nonlocal reached, runs
                 if reached:
@@ -145,7 +148,7 @@ class PartialForward:
             self._replicas[module].__dict__["forward"] = self._replayer(module, forward)
         return outputs
 
-    def _replayer(self, module: nn.Module, forward: Callable) -> Callable:
+    def _replayer(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         recorded = self._recorded.get(module, [])
         if not recorded and module is not self.layer:
             return forward
@@ -165,16 +168,16 @@ class PartialForward:
         self.layer_output = tree
         return copied(tree)
 
-    def _run_tail(self, rows: Rows, replace: Callable) -> Any:
+    def _run_tail(self, rows: Rows, replace: Replace) -> Any:
         self._rows = rows
         self._replacement = replace(rows.copied(self.layer_output, self.batch))
         self._calls: Counter[nn.Module] = Counter()
         return apply(self._replicas[self.model], rows.read(self.x, self.batch))
 
-    def _run_whole(self, rows: Rows, replace: Callable) -> Any:
+    def _run_whole(self, rows: Rows, replace: Replace) -> Any:
         return self._run_exchanged(rows.read(self.x, self.batch), lambda output: replace(copied(output)))
 
-    def _run_exchanged(self, x: Any, exchange: Callable) -> Any:
+    def _run_exchanged(self, x: Any, exchange: Replace) -> Any:
         with _Exchange(self.layer, self.call_index, exchange):
             return call(self.model, x)
 
@@ -185,11 +188,11 @@ class PartialForward:
 class _Exchange(Watch):
     """Exchanges what one run of a layer returns."""
 
-    def __init__(self, layer: nn.Module, call_index: int, exchange: Callable) -> None:
+    def __init__(self, layer: nn.Module, call_index: int, exchange: Replace) -> None:
         super().__init__([layer])
         self._left, self._exchange = call_index, exchange
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
         self._left -= 1
         return self._exchange(output) if self._left == -1 else None
 

@@ -71,7 +71,16 @@ class TargetRule:
     choose: Callable[[Any], Sequence[Target | Sequence[Target]]]
 
 
-Targets = int | Target | Sequence[int | Target | Sequence[int | Target]] | torch.Tensor | np.ndarray | TargetRule | None
+_Class = int | np.integer[Any]
+Targets = (
+    _Class
+    | Target
+    | Sequence[_Class | Target | Sequence[_Class | Target]]
+    | torch.Tensor
+    | np.ndarray
+    | TargetRule
+    | None
+)
 
 
 def chosen(targets: Targets, outputs: Any) -> Targets:
@@ -248,7 +257,7 @@ def _no_such_class(number: int, outputs: torch.Tensor) -> str:
     )
 
 
-def _resolve(target: Any) -> Target:
+def _resolve(target: Target) -> Target:
     if callable(target):
         return target
     raise TypeError(f"a target is a class index or a callable from one sample's output to a scalar, not {target!r}")

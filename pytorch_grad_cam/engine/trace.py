@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pytorch_grad_cam.engine.inputs import call
 from pytorch_grad_cam.engine.trees import floating_tensors
 from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.engine.watch import Watch
+from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 
 class Call(NamedTuple):
@@ -41,7 +41,7 @@ class Trace(Watch):
         self.runs: list[Call] = []
         super().__init__(self._names, before=partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> None:
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
         read = tensors[0] if tensors else None
         returned = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]

@@ -10,6 +10,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.engine.maps import full_precision
 
+AsMap = Callable[[Any], torch.Tensor]
+"""From what a layer returned, or the gradient with respect to it, to a map (N, C, *grid)."""
+
 
 def detached(tree: Any) -> Any:
     """The tree, of dataclasses too, with its tensors outside the autograd graph."""

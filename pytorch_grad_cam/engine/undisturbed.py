@@ -52,7 +52,7 @@ class KnownModel:
             if buffer is not None and not buffer.is_inference()
         ]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return KnownModel, (self.model,)
 
     def refreshed(self) -> KnownModel:

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 _lock = Lock()
 
 
@@ -27,7 +28,7 @@ class Watch:
         self._modules, self._before = modules, before
         self._handles: list[RemovableHandle] = []
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> Any:
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
         """What takes the place of a module's output; None leaves it. inputs: its arguments (args, kwargs)."""
         raise NotImplementedError
 
@@ -49,7 +50,7 @@ class Watch:
         if self._before is not None and get_ident() == self._thread:
             self._before()
 
-    def _ran(self, module: nn.Module, args: tuple, *kwargs_and_output: Any) -> Any:
+    def _ran(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Any:
         if self.everywhere or get_ident() == self._thread:
             # Another thread may see the hook before, or after, PyTorch knows that it wants the keyword arguments.
             kwargs, output = ({}, *kwargs_and_output)[-2:]
@@ -64,5 +65,5 @@ class Outputs(Watch):
         super().__init__(modules)
         self.kept: list[Any] = []
 
-    def seen(self, module: nn.Module, inputs: tuple[tuple, dict], output: Any) -> None:
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         self.kept.append(output)

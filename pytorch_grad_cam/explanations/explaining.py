@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def explain(
     model: nn.Module | Classifier | str,
-    image: str | os.PathLike | Image | np.ndarray | torch.Tensor,
+    image: str | os.PathLike[str] | Image | np.ndarray | torch.Tensor,
     methods: Method | Sequence[Method] = "gradcam",
     targets: Target | Sequence[Target] | None = None,
     layers: Any = None,
@@ -164,7 +164,8 @@ def _methods(methods: Method | Sequence[Method]) -> list[Any]:
 def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
     """The targets as class numbers and callables."""
     if targets is None:
-        return np.argsort(-scores, kind="stable")[:top].tolist()
+        highest: list[Any] = np.argsort(-scores, kind="stable")[:top].tolist()
+        return highest
     several = targets if isinstance(targets, list | tuple) else [targets]
     return [category_called(target, names) if isinstance(target, str) else target for target in several]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from pytorch_grad_cam.engine.maps import check_shape, full_precision
 from pytorch_grad_cam.engine.trees import first_tensor, to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
-from pytorch_grad_cam.registration.registration import Alignment, Registration, checked_alignment, registration_of
+from pytorch_grad_cam.registration.registration import Alignment, aligned, checked_alignment
 from pytorch_grad_cam.utils.image import create_labels_legend, scale_cam_image, show_factorization_on_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from typing_extensions import Self
 
 
 def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ class DeepFeatureFactorization:
         self,
         model: nn.Module,
         target_layer: nn.Module | str,
-        reshape_transform: Callable | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         computation_on_concepts: Callable[[torch.Tensor], torch.Tensor] | None = None,
         *,
         align: Alignment = "cell",
@@ -64,7 +65,7 @@ class DeepFeatureFactorization:
         layers = resolve_layers(self.model, target_layer)
         self.activations_and_grads = ActivationsAndGradients(self.model, layers, reshape_transform)
 
-    def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple:
+    def __call__(self, input_tensor: torch.Tensor, n_components: int = 16) -> tuple[Any, ...]:
         """Factorise the activations of a batch (N, C, *spatial), all images together.
 
         Returns the concepts (channels, n_components); for each image its maps (n_components, *spatial), float32 in
@@ -80,22 +81,18 @@ class DeepFeatureFactorization:
             check_shape(activations, input_tensor)
             concepts, explanations = dff(to_array(full_precision(activations)), n_components)
             size = tuple(input_tensor.shape[2:])[::-1]
-            align = self._registration(input_tensor, explanations.shape[2:])
+            grid = explanations.shape[2:]
+            as_map = hooks.reshape_transform or channels_first((1, 1, *grid)).of_output
+            align = self.align
+            if align != "cell":
+                align = aligned(align, self.model, hooks.target_layers[0], input_tensor, as_map, None, grid)
             maps = [scale_cam_image(image, size, align) for image in explanations]
             if self.computation_on_concepts is None:
                 return concepts, maps
             outputs = self.computation_on_concepts(torch.from_numpy(concepts.T).to(activations))
         return concepts, maps, to_array(full_precision(outputs))
 
-    def _registration(self, input_tensor: torch.Tensor, grid: Sequence[int]) -> Literal["cell"] | Registration:
-        if self.align != "receptive_field":
-            return self.align
-        hooks = self.activations_and_grads
-        as_map = hooks.reshape_transform or channels_first((1, 1, *grid)).of_output
-        (layer,) = hooks.target_layers
-        return registration_of(self.model, layer, input_tensor, as_map, grid=grid)
-
-    def __enter__(self) -> DeepFeatureFactorization:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -108,7 +105,7 @@ def run_dff_on_image(
     classifier: Callable[[torch.Tensor], torch.Tensor],
     img_pil: Image,
     img_tensor: torch.Tensor,
-    reshape_transform: Callable | None = None,
+    reshape_transform: Callable[[Any], torch.Tensor] | None = None,
     n_components: int = 5,
     top_k: int = 2,
 ) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Images decoded and preprocessed by worker processes, in batches."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -44,7 +44,7 @@ def decoded(
     )
 
 
-class _Images(Dataset):
+class _Images(Dataset[Any]):
     def __init__(self, images: Sequence[ListedImage], preprocess: Preprocess) -> None:
         self.images = images
         self.preprocess = preprocess

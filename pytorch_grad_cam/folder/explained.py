@@ -58,8 +58,10 @@ def explain_batch(
 def _maps(cam: Any, x: torch.Tensor, categories: Sequence[int], smoothing: dict[str, bool]) -> torch.Tensor:
     """The maps (N, K, H, W)."""
     if not categories:
-        return cam(x, as_tensor=True, **smoothing)[:, None]
-    return cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
+        maps: torch.Tensor = cam(x, as_tensor=True, **smoothing)[:, None]
+    else:
+        maps = cam(x, [list(categories)] * len(x), as_tensor=True, **smoothing)
+    return maps
 
 
 def _reasons(issued: list[CamWarning], sample: int) -> list[str]:

@@ -29,7 +29,7 @@ class FoundLayers:
         self._locations: dict[Size, Location] = {}
         self._advice: dict[tuple[tuple[nn.Module, ...], Size], str] = {}
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy searches for itself."""
         return FoundLayers, (self.model, self.spatial_from, self.output_transform)
 
@@ -65,7 +65,9 @@ class FoundLayouts:
         self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
         self._fitting: set[tuple[Size, Size]] = set()
 
-    def as_map(self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs) -> Callable:
+    def as_map(
+        self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs
+    ) -> Callable[[Any], torch.Tensor]:
         """From what the layer returned to a map (N, C, *grid).
 
         What has as many axes as the image is channels first, unless only channels last fits the image's proportions.

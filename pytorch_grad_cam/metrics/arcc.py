@@ -19,7 +19,8 @@ def batch_pearson_coherency(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # noqa
     """Pearson's correlations of the maps A with the maps B (N, *spatial): (N,) in [-1, 1], 0 for a constant map."""
     a, b = (maps.reshape(len(maps), -1) - maps.reshape(len(maps), -1).mean(1, keepdims=True) for maps in (A, B))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(1) / np.where(norms > 0, norms, 1)
+    correlations: np.ndarray = (a * b).sum(1) / np.where(norms > 0, norms, 1)
+    return correlations
 
 
 class Complexity:
@@ -28,7 +29,8 @@ class Complexity:
     def __call__(self, grayscale_cams: np.ndarray | torch.Tensor) -> np.ndarray:
         """The complexities (N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
         grayscale_cams = to_array(grayscale_cams)
-        return np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
+        means: np.ndarray = np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
+        return means
 
 
 class Coherency:
@@ -75,4 +77,5 @@ class ARCC:
             1 - self.complexity(grayscale_cams),
             (2 * self.road(input_tensor, grayscale_cams, targets, model)).clip(0, 1),
         ]
-        return 1 / np.mean([1 / np.maximum(share, _SMALLEST) for share in shares], axis=0)
+        harmonic: np.ndarray = 1 / np.mean([1 / np.maximum(share, _SMALLEST) for share in shares], axis=0)
+        return harmonic

@@ -22,7 +22,8 @@ class DropInConfidence(CamMultImageConfidenceChange):
     """How far the score falls: max(0, before - after). The paper's Average Drop divides this by `before`."""
 
     def of_change(self, change: np.ndarray) -> np.ndarray:
-        return np.maximum(-change, 0)
+        drop: np.ndarray = np.maximum(-change, 0)
+        return drop
 
 
 class IncreaseInConfidence(CamMultImageConfidenceChange):

@@ -114,7 +114,8 @@ def _coarsened(stencils: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
     offsets = torch.arange(-reach, reach + 1, device=unknown.device)
     down, across = (rows + offsets[:, None]) % size, (columns + offsets[:, None]) % size
     colour = (down[:, None, :, None] * size + across[None, :, None, :]).flatten(0, 1)
-    return answers.gather(1, colour.expand(len(answers), -1, -1, -1)).unflatten(1, (size, size))[:, None]
+    gathered = answers.gather(1, colour.expand(len(answers), -1, -1, -1))
+    return torch.unflatten(gathered, 1, (size, size))[:, None]
 
 
 def _prolonged(values: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.utils.regions import otsu_mask
 
 Perturbation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-_Call = TypeVar("_Call", bound=Callable)
+_Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 def takes_batches(call: _Call) -> _Call:
@@ -129,9 +129,14 @@ class AveragerAcrossThresholds:
         metrics = self.metrics
         before, resolved = clean_scores(model, input_tensor, targets)
         if any(type(metric).__call__ is not PerturbationConfidenceMetric.__call__ for metric in metrics):
-            return np.mean([metric(input_tensor, cams, resolved, model) for metric in metrics], axis=0)
+            return _mean([metric(input_tensor, cams, resolved, model) for metric in metrics])
         changes = (perturbed_scores(metrics, model, input_tensor, cams, resolved) - before).cpu().numpy()
-        return np.mean([metric.of_change(change) for metric, change in zip(metrics, changes, strict=True)], axis=0)
+        return _mean([metric.of_change(change) for metric, change in zip(metrics, changes, strict=True)])
+
+
+def _mean(of_metrics: Sequence[np.ndarray]) -> np.ndarray:
+    mean: np.ndarray = np.mean(of_metrics, axis=0)
+    return mean
 
 
 def perturbed_scores(

@@ -186,4 +186,5 @@ class ROADCombined:
         metrics = [*self.lerf_averager.metrics, *self.morf_averager.metrics]
         scores = perturbed_scores(metrics, model, input_tensor, cams, resolved)
         lerf, morf = scores.reshape(2, len(self.percentiles), -1).mean(1)
-        return ((lerf - morf) / 2).cpu().numpy()
+        combined: np.ndarray = ((lerf - morf) / 2).cpu().numpy()
+        return combined

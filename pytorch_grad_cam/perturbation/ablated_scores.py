@@ -1,6 +1,6 @@
 """How far scores fall without one channel of a layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from pytorch_grad_cam.ablation_layer import (
 )
 from pytorch_grad_cam.engine.chunks import in_chunks, rows_at_a_time
 from pytorch_grad_cam.engine.rows import Rows
-from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.engine.tail import PartialForward, Replace
 from pytorch_grad_cam.engine.targets import RowScores, Target
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.perturbation.affine_tail import ScoresWith, contributions
@@ -50,7 +50,7 @@ def score_falls(
     score_rows = RowScores(target_lists, scores.device)
     size = rows_at_a_time(scores.device) if batch_size is None else batch_size
 
-    def scores_with(rows: Rows, replace: Callable) -> torch.Tensor:
+    def scores_with(rows: Rows, replace: Replace) -> torch.Tensor:
         return score_rows(tail(rows, replace), rows)
 
     if type(layer) in ZEROING:
@@ -91,7 +91,7 @@ def _falls_with_zeros(
         return scores_with(rows[start:stop], zeroed).T
 
     ablated = in_chunks(without, len(rows), size, "AblationCAM channels").T
-    falls[:, images] = scores[:, images, None] - ablated.unflatten(1, (len(images), count))
+    falls[:, images] = scores[:, images, None] - torch.unflatten(ablated, 1, (len(images), count))
     return falls
 
 

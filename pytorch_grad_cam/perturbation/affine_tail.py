@@ -9,7 +9,7 @@ import torch
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
-from pytorch_grad_cam.engine.tail import TOLERANCES
+from pytorch_grad_cam.engine.tail import TOLERANCES, Replace
 
 _AFFINE = {
     f"{name}Backward{version}"
@@ -23,7 +23,7 @@ _AFFINE = {
 _AFFINE_IN_EACH_FACTOR = {f"{name}Backward0" for name in ("Addmm", "Bmm", "Convolution", "Dot", "Mm", "Mul", "Mv")}
 
 
-ScoresWith = Callable[[Rows, Callable], torch.Tensor]
+ScoresWith = Callable[[Rows, Replace], torch.Tensor]
 """From rows of the samples, and what replaces the layer's output for them, to scores (K, rows)."""
 
 

@@ -103,7 +103,9 @@ class WindowMaps:
         scales = [size + growth * index for index in range(self.num_scales)] if self.scales is None else self.scales
         return windows_on(image_size, scales, size, self.step_size or size)
 
-    def _best(self, windows: Sequence[Window], inputs_of: Callable, target: Target) -> list[Window]:
+    def _best(
+        self, windows: Sequence[Window], inputs_of: Callable[[Sequence[Window]], Inputs], target: Target
+    ) -> list[Window]:
         def score(start: int, stop: int) -> torch.Tensor:
             return self._scores(call(self.base_cam.model, inputs_of(windows[start:stop])), target)
 

@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from pytorch_grad_cam.registration.centres import Axis, Centres, along_image, along_nothing
 
 aten = torch.ops.aten
+Rule = Callable[..., Centres | None]
 # In cells. Follows from the definition: k x k neighbours joined as channels lie up to (k - 1) / k apart.
 _SAME_CELL = 1
 
@@ -38,7 +39,9 @@ class CentresWatch(TorchDispatchMode):
         """Whether a tensor was computed from the image."""
         return isinstance(tensor, torch.Tensor) and tensor in self._known
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         rule = _RULES.get(function.overloadpacket, _entry_by_entry if _is_pointwise(function) else None)
         if rule is None:
@@ -294,11 +297,11 @@ def _interpolation(watch: "CentresWatch", output: torch.Tensor, x: torch.Tensor,
     return centres
 
 
-def _named(rule: Callable, *names: str) -> dict[Any, Callable]:
+def _named(rule: Rule, *names: str) -> dict[Any, Rule]:
     return {getattr(aten, name): rule for name in names if hasattr(aten, name)}
 
 
-_RULES: dict[Any, Callable] = {
+_RULES: dict[Any, Rule] = {
     **_named(_convolution, "convolution"),
     **_named(_pooling, *(f"{kind}_pool{rank}d" for kind in ("max", "avg") for rank in (1, 2, 3))),
     **_named(_pooling, "max_pool2d_with_indices", "max_pool3d_with_indices"),

@@ -111,8 +111,8 @@ def _pink(white: torch.Tensor) -> torch.Tensor:
     sizes = white.shape[2:]
     frequencies = [torch.fft.fftfreq(size) for size in sizes[:-1]] + [torch.fft.rfftfreq(sizes[-1])]
     distance = torch.stack(torch.meshgrid(*frequencies, indexing="ij")).norm(dim=0).clamp(min=1 / max(sizes))
-    pink = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) / distance, s=sizes, dim=axes)
-    return pink / pink.std((1, *axes), keepdim=True)
+    pink: torch.Tensor = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) / distance, s=sizes, dim=axes)
+    return torch.div(pink, pink.std((1, *axes), keepdim=True))
 
 
 def _centroids(profiles: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

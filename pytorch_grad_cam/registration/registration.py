@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layers import resolve_layers
+from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.engine.wrappers import unwrapped
@@ -119,7 +120,7 @@ def registration_of(
     model: nn.Module,
     layer: nn.Module | str,
     x: Any,
-    reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+    reshape_transform: AsMap | None = None,
     spatial_from: int | str | None = None,
     measure: bool = True,
     grid: Sequence[int] | None = None,
@@ -163,6 +164,21 @@ def checked_alignment(align: Alignment) -> Alignment:
     raise ValueError(f"align is {align!r}, expected 'cell', 'receptive_field' or a Registration")
 
 
+def aligned(
+    align: Literal["receptive_field"] | Registration,
+    model: nn.Module,
+    layer: nn.Module,
+    inputs: Inputs,
+    as_map: AsMap | None,
+    spatial_from: int | str | None,
+    grid: Sequence[int],
+) -> Registration:
+    """Where the cells of a layer are drawn as `align` says. Cost: see `registration_of`."""
+    if isinstance(align, Registration):
+        return align
+    return registration_of(model, layer, inputs, as_map, spatial_from, grid=tuple(grid))
+
+
 _KEPT: Any = weakref.WeakKeyDictionary()
 
 
@@ -170,7 +186,7 @@ def _by_geometry(
     model: nn.Module,
     layer: nn.Module,
     x: Any,
-    as_map: Callable[[Any], torch.Tensor],
+    as_map: AsMap,
     spatial_from: int | str | None,
     grid: Sequence[int] | None,
 ) -> Registration:

@@ -129,7 +129,8 @@ def show_cam_on_image(
     if use_rgb:
         colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
     blend = (1 - image_weight) * np.asarray(colours, dtype=np.float32) / 255 + image_weight * picture
-    return np.rint(255 * blend).astype(np.uint8)
+    overlay: np.ndarray = np.rint(255 * blend).astype(np.uint8)
+    return overlay
 
 
 def create_labels_legend(concept_scores: np.ndarray, labels: Mapping[int, str], top_k: int = 2) -> list[str]:

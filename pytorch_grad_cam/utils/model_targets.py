@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.maps import full_precision, resize
-from pytorch_grad_cam.engine.targets import ClassifierOutputTarget
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget as ClassifierOutputTarget
 
 
 class ClassifierOutputSoftmaxTarget(ClassifierOutputTarget):
@@ -110,7 +110,8 @@ class FasterRCNNBoxScoreTarget:
         labels = torch.tensor([int(label) for label in self.labels], device=boxes.device)
         same_label = labels[:, None] == model_outputs["labels"]
         iou, match = (box_iou(wanted, boxes) * same_label).max(dim=1)
-        return ((iou + scores[match]) * (iou > self.iou_threshold)).sum()
+        found: torch.Tensor = (iou + scores[match]) * (iou > self.iou_threshold)
+        return found.sum()
 
 
 class FinerWeightedTarget:

@@ -24,7 +24,8 @@ def otsu_mask(cam_map: np.ndarray) -> np.ndarray:
     check_range(heat, "map")
     levels = (255 * np.clip(heat, 0, 1)).astype(np.uint8)
     _, above = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return above.astype(bool)
+    mask: np.ndarray = above.astype(bool)
+    return mask
 
 
 def boxes_of(mask: np.ndarray) -> list[Box]:

@@ -41,7 +41,7 @@ def vit_reshape_transform(tensor: torch.Tensor, height: int | None = None, width
     if not 0 <= extra <= MOST_EXTRA_TOKENS:
         raise ValueError(f"{tokens} tokens are no grid of {height} x {width} behind up to {MOST_EXTRA_TOKENS} others")
     patches = tensor[:, extra:]
-    return patches.unflatten(1, (height, width)).movedim(-1, 1)
+    return torch.unflatten(patches, 1, (height, width)).movedim(-1, 1)
 
 
 def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, width: int | None = None) -> torch.Tensor:  # noqa: N802
@@ -61,7 +61,7 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
         raise ValueError(f"height={height}, width={width}: pass both or neither")
     if height * width != tokens:
         raise ValueError(f"{tokens} tokens are no grid of {height} x {width}: pass the height and width of the grid")
-    return tensor.unflatten(1, (height, width)).movedim(-1, 1)
+    return torch.unflatten(tensor, 1, (height, width)).movedim(-1, 1)
 
 
 def fasterrcnn_reshape_transform(x: Mapping[str, torch.Tensor]) -> torch.Tensor:

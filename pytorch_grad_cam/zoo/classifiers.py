@@ -186,7 +186,8 @@ def _preprocess_digits(image: "Image.Image") -> torch.Tensor:
 def _torchvision_names() -> list[str]:
     from torchvision import models
 
-    return models.list_models(module=models)
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def _from_torchvision(name: str, weights: str) -> Classifier:
@@ -220,11 +221,12 @@ def _from_timm(name: str, weights: str) -> Classifier:
     return Classifier(model, transforms, mean, std, names_of_classes(classes or 1000))
 
 
-def _timm_preprocessing(model: nn.Module) -> tuple[Callable, tuple[float, ...], tuple[float, ...]]:
-    import timm
+def _timm_preprocessing(model: nn.Module) -> tuple[Callable[[Any], torch.Tensor], tuple[float, ...], tuple[float, ...]]:
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
-    config = timm.data.resolve_model_data_config(model)
-    return timm.data.create_transform(**config, is_training=False), tuple(config["mean"]), tuple(config["std"])
+    config = resolve_model_data_config(model)
+    return create_transform(**config, is_training=False), tuple(config["mean"]), tuple(config["std"])
 
 
 def names_of_classes(count: int) -> list[str]:

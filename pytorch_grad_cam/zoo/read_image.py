@@ -13,7 +13,7 @@ from pytorch_grad_cam.zoo.classifiers import UnusableInput
 _SIXTEEN_BITS_AS_32 = ("PNG", "PPM")  # formats of at most 16 bits that Pillow opens as mode I
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """The picture in a file, as `upright_rgb` returns it. Raises UnusableInput where it cannot be read."""
     if not Path(path).is_file():
         raise UnusableInput(f"there is no image {path}")
@@ -43,4 +43,5 @@ def _from_black_to_white(pixels: np.ndarray) -> np.ndarray:
     if not np.isfinite(pixels).all():
         raise UnusableInput("the picture has values that are not finite: replace them")
     scaled = min_max(torch.from_numpy(pixels)[None])[0]
-    return np.rint(255 * scaled.numpy()).astype(np.uint8)
+    grey: np.ndarray = np.rint(255 * scaled.numpy()).astype(np.uint8)
+    return grey

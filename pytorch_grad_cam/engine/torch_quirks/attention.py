@@ -4,7 +4,7 @@ from functools import partial
 
 from torch.backends import cuda
 
-from pytorch_grad_cam.engine.shared_change import SharedChange
+from pytorch_grad_cam.engine.threads import SharedChange
 
 # PyTorch's choice of attention kernels is one for the process, on every device: (how to read it, how to set it).
 _KERNELS = {

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.utils.checkpoint import CheckpointFunction
 
-from pytorch_grad_cam.engine.shared_change import SharedChange
+from pytorch_grad_cam.engine.threads import SharedChange
 
 
-def _apply(block: Callable, preserve_rng_state: bool, *args: Any) -> Any:
+def _apply(block: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
     if reentrant_checkpoints_run_once.is_within():
         return block(*args)
     return super(CheckpointFunction, CheckpointFunction).apply(block, preserve_rng_state, *args)

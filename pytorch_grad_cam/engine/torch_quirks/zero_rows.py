@@ -28,7 +28,9 @@ class SkipZeroRows(TorchDispatchMode):
     three quarters of the last block's backward. For the CPU: elsewhere looking would wait for the device.
     """
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         by_rows = _BY_ROWS.get(function)
         result = None if by_rows is None else by_rows(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {})) if result is None else result
