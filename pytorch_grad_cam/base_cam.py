@@ -295,10 +295,9 @@ class BaseCAM(OverridePoints):
             check_shape(activations, image)
             if transform is not None:
                 layouts.check_proportions(activations.shape[2:], image.shape[2:])
-            where = aligned(
-                self.align, self.model, layer, call.inputs, as_map, self.spatial_from, activations.shape[2:]
-            )
-            if where is not None:
+            where, grid = None, activations.shape[2:]
+            if self.align != "cell":
+                where = aligned(self.align, self.model, layer, call.inputs, as_map, self.spatial_from, grid)
                 self.registrations[layer] = where
             run = LayerRun(call, layer, index, activations, where, {})
             runs.append(CapturedRun(place, read, run, [], []))
