@@ -53,8 +53,8 @@ _BY_REASON: dict[str, list[str]] = {
         "perturbation.masked_scores: torch.zeros_like(varies).scatter -> torch.ones_like(varies).scatter"
     ],
     "the map is scaled to [0, 1] in the end": [
-        "fullgrad_cam: first_principal_component(maps) if eigen_smooth else maps.sum(1)"
-        " -> first_principal_component(maps) if eigen_smooth else maps.mean(1)",
+        "fullgrad_cam: first_principal_component(maps) if call.eigen_smooth else maps.sum(1)"
+        " -> first_principal_component(maps) if call.eigen_smooth else maps.mean(1)",
     ],
     "how a sparse system is solved": [
         "metrics.road: diag_pivot_thresh=0 -> diag_pivot_thresh=1",
