@@ -40,7 +40,6 @@ _BY_REASON: dict[str, list[str]] = {
         " -> agreement.abs() >= _NO_AGREEMENT * possible",
         "engine.principal_component: lowest.abs() > highest.abs() -> lowest.abs() >= highest.abs()",
     ],
-    "any constant map becomes zeros": ["engine.maps: torch.where(finite, cam, 0) -> torch.where(finite, cam, 1)"],
     "it is where the solution starts from": [
         "metrics.multigrid: images.double().masked_fill(missing[:, None], 0)"
         " -> images.double().masked_fill(missing[:, None], 1)",
