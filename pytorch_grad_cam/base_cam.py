@@ -178,16 +178,17 @@ class BaseCAM(OverridePoints):
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if old:
             targets = renamed_targets(targets, old)
-        self._known = self._known.refreshed()
         replaced = self._hooks_are_given and are_replaced(self._hooks)  # they may need the parameters' graph
-        with undisturbed(self.model, self.detach and not replaced, self._known):
+        with undisturbed(self.model, self.detach and not replaced, self._known) as self._known:
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self._maps
-            maps = smoothed(input_tensor, targets, eigen_smooth).float()
+            maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
         return self.get_cam_weights(run.image, run.layer, run.targets, run.activations, run.grads)
+
+    get_cam_weights = OverridePoints.get_cam_weights  # which raises: a method has one of both
 
     def evidence(self, run: LayerRun) -> torch.Tensor:
         """The signed map (N, *grid) of a run: the weighted activations' sum or first principal component."""
@@ -214,6 +215,9 @@ class BaseCAM(OverridePoints):
         """The maps (N, *spatial), for K targets an image (N, K, *spatial), on the model's device."""
         if has_steps(self):
             return maps_by_steps(self, inputs, targets, eigen_smooth)
+        return self._maps_by_capture(inputs, targets, eigen_smooth)
+
+    def _maps_by_capture(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         inputs = self._usable(inputs)
         image = image_of(inputs, self.spatial_from)
         layers, transform = self._layers(inputs, image)
@@ -223,7 +227,7 @@ class BaseCAM(OverridePoints):
             scores = self.output_transform(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets)
             call = self._call(inputs, image, scores, lists if self.uses_targets else [[]], eigen_smooth)
-            maps = aggregated(self, self._maps_of_layers(call, capture, transform))
+            maps = aggregated(self, self._maps_of_layers(call, capture, transform), len(call.target_lists))
         if not several:
             return maps
         of_images = maps.unflatten(0, (len(image), -1))
