@@ -62,9 +62,8 @@ class BaseCAM(OverridePoints):
     """A class activation map: the target layer's activations, weighted by what they mean for the target.
 
     A method is a subclass with its own `weigh` or `evidence`. It may say `uses_gradients = False` (no backward pass),
-    `uses_targets = False` (for no class in particular, so without gradients), `uses_layers = False` (it has no target
-    layers), `capture_class` (what runs the model). Classes written for grad-cam 1.x override `get_cam_weights` and its
-    kin instead, see `compat.override_points`.
+    `uses_targets = False` (no class, so no gradients either), `uses_layers = False`, `capture_class` (what runs the
+    model). Classes written for grad-cam 1.x override other methods, see `compat.override_points`.
 
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
@@ -89,9 +88,7 @@ class BaseCAM(OverridePoints):
     ((1, 64, 64), dtype('float32'), 0.0, 1.0)
     """
 
-    uses_gradients = True
-    uses_targets = True
-    uses_layers = True
+    uses_gradients = uses_targets = uses_layers = True
     capture_class: Callable[..., Capturing] = Capture
     location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
@@ -198,16 +195,17 @@ class BaseCAM(OverridePoints):
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if old:
             targets = renamed_targets(targets, old)
-        self._known = self._known.refreshed()
         frozen = self.detach and self._foreign_hooks is None  # which may need the parameters' graph
-        with undisturbed(self.model, frozen, self._known):
+        with undisturbed(self.model, frozen, self._known) as self._known:
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self._maps
-            maps = smoothed(input_tensor, targets, eigen_smooth).float()
+            maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
         return self.get_cam_weights(run.image, run.layer, run.targets, run.activations, run.grads)
+
+    get_cam_weights = OverridePoints.get_cam_weights  # which raises: a method has one of both
 
     def evidence(self, run: LayerRun) -> torch.Tensor:
         """The signed map (N, *grid) of a run: the weighted activations' sum or first principal component."""
@@ -225,6 +223,9 @@ class BaseCAM(OverridePoints):
         """The maps (N, *spatial), for K targets an image (N, K, *spatial), on the model's device."""
         if has_steps(self):
             return maps_by_steps(self, inputs, targets, eigen_smooth)
+        return self._maps_by_capture(inputs, targets, eigen_smooth)
+
+    def _maps_by_capture(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         inputs = self._usable(inputs)
         image = image_of(inputs, self.spatial_from)
         layers, transform = self._layers(inputs, image)
@@ -234,7 +235,7 @@ class BaseCAM(OverridePoints):
             scores = self.output_transform(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets)
             call = self._call(inputs, image, scores, lists if self.uses_targets else [[]], eigen_smooth)
-            maps = aggregated(self, self._maps_of_layers(call, capture, transform))
+            maps = aggregated(self, self._maps_of_layers(call, capture, transform), len(call.target_lists))
         if not several:
             return maps
         of_images = torch.unflatten(maps, 0, (len(image), -1))

@@ -112,6 +112,17 @@ class ActivationsAndGradients:
     def gradients(self, nothing: list[Any]) -> None:
         self._empty(nothing)
 
+    def hold(self, inputs: Any, runs: Sequence[tuple[nn.Module, Any]], gradients: Sequence[Any] | None) -> None:
+        """Take what a CAM captured, for override points that read it here; on its device."""
+        recording = _Recording(with_gradients=False, bounded=True, on_host=False)
+        recording.active, recording.inputs = False, inputs
+        for place, (layer, output) in enumerate(runs):
+            outputs = recording.outputs.setdefault(layer, [])
+            if gradients is not None:
+                recording.arrived[layer, len(outputs)] = gradients[place]
+            outputs.append(output)
+        self._thread.recording = recording
+
     def clear(self) -> None:
         """Forget what was captured in this thread."""
         self._thread.__dict__.clear()
@@ -142,7 +153,7 @@ class ActivationsAndGradients:
         if self.detach:
             output = detached(output)
         tensor = (self.reshape_transform or first_tensor)(output)
-        return tensor.cpu() if self.detach else tensor
+        return tensor.cpu() if self.detach and self._thread.recording.on_host else tensor
 
 
 class _Recording:
@@ -151,12 +162,12 @@ class _Recording:
     bounded: it ends with the model's forward. Where that is not known, what the hooks change outside of it would stay.
     """
 
-    def __init__(self, with_gradients: bool, bounded: bool) -> None:
-        self.active = True
+    def __init__(self, with_gradients: bool, bounded: bool, on_host: bool = True) -> None:
+        self.active, self.on_host = True, on_host
         self.with_gradients, self.bounded = with_gradients, bounded
         self.inputs: Any = None
         self.outputs: dict[nn.Module, list[Any]] = {}
-        self.arrived: dict[tuple[nn.Module, int], torch.Tensor] = {}
+        self.arrived: dict[tuple[nn.Module, int], Any] = {}
 
     def keep(self, layer: nn.Module, output: Any) -> Any:
         if self.bounded:

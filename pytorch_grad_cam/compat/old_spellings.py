@@ -36,6 +36,8 @@ def renamed_targets(targets: Any, old: dict[str, Any]) -> Any:
     """The targets of a call, which may be `target_category=`. Raises TypeError for other keywords."""
     if old.keys() != {"target_category"}:
         raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(old.keys() - {'target_category'}))}")
+    if targets is not None:
+        raise TypeError("targets and target_category are given: they are two spellings of one argument")
     _warn("target_category=", "targets=")
     return old["target_category"]
 

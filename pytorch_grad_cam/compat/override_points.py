@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import nn
 
 from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arrays, given_arrays
-from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, transform_of
+from pytorch_grad_cam.compat.foreign_hooks import must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
@@ -33,6 +35,7 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 
 _PACKAGE = __name__.partition(".")[0]
 _FORMULA_OF_POINT = {"get_cam_weights": "weigh", "get_cam_image": "evidence"}
+_thread = threading.local()
 _STEPS = ("forward", "compute_cam_per_layer")
 
 
@@ -50,6 +53,7 @@ class OverridePoints:
     _has_aggregation = False
     _hooks: Any = None
     _foreign_hooks: Any = None
+    _as_made: dict[str, Callable[..., Any]] = {}  # noqa: RUF012
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -63,6 +67,7 @@ class OverridePoints:
                 setattr(cls, point, accepts_arrays(_POINT_BY_FORMULA[point](cls)))
             if point in own and formula not in own:
                 setattr(cls, formula, _FORMULA_BY_POINT[formula])
+        cls._as_made = {name: getattr(cls, name) for name in (*KEPT_ARGUMENTS, *_STEPS)}
         cls._has_steps = cls._has_steps or not own.keys().isdisjoint(_STEPS)
         cls._has_aggregation = cls._has_aggregation or "aggregate_multi_layers" in own
 
@@ -132,6 +137,7 @@ class OverridePoints:
             captured_run.explain(0, gradients, partial(signed_map, self))
         return self._enlarged(call, runs)
 
+    @accepts_arrays
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
         """The mean of the layers' maps, scaled to [0, 1]: (N, *spatial)."""
         return mean_of_layers(cam_per_target_layer)
@@ -170,19 +176,21 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return min_max(joined.relu().mean(1))
 
 
-def aggregated(cam: Any, maps: list[torch.Tensor]) -> torch.Tensor:
-    """The layers' maps joined: their mean, or as class or object override it."""
-    if cam._has_aggregation or "aggregate_multi_layers" in cam.__dict__:
-        return torch.as_tensor(cam.aggregate_multi_layers(maps))
+def aggregated(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
+    """The layers' maps (N * lists, 1, *spatial) joined: their mean, or as class or object override it, list by list."""
+    if cam._has_aggregation or _is_replaced(cam, "aggregate_multi_layers"):
+        of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
+        joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
+        return torch.stack(joined, dim=1).flatten(0, 1)
     return mean_of_layers(maps)
 
 
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
-    """The signed map (N, *grid) of a run: the class's evidence, or by a point that the object itself overrides."""
-    if cam.__dict__.keys().isdisjoint(_FORMULA_OF_POINT):
-        return cam.evidence(run)
-    if "get_cam_image" in cam.__dict__:
+    """The signed map (N, *grid) of a run: the class's evidence, or by a point that was replaced since it was made."""
+    if _is_replaced(cam, "get_cam_image"):
         return torch.as_tensor(_evidence_by_point(cam, run))
+    if not _is_replaced(cam, "get_cam_weights"):
+        return cam.evidence(run)
     return weighted(torch.as_tensor(_weights_by_point(cam, run)), run)
 
 
@@ -197,7 +205,12 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
 
 def has_steps(cam: Any) -> bool:
     """Whether class or object override a whole step of the call."""
-    return cam._has_steps or not cam.__dict__.keys().isdisjoint(_STEPS)
+    return cam._has_steps or any(_is_replaced(cam, step) for step in _STEPS)
+
+
+def _is_replaced(cam: Any, name: str) -> bool:
+    """Whether the object has a point of its own, or the class (or one above it) another than when it was made."""
+    return name in cam.__dict__ or getattr(type(cam), name) is not type(cam)._as_made[name]
 
 
 def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool, forward: bool = True) -> torch.Tensor:
@@ -205,10 +218,14 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
 
     forward: by `cam.forward` if that is not ours; else by hooks, `compute_cam_per_layer`, `aggregate_multi_layers`.
     """
+    by_forward = forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__)
+    per_layer = OverridePoints.compute_cam_per_layer
+    if not by_forward and getattr(cam.compute_cam_per_layer, "__func__", None) is per_layer:
+        return cam._maps_by_capture(inputs, targets, eigen_smooth)
     inputs = cam._usable(inputs)
     image = image_of(inputs, cam.spatial_from)
     layers, _ = cam._layers(inputs, image)
-    if forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__):
+    if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
                 targets = list(resolve_targets(targets, cam.output_transform(call(cam.model, inputs))))
@@ -217,21 +234,36 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
         finally:
             if isinstance(cam.activations_and_grads, ActivationsAndGradients):
                 cam.activations_and_grads.clear()
-    if not has_steps(cam):
-        return cam._maps(inputs, targets, eigen_smooth)
-    hooks = ForeignHooks(cam.activations_and_grads, cam.model, layers, cam.uses_gradients, cam.spatial_from)
-    with hooks:
-        outputs = hooks.run(inputs)
+    hooks = cam.activations_and_grads
+    with cam._capturing(layers) as capture, _cleared(hooks):
+        outputs = capture.run(inputs)
         cam.outputs = detached(outputs)
         scores = cam.output_transform(outputs)
         lists, several = target_lists(targets, scores, cam.uses_targets)
         maps = []
+        wanted = [image] if cam.compute_input_gradient else []
         for position, target_list in enumerate(lists):
+            gradients = None
             if cam.uses_gradients:
-                hooks.differentiate(target_scores(scores, target_list).sum(), keep_graph=position < len(lists) - 1)
+                score = target_scores(scores, target_list).sum()
+                gradients, of_inputs = capture.differentiate(score, position < len(lists) - 1, wanted)
+                for tensor, gradient in zip(wanted, of_inputs, strict=True):
+                    tensor.grad = gradient
+            if not must_be_called(hooks):
+                hooks.hold(inputs, capture.runs, gradients)
             cams = cam.compute_cam_per_layer(image, list(target_list), eigen_smooth)
             maps.append(torch.as_tensor(cam.aggregate_multi_layers(cams)))
     return torch.stack(maps, dim=1) if several else maps[0]
+
+
+@contextmanager
+def _cleared(hooks: Any) -> Iterator[None]:
+    """Afterwards hooks of ours hold nothing; theirs keep what they like."""
+    try:
+        yield
+    finally:
+        if isinstance(hooks, ActivationsAndGradients):
+            hooks.clear()
 
 
 def _own_definer(cls: type, name: str) -> type | None:
@@ -241,12 +273,24 @@ def _own_definer(cls: type, name: str) -> type | None:
 
 
 def _weights_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
-    return cam.get_cam_weights(run.image, run.layer, list(run.targets), run.activations, run.grads)
+    with _handing_on(cam, run) as targets:
+        return cam.get_cam_weights(run.image, run.layer, targets, run.activations, run.grads)
 
 
 def _evidence_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
-    targets = list(run.targets)
-    return cam.get_cam_image(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
+    with _handing_on(cam, run) as targets:
+        return cam.get_cam_image(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
+
+
+@contextmanager
+def _handing_on(cam: Any, run: LayerRun) -> Iterator[list[Target]]:
+    """The run's targets for an override point; within, our formulas that it calls by `super()` know the run."""
+    outer, targets = getattr(_thread, "handed_on", None), list(run.targets)
+    _thread.handed_on = cam, run, targets
+    try:
+        yield targets
+    finally:
+        _thread.handed_on = outer
 
 
 def _weights_by_formula(cls: Any) -> Callable[..., torch.Tensor]:
@@ -278,8 +322,17 @@ def _image_by_formula(cls: Any) -> Callable[..., torch.Tensor]:
 def _run_of(
     cam: Any, input_tensor: Any, layer: Any, targets: Any, activations: Any, grads: Any, eigen_smooth: bool
 ) -> LayerRun:
-    """A run of a call of its own, for points that are called from outside; without a cam where they are unbound."""
+    """The run that a point was given, with what it hands on; a run of a call of its own for points that are called from
+    outside, without a cam where they are unbound.
+    """
     lists = [[] if targets is None else targets]
+    receiver, run, handed = getattr(_thread, "handed_on", None) or (None, None, None)
+    if run is not None and receiver is cam and run.layer is layer:
+        run = run._replace(activations=activations, grads=grads)
+        call = run.call._replace(image=input_tensor, eigen_smooth=eigen_smooth)
+        if targets is handed:
+            return run._replace(call=call)
+        return run._replace(call=call._replace(target_lists=lists), position=0, of_all_lists={})
     if cam is None:
         call = Call(None, input_tensor, input_tensor, None, lists, eigen_smooth, None, None, {})
     else:

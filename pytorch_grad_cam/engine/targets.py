@@ -95,7 +95,7 @@ def several_an_image(targets: Targets) -> list[list[Any]] | None:
     """
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
-    if not isinstance(targets, list | tuple) or {list, tuple}.isdisjoint(map(type, targets)):
+    if not isinstance(targets, list | tuple) or not any(isinstance(row, list | tuple) for row in targets):
         return None
     counts = {len(row) if isinstance(row, list | tuple) else None for row in targets}
     if len(counts) > 1 or counts == {0}:

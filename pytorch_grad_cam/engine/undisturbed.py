@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
 
@@ -32,7 +33,7 @@ class KnownModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.modules = list(model.modules())
-        self.parameters = [parameter for parameter in model.parameters() if not parameter.is_inference()]
+        self.parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
         tables = [(module._modules, module._parameters, module._buffers) for module in self.modules]
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
@@ -41,7 +42,7 @@ class KnownModel:
             (table, name, tensor)
             for table in self._tables
             for name, tensor in table.items()
-            if isinstance(tensor, torch.Tensor) and tensor.is_inference()
+            if isinstance(tensor, torch.Tensor) and _made_in_inference_mode(tensor)
         ]
         self._first_tensor = next(chain(model.parameters(), model.buffers()), None)
         self.watched_buffers = [
@@ -49,7 +50,7 @@ class KnownModel:
             for module in self.modules
             if not type(module).__module__.startswith(_WRITES_NO_BUFFERS)
             for name, buffer in module._buffers.items()
-            if buffer is not None and not buffer.is_inference()
+            if buffer is not None and not _made_in_inference_mode(buffer)
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,12 +68,20 @@ class KnownModel:
         return None if self._first_tensor is None else self._first_tensor.device
 
     def _read(self) -> list[Any]:
-        """All children, parameters and buffers; in C, since this is done in every call."""
-        return list(chain.from_iterable(map(dict.values, self._tables)))
+        """All children, parameters and buffers, then their names; in C, since this is done in every call."""
+        return [*chain.from_iterable(map(dict.values, self._tables)), *chain.from_iterable(self._tables)]
+
+
+def _made_in_inference_mode(tensor: torch.Tensor) -> bool:
+    return not is_lazy(tensor) and tensor.is_inference()  # a parameter of a lazy module may not be asked
 
 
 class WatchedBuffer:
-    """A buffer that its module may write, and a copy of its values that is made anew only where they have changed."""
+    """A buffer that its module may write, and within a call a copy of its values.
+
+    The copy is made anew in each call: what writes through `.data` or NumPy, and the kernels of batch normalisation,
+    are not counted in the buffer's version.
+    """
 
     def __init__(self, module: nn.Module, name: str, buffer: torch.Tensor) -> None:
         self.table, self.name, self.buffer = module._buffers, name, buffer
@@ -82,23 +91,21 @@ class WatchedBuffer:
 
     def keep(self) -> None:
         """Remember the values."""
-        if self._values is None or not self.counts_writes or self.buffer._version != self._version:
-            self._values, self._version = self.buffer.detach().clone(), self.buffer._version
+        self._values, self._version = self.buffer.detach().clone(), self.buffer._version
 
     def restore(self) -> None:
         """Put the buffer back with the values that were kept."""
         self.table[self.name] = self.buffer
-        values = self._values
+        values, self._values = self._values, None
         if values is None:
             return
         if not self.counts_writes or self.buffer._version != self._version or self.buffer.shape != values.shape:
             with torch.no_grad():
                 self.buffer.resize_(values.shape).copy_(values)
-            self._version = self.buffer._version
 
 
 @contextmanager
-def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None = None) -> Iterator[None]:
+def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None = None) -> Iterator[KnownModel]:
     """Within: gradients enabled, every submodule in evaluation mode and, if `frozen`, no parameter that requires one.
 
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
@@ -107,13 +114,9 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     Several threads may be within at once; the last one out restores the flags. While one is within that is not frozen,
     nothing is. Random numbers that other threads draw meanwhile from the default generator are drawn again.
 
-    known: of the model, as it is now; without it the model is walked.
+    known: what was known of the model; without it the model is walked. What is known of it now is handed out.
     """
-    known = known or KnownModel(model)
-    generators = [torch.default_generator]
-    if known.device is not None and known.device.type == "cuda":
-        generators.append(torch.cuda.default_generators[known.device.index])
-    states = [generator.get_state() for generator in generators]
+    states: list[tuple[torch.Generator, torch.Tensor]] = []
     # Out of inference mode gradients are enabled too.
     autograd = torch.inference_mode(False) if torch.is_inference_mode_enabled() else torch.enable_grad()
     with autograd, reentrant_checkpoints_run_once:
@@ -122,11 +125,13 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
             flags.users += 1
             flags.unfrozen += not frozen
         try:
-            with _lock:
+            with _lock:  # a thread that leaves exchanges tensors of the model
+                known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
-            yield
+            states += [(generator, generator.get_state()) for generator in _generators(known.device)]
+            yield known
         finally:
-            for generator, state in zip(generators, states, strict=True):
+            for generator, state in states:
                 generator.set_state(state)
             with _lock:
                 flags.users -= 1
@@ -134,6 +139,12 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                 if flags.users == 0:
                     del _in_use[model]
                     flags.restore()
+
+
+def _generators(device: torch.device | None) -> list[torch.Generator]:
+    if device is None or device.type != "cuda":
+        return [torch.default_generator]
+    return [torch.default_generator, torch.cuda.default_generators[device.index]]
 
 
 class _Flags:

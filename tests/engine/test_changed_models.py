@@ -8,7 +8,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pytorch_grad_cam import EigenCAM, GradCAM
-from pytorch_grad_cam.engine.undisturbed import KnownModel
 
 
 class Noise(nn.Module):
@@ -154,31 +153,6 @@ def test_nothing_is_walked_while_nothing_changes(monkeypatch):
         cam.model.net.add_module("another", nn.Identity())
         cam(images(), 3)
         assert walks
-
-
-def test_a_buffer_is_copied_only_when_it_has_been_written():
-    """A copy of the values is kept from call to call, and is made anew after a write of the user's."""
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = convolutional()
-            self.register_buffer("scale", torch.ones(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.net(x * self.scale)
-
-    model = Scaled().eval()
-    known = KnownModel(model)
-    (watched,) = known.watched_buffers
-    watched.keep()
-    first = watched._values
-    watched.keep()
-    assert watched._values is first
-    model.scale += 1
-    watched.keep()
-    assert watched._values is not first
-    assert known.refreshed() is known
 
 
 def test_a_write_in_the_fifth_call_is_undone():
