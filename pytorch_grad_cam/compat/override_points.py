@@ -66,7 +66,7 @@ class OverridePoints:
             if formula in own and point not in own:
                 setattr(cls, point, accepts_arrays(_POINT_BY_FORMULA[point](cls)))
             if point in own and formula not in own:
-                setattr(cls, formula, _FORMULA_BY_POINT[formula])
+                setattr(cls, formula, _FORMULA_BY_POINT[formula](cls))
         cls._as_made = {name: getattr(cls, name) for name in (*KEPT_ARGUMENTS, *_STEPS)}
         cls._has_steps = cls._has_steps or not own.keys().isdisjoint(_STEPS)
         cls._has_aggregation = cls._has_aggregation or "aggregate_multi_layers" in own
@@ -188,10 +188,10 @@ def aggregated(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
     """The signed map (N, *grid) of a run: the class's evidence, or by a point that was replaced since it was made."""
     if _is_replaced(cam, "get_cam_image"):
-        return torch.as_tensor(_evidence_by_point(cam, run))
+        return torch.as_tensor(_evidence_by_point(cam.get_cam_image, cam, run))
     if not _is_replaced(cam, "get_cam_weights"):
         return cam.evidence(run)
-    return weighted(torch.as_tensor(_weights_by_point(cam, run)), run)
+    return weighted(torch.as_tensor(_weights_by_point(cam.get_cam_weights, cam, run)), run)
 
 
 def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
@@ -272,14 +272,30 @@ def _own_definer(cls: type, name: str) -> type | None:
     return definer if definer is cls or (definer and not issubclass(definer, OverridePoints)) else None
 
 
-def _weights_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
+def _weights_by_point(point: Callable, cam: Any, run: LayerRun) -> torch.Tensor:
     with _handing_on(cam, run) as targets:
-        return cam.get_cam_weights(run.image, run.layer, targets, run.activations, run.grads)
+        return point(run.image, run.layer, targets, run.activations, run.grads)
 
 
-def _evidence_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
+def _evidence_by_point(point: Callable, cam: Any, run: LayerRun) -> torch.Tensor:
     with _handing_on(cam, run) as targets:
-        return cam.get_cam_image(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
+        return point(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
+
+
+def _weigh_by_point_of(cls: Any) -> Callable:
+    def weigh(self: Any, run: LayerRun) -> torch.Tensor:
+        """The channels' weights, by the class's `get_cam_weights`: not the object's, which may come by here."""
+        return _weights_by_point(partial(cls.get_cam_weights, self), self, run)
+
+    return weigh
+
+
+def _evidence_by_point_of(cls: Any) -> Callable:
+    def evidence(self: Any, run: LayerRun) -> torch.Tensor:
+        """The signed map, by the class's `get_cam_image`: not the object's, which may come by here."""
+        return _evidence_by_point(partial(cls.get_cam_image, self), self, run)
+
+    return evidence
 
 
 @contextmanager
@@ -340,5 +356,5 @@ def _run_of(
     return LayerRun(call, layer, 0, activations, None, {}, 0, grads)
 
 
-_FORMULA_BY_POINT = {"weigh": _weights_by_point, "evidence": _evidence_by_point}
+_FORMULA_BY_POINT = {"weigh": _weigh_by_point_of, "evidence": _evidence_by_point_of}
 _POINT_BY_FORMULA = {"get_cam_weights": _weights_by_formula, "get_cam_image": _image_by_formula}

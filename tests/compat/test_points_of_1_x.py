@@ -234,3 +234,20 @@ def test_steps_read_what_was_captured():
             return [(weights * activations).sum(1, keepdim=True)]
 
     assert Reads(convolutional(), "last")(images(), 1).shape == (2, 6, 8)
+
+
+def test_a_formula_on_a_point_on_a_formula():
+    class Point(GradCAM):
+        def get_cam_weights(self, input_tensor, target_layer, targets, activations, grads):
+            return super().get_cam_weights(input_tensor, target_layer, targets, activations, grads) * 2
+
+    class Formula(Point):
+        def weigh(self, run):
+            return super().weigh(run) * -1
+
+    class Negative(GradCAM):
+        def weigh(self, run):
+            return super().weigh(run) * -2
+
+    expected = Negative(convolutional(), "last")(images(), 1)
+    np.testing.assert_allclose(Formula(convolutional(), "last")(images(), 1), expected, atol=1e-6)
