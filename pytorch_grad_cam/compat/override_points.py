@@ -272,17 +272,17 @@ def _own_definer(cls: type, name: str) -> type | None:
     return definer if definer is cls or (definer and not issubclass(definer, OverridePoints)) else None
 
 
-def _weights_by_point(point: Callable, cam: Any, run: LayerRun) -> torch.Tensor:
+def _weights_by_point(point: Callable[..., Any], cam: Any, run: LayerRun) -> torch.Tensor:
     with _handing_on(cam, run) as targets:
         return point(run.image, run.layer, targets, run.activations, run.grads)
 
 
-def _evidence_by_point(point: Callable, cam: Any, run: LayerRun) -> torch.Tensor:
+def _evidence_by_point(point: Callable[..., Any], cam: Any, run: LayerRun) -> torch.Tensor:
     with _handing_on(cam, run) as targets:
         return point(run.image, run.layer, targets, run.activations, run.grads, run.call.eigen_smooth)
 
 
-def _weigh_by_point_of(cls: Any) -> Callable:
+def _weigh_by_point_of(cls: Any) -> Callable[..., Any]:
     def weigh(self: Any, run: LayerRun) -> torch.Tensor:
         """The channels' weights, by the class's `get_cam_weights`: not the object's, which may come by here."""
         return _weights_by_point(partial(cls.get_cam_weights, self), self, run)
@@ -290,7 +290,7 @@ def _weigh_by_point_of(cls: Any) -> Callable:
     return weigh
 
 
-def _evidence_by_point_of(cls: Any) -> Callable:
+def _evidence_by_point_of(cls: Any) -> Callable[..., Any]:
     def evidence(self: Any, run: LayerRun) -> torch.Tensor:
         """The signed map, by the class's `get_cam_image`: not the object's, which may come by here."""
         return _evidence_by_point(partial(cls.get_cam_image, self), self, run)
