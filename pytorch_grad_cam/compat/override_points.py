@@ -21,6 +21,7 @@ from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
+    ClassTargets,
     Target,
     TargetRule,
     Targets,
@@ -228,7 +229,9 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
-                targets = list(resolve_targets(targets, cam.output_transform(call(cam.model, inputs))))
+                targets = resolve_targets(targets, cam.output_transform(call(cam.model, inputs)))
+        if isinstance(targets, ClassTargets):
+            targets = list(targets)
         try:
             return torch.as_tensor(cam.forward(inputs, targets, eigen_smooth))
         finally:

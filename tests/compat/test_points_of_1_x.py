@@ -251,3 +251,13 @@ def test_a_formula_on_a_point_on_a_formula():
 
     expected = Negative(convolutional(), "last")(images(), 1)
     np.testing.assert_allclose(Formula(convolutional(), "last")(images(), 1), expected, atol=1e-6)
+
+
+def test_forward_is_given_a_list():
+    class Listed(GradCAM):
+        def forward(self, input_tensor, targets, eigen_smooth=False):
+            assert isinstance(targets, list)
+            return super().forward(input_tensor, targets, eigen_smooth)
+
+    expected = GradCAM(convolutional(), "last")(images(), [1, 2], aug_smooth=True)
+    np.testing.assert_array_equal(Listed(convolutional(), "last")(images(), [1, 2], aug_smooth=True), expected)
