@@ -191,8 +191,6 @@ class BaseCAM(OverridePoints):
         Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
         the first target layer.
         """
-        if self._released:
-            raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if old:
             targets = renamed_targets(targets, old)
         frozen = self.detach and self._foreign_hooks is None  # which may need the parameters' graph
@@ -256,6 +254,8 @@ class BaseCAM(OverridePoints):
 
     def _layers(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], AsMap | None]:
         """The target layers, and what reads their outputs as maps if that is known before they have run."""
+        if self._released:
+            raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if not self._finds_layers:
             return self.target_layers, self._transform
         location = self.location = self._found_layers.location(inputs, tuple(image.shape[2:]))

@@ -38,18 +38,18 @@ class RunEvidence(NamedTuple):
 
 
 def warn_of_blank_maps(
-    scaled: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], alternative: Callable[[], str]
+    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], alternative: Callable[[], str]
 ) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
-    scaled: the maps (N * K, *grid) in [0, 1] of each run; a map is blank where it is zero in all of them.
+    drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.
     alternative: what to do about a gradient of zero, asked for only then.
     Cost: the call's one wait for the device, and more only where there is something to say.
     """
     if getattr(_thread, "parts", False):
         return
-    alive = scaled[0].flatten(1).any(1)
-    for maps in scaled[1:]:
+    alive = drawn[0].flatten(1).any(1)
+    for maps in drawn[1:]:
         alive = alive | maps.flatten(1).any(1)
     alive = alive.reshape(evidence[0].signed.shape[:2])
     finite = torch.ones_like(alive)

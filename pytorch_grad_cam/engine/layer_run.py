@@ -157,11 +157,11 @@ def maps_of_layers(
     alternative: see `warn_of_blank_maps`, which says why maps are blank.
     """
     of_layers: dict[nn.Module, list[torch.Tensor]] = {}
-    scaled, evidence = [], []
+    drawn, evidence = [], []
     for _, _, run, signed_maps, gradients in runs:
         signed = torch.stack(signed_maps, dim=1)
         evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
-        scaled.append(scaled_evidence(signed.flatten(0, 1)))
-        of_layers.setdefault(run.layer, []).append(run.enlarged(scaled[-1][:, None], size))
-    warn_of_blank_maps(scaled, evidence, alternative)
+        drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
+        of_layers.setdefault(run.layer, []).append(drawn[-1])
+    warn_of_blank_maps(drawn, evidence, alternative)
     return [maps[0] if len(maps) == 1 else torch.stack(maps).mean(0) for maps in of_layers.values()]

@@ -12,7 +12,7 @@ import torch
 from nets import CLASSES, SIZES, Transformer, convolutional, images, state_of
 from torch import nn
 
-from pytorch_grad_cam import EigenCAM, GradCAM
+from pytorch_grad_cam import CamWarning, EigenCAM, GradCAM
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -482,3 +482,29 @@ def test_without_gradients_no_backward_runs():
 
     model = convolutional()
     assert Mean(model, model.last, uses_gradients=False)(images()).shape == (2, *SIZES[2])
+
+
+def test_after_the_end_of_with_nothing_runs():
+    with GradCAM(convolutional(), "last") as cam:
+        cam(images(), 3)
+    for call in (cam, cam.forward):
+        with pytest.raises(RuntimeError, match="released"):
+            call(images(), 3)
+
+
+def test_a_hot_cell_that_is_lost_in_shrinking_is_told():
+    """Of a layer with more positions than the image one may lie between the pixels."""
+
+    class Enlarging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.large = convolutional(), nn.Identity()
+
+        def forward(self, x):
+            hot = torch.zeros(len(x), 1, 48, 64)
+            hot[:, :, 0, 0] = 1
+            return self.net(x) + self.large(hot + 0 * x.mean()).sum((1, 2, 3))[:, None]
+
+    with pytest.warns(CamWarning, match="2 of 2 maps are blank"):
+        maps = GradCAM(Enlarging().eval(), "large")(images(), 3)
+    assert not maps.any()
