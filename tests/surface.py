@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ FILE = Path(__file__).parent / "data/surface-2.0.json"
 INTERNAL = ("engine", "compat", "perturbation", "folder", "cli", "zoo", "explanations", "__main__", "demo.train")
 
 
+@cache
 def public_surface() -> dict[str, dict[str, Any]]:
     """For each public module its names, each with its kind and its arguments, those of a class by method."""
     names = [pytorch_grad_cam.__name__]

@@ -15,6 +15,8 @@ from pytorch_grad_cam.demo import example_scene
 from pytorch_grad_cam.explanations.methods import available_methods
 from pytorch_grad_cam.zoo.classifiers import load_classifier
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -72,6 +72,7 @@ def with_spectrum(eigenvalues: list[float], size: int) -> tuple[torch.Tensor, to
     return (vectors * torch.tensor(eigenvalues, dtype=torch.float64)) @ vectors.T, vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [7, 18])
 @pytest.mark.parametrize("kernel", [None, *KERNELS])
 def test_components_do_not_wait_for_the_device(kernel, side):
@@ -91,6 +92,7 @@ def test_principal_component_in_float32(features, positions):
     assert map_error(first_principal_component(activations), exact) < 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("features", [rectified_features, tokens])
 @pytest.mark.parametrize("positions", [49, 196, 784])

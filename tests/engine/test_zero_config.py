@@ -314,6 +314,7 @@ def test_model_compiled_in_place():
     np.testing.assert_allclose(GradCAM(model, "last")(x, 3), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("export", [lambda m, x: torch.jit.trace(m, x), lambda m, x: torch.export.export(m, (x,))])
 def test_exported_models_are_refused(export):
     model, x = convolutional(), images()

@@ -31,6 +31,8 @@ import os, signal, sys, time
 from pytorch_grad_cam import cli
 from pytorch_grad_cam.folder.manifest import Manifest
 
+pytestmark = pytest.mark.slow
+
 append = Manifest.append
 
 def append_and_die(manifest, records):
@@ -235,6 +237,7 @@ def batches(monkeypatch):
     return batches
 
 
+@pytest.mark.slow
 def test_started_again_it_makes_what_is_missing(folder, tmp_path, batches):
     output = tmp_path / "output"
     explained(folder, output)

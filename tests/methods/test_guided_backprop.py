@@ -57,6 +57,7 @@ def test_functional_rectifiers(rectify):
     np.testing.assert_allclose(GuidedBackpropReLUModel(model)(x, 3), by_hand(model.net, x[0], 3), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_models_and_scores_in_outputs():
     class InDict(nn.Module):
         def __init__(self):

@@ -76,6 +76,7 @@ def holes(size):
     return torch.from_numpy(~np.stack([*masks, border, single, none, block]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", [neighbors_weights, FAR_NEIGHBOURS, STEEP])
 @pytest.mark.parametrize("size", [(32, 40), (27, 60), (3, 50), (50, 2), (1, 40), (2, 2)])
 def test_as_solved_directly(size, weighting):
@@ -88,6 +89,7 @@ def test_as_solved_directly(size, weighting):
     assert operations.numbers_read <= (6 if weighting is STEEP else 4), "16 iterations, or 24"
 
 
+@pytest.mark.slow
 def test_large_images_take_few_iterations():
     missing = holes((224, 224))[[1]]
     images = images_of(len(missing), (224, 224))

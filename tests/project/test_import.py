@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import pytorch_grad_cam
 
 
@@ -12,6 +14,7 @@ def run(code: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_import_loads_nothing_heavy():
     code = "import torch, sys; before = set(sys.modules); from pytorch_grad_cam import GradCAM; "
     code += "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
@@ -19,6 +22,7 @@ def test_import_loads_nothing_heavy():
     assert heavy.isdisjoint(run(code).split())
 
 
+@pytest.mark.slow
 def test_methods_can_be_enumerated_right_after_the_import():
     code = "from pytorch_grad_cam.base_cam import BaseCAM; print(*(c.__name__ for c in BaseCAM.__subclasses__()))"
     assert {"GradCAM", "EigenCAM", "AblationCAM"} <= set(run(code).split())

@@ -332,6 +332,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_moves_its_maps(name):
     """The digits' cells look half a cell up and left of tiles: the registered map is the other one, moved there."""
