@@ -20,7 +20,7 @@ from pytorch_grad_cam.compat.override_points import (
     signed_map,
     weighted,
 )
-from pytorch_grad_cam.engine.capture import Capture, Capturing
+from pytorch_grad_cam.engine.capture import Capture, Capturing, gradients_of_list
 from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import (
     Call,
@@ -31,7 +31,7 @@ from pytorch_grad_cam.engine.layer_run import (
 )
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
-from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists, target_scores
+from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
@@ -270,15 +270,11 @@ class BaseCAM(OverridePoints):
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
-        wanted = [call.image] if self.compute_input_gradient else []
-        for position, target_list in enumerate(call.target_lists):
+        image = call.image if self.compute_input_gradient else None
+        for position in range(len(call.target_lists)):
             gradients = None
             if self.uses_gradients:
-                score = target_scores(call.scores, target_list).sum()
-                more = position < len(call.target_lists) - 1
-                gradients, of_inputs = capture.differentiate(score, more, wanted)
-                if wanted:
-                    call.image.grad = of_inputs[0]
+                gradients = gradients_of_list(capture, call.scores, call.target_lists, position, image)
             for captured in runs:
                 captured.explain(position, gradients, partial(signed_map, self))
         return self._enlarged(call, runs)

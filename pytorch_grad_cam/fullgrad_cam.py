@@ -12,12 +12,11 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
-from pytorch_grad_cam.engine.capture import Capturing
+from pytorch_grad_cam.engine.capture import Capturing, gradients_of_list
 from pytorch_grad_cam.engine.layer_run import Call
 from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions, rescaled
-from pytorch_grad_cam.engine.targets import target_scores
 from pytorch_grad_cam.registration.bias_registrations import bias_registrations
 from pytorch_grad_cam.registration.registration import Registration
 
@@ -60,11 +59,9 @@ class FullGrad(BaseCAM):
         self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None
     ) -> list[torch.Tensor]:
         image, signed, strongest = call.image.detach(), [], []
-        for position, target_list in enumerate(call.target_lists):
-            score = target_scores(call.scores, target_list).sum()
-            more = position < len(call.target_lists) - 1
-            of_biases, of_image = capture.differentiate(score, more, [call.image])
-            call.image.grad = gradient = cast(torch.Tensor, of_image[0])
+        for position in range(len(call.target_lists)):
+            of_biases = gradients_of_list(capture, call.scores, call.target_lists, position, call.image)
+            gradient = cast(torch.Tensor, call.image.grad)
             of_input = rescaled(full_precision(image) * gradient)
             maps = torch.cat([of_input, *self._of_maps(call, of_biases)], dim=1)
             signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))

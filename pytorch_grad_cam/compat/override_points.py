@@ -16,6 +16,7 @@ from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGrad
 from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arrays, given_arrays
 from pytorch_grad_cam.compat.foreign_hooks import must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
+from pytorch_grad_cam.engine.capture import gradients_of_list
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
@@ -29,7 +30,6 @@ from pytorch_grad_cam.engine.targets import (
     resolve_targets,
     several_an_image,
     target_lists,
-    target_scores,
 )
 from pytorch_grad_cam.engine.trees import detached, to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
@@ -206,7 +206,7 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
 
 def has_steps(cam: Any) -> bool:
     """Whether class or object override a whole step of the call."""
-    return cam._has_steps or any(_is_replaced(cam, step) for step in _STEPS)
+    return cam._has_steps or _is_replaced(cam, "forward") or _is_replaced(cam, "compute_cam_per_layer")
 
 
 def _is_replaced(cam: Any, name: str) -> bool:
@@ -232,11 +232,8 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
                 targets = resolve_targets(targets, cam.output_transform(call(cam.model, inputs)))
         if isinstance(targets, ClassTargets):
             targets = list(targets)
-        try:
+        with _cleared(cam.activations_and_grads):
             return torch.as_tensor(cam.forward(inputs, targets, eigen_smooth))
-        finally:
-            if isinstance(cam.activations_and_grads, ActivationsAndGradients):
-                cam.activations_and_grads.clear()
     hooks = cam.activations_and_grads
     with cam._capturing(layers) as capture, _cleared(hooks):
         outputs = capture.run(inputs)
@@ -244,14 +241,9 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
         scores = cam.output_transform(outputs)
         lists, several = target_lists(targets, scores, cam.uses_targets)
         maps = []
-        wanted = [image] if cam.compute_input_gradient else []
+        wanted = image if cam.compute_input_gradient else None
         for position, target_list in enumerate(lists):
-            gradients = None
-            if cam.uses_gradients:
-                score = target_scores(scores, target_list).sum()
-                gradients, of_inputs = capture.differentiate(score, position < len(lists) - 1, wanted)
-                for tensor, gradient in zip(wanted, of_inputs, strict=True):
-                    tensor.grad = gradient
+            gradients = gradients_of_list(capture, scores, lists, position, wanted) if cam.uses_gradients else None
             if not must_be_called(hooks):
                 hooks.hold(inputs, capture.runs, gradients)
             cams = cam.compute_cam_per_layer(image, list(target_list), eigen_smooth)

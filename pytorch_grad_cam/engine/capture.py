@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.targets import Target, target_scores
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
@@ -137,6 +138,25 @@ class Capture(Watch):
     def _name(self, layer: nn.Module) -> str:
         names = [name for name, module in self._model.named_modules() if module is layer]
         return f"{names[0] if names else '(not a module of the model)'} ({type(layer).__name__})"
+
+
+def gradients_of_list(
+    capture: Capturing,
+    scores: Any,
+    target_lists: Sequence[Sequence[Target]],
+    position: int,
+    image: torch.Tensor | None = None,
+) -> Sequence[Any]:
+    """The gradients of one target list's score with respect to what was captured.
+
+    image: gets the gradient with respect to itself as its `.grad`.
+    """
+    score = target_scores(scores, target_lists[position]).sum()
+    more = position < len(target_lists) - 1
+    gradients, of_inputs = capture.differentiate(score, more, [] if image is None else [image])
+    if image is not None:
+        image.grad = of_inputs[0]
+    return gradients
 
 
 def source(tree: Any) -> Any:
