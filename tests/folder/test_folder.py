@@ -31,8 +31,6 @@ import os, signal, sys, time
 from pytorch_grad_cam import cli
 from pytorch_grad_cam.folder.manifest import Manifest
 
-pytestmark = pytest.mark.slow
-
 append = Manifest.append
 
 def append_and_die(manifest, records):
