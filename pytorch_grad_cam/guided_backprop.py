@@ -70,7 +70,7 @@ class GuidedBackpropReLUModel:
             image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
             outputs = scores_in(self.forward(image))
             score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
-            rectifiers = [node for node in nodes_behind(score) if _is_rectifier(node)]
+            rectifiers = [node for node in nodes_behind(score.grad_fn) if _is_rectifier(node)]
             if not rectifiers:
                 warnings.warn(
                     f"{type(self.model).__name__} has no ReLU for guided backpropagation to guide: "

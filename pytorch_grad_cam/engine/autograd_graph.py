@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import torch
 
+def nodes_behind(start: Any, last: Any = None) -> list[Any]:
+    """The nodes of the graph from a node on, each before those that it leads to; none behind the node `last`.
 
-def nodes_behind(score: torch.Tensor) -> list[Any]:
-    """The nodes of the graph of a tensor, each before those that it leads to; none of a tensor without a graph."""
-    order, seen, stack = [], set(), [(score.grad_fn, False)]
+    start: a tensor's `grad_fn`; none are behind None.
+    """
+    order, seen, stack = [], set(), [(start, False)]
     while stack:
         node, done = stack.pop()
         if done:
@@ -15,5 +16,6 @@ def nodes_behind(score: torch.Tensor) -> list[Any]:
         elif node is not None and node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((following, False) for following, _ in node.next_functions)
+            if node is not last:
+                stack.extend((following, False) for following, _ in node.next_functions)
     return order[::-1]

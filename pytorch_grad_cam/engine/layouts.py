@@ -1,7 +1,10 @@
 """Layouts: how the axes of a tensor hold the channels and the cells of a map."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise, permutations
 from typing import Any, NamedTuple
 
 import torch
@@ -23,29 +26,52 @@ _FEWEST_CELLS = 0.5
 class Layout(NamedTuple):
     """A reading of a tensor as a map: called with the tensor, or its gradient, it gives (N, C, *grid).
 
-    axes: one letter for each axis: N batch, C channels, S a spatial axis, T tokens. grid: the cells along each axis.
-    extra: how many tokens (class, distillation, registers) stand before those of the grid.
+    axes: one letter for each axis: N batch, C channels, S a spatial axis, T tokens. grid: the cells along each axis of
+    the image. extra: how many tokens (class, distillation, registers) stand before those of the grid. spans: where
+    others stand among or behind them, the tokens of the grid, from and to. order: where the tensor has the spatial axes
+    in another order than the image, which of them are the image's first, second and third.
     """
 
     axes: str
     grid: tuple[int, ...]
     extra: int = 0
+    spans: tuple[tuple[int, int], ...] = ()
+    order: tuple[int, ...] = ()
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.axes.startswith("NCS"):
+        if self.axes.startswith("NCS") and not self.order:
             return tensor  # itself, because gradients are asked for with respect to this very tensor
-        batch_and_channels_first = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
-        if "T" not in self.axes:
-            return batch_and_channels_first
-        return torch.unflatten(batch_and_channels_first[:, :, self.extra :], 2, self.grid)
+        maps = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
+        if "T" in self.axes:
+            maps = torch.unflatten(self._of_grid(maps), 2, self._grid_of_tensor())
+        return maps.permute(0, 1, *(2 + axis for axis in self.order)) if self.order else maps
 
     def of_output(self, output: Any) -> torch.Tensor:
         """The map (N, C, *grid) in what a module returned; for use as a reshape_transform."""
         return self(first_tensor(output))
 
+    def among(self, others: Sequence[int], tokens: int) -> Layout:
+        """The same reading where the tokens that are no cells stand in the places `others`."""
+        if list(others) == list(range(len(others))):
+            return self._replace(extra=len(others), spans=())
+        edges = [-1, *others, tokens]
+        spans = [(last + 1, following) for last, following in pairwise(edges) if following > last + 1]
+        return self._replace(extra=0, spans=tuple(spans))
+
+    def _of_grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        if not self.spans:
+            return tokens[:, :, self.extra :]
+        return torch.cat([tokens[:, :, first:last] for first, last in self.spans], dim=2)
+
+    def _grid_of_tensor(self) -> list[int]:
+        return [self.grid[self.order.index(axis)] for axis in range(len(self.grid))] if self.order else [*self.grid]
+
     def __str__(self) -> str:
         extra = f" behind {self.extra} extra tokens" if self.extra else ""
-        return f"{self.axes}, grid {' x '.join(map(str, self.grid))}{extra}"
+        if self.spans:
+            extra = " of the tokens " + " and ".join(f"{first} to {last - 1}" for first, last in self.spans)
+        order = f", its axes in the order {self.order} of the image's" if self.order else ""
+        return f"{self.axes}, grid {' x '.join(map(str, self.grid))}{extra}{order}"
 
 
 def channels_first(shape: Sequence[int]) -> Layout:
@@ -58,9 +84,10 @@ def layouts_of(
 ) -> list[Layout]:
     """The readings of a tensor of this shape for an input of `image_size`, the best first; none if it is no map.
 
-    A map's grid covers the image with one stride along all axes, give or take a cell. Tokens are read as a grid that a
-    convolution of the same forward made (`known_grids`), else as one of the image's exact proportions, with the fewest
-    extra tokens. Tokens of one channel are no map: they are a single token.
+    A map's grid covers the image with one stride along all axes, give or take a cell; where no reading does, each axis
+    may have a stride of its own, and the axes another order. Tokens are read as a grid that a convolution of the same
+    forward made (`known_grids`), else as one of the image's exact proportions, with the fewest extra tokens. Tokens of
+    one channel are no map: they are a single token.
 
     A grid that is known or has no extra tokens comes before others. Among those, tokens with their channels last come
     first, as nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
@@ -69,13 +96,15 @@ def layouts_of(
     readings = []
     if len(shape) == rank + 2 and shape[0] == batch:
         for axes in ("NC" + "S" * rank, "N" + "S" * rank + "C"):
-            grid = tuple(size for size, axis in zip(shape, axes, strict=True) if axis == "S")
-            if _covers(grid, image_size):
-                readings.append(Layout(axes, grid))
+            layout = _spatial(axes, shape)
+            readings += [layout] if covers(layout.grid, image_size) else []
+        if not readings:
+            readings = [*_uneven(shape, image_size)]
     if len(shape) == 3 and rank > 1:
         for axes in ("NTC", "NCT", "TNC"):
             if shape[axes.index("N")] == batch and _channels(axes, shape) > 1:
-                readings += list(_token_grids(axes, shape[axes.index("T")], image_size, known_grids))[:1]
+                grids = _token_grids(axes, shape[axes.index("T")], image_size, known_grids)
+                readings += _of_first_grid(grids)
 
     def order(layout: Layout) -> tuple[Any, ...]:
         known = layout.grid in known_grids
@@ -85,11 +114,57 @@ def layouts_of(
     return sorted(readings, key=order)
 
 
+def layouts_without(
+    others: Sequence[int],
+    axes: str,
+    shape: Sequence[int],
+    image_size: Sequence[int],
+    known_grids: set[tuple[int, ...]],
+) -> list[Layout]:
+    """The readings of tokens of which those in the places `others` are no cells; see `layouts_of`."""
+    tokens = shape[axes.index("T")]
+    cells = tokens - len(others)
+    grids = [grid for grid in known_grids if math.prod(grid) == cells] or [grid_of_proportions(cells, image_size)]
+    readings = [Layout(axes, grid) for grid in grids if grid is not None]
+    return [turned.among(others, tokens) for layout in readings for turned in _turned(layout, image_size)]
+
+
+def is_even(layout: Layout, image_size: Sequence[int]) -> bool:
+    """Whether the reading has one stride along all axes of the image, in their order."""
+    return not layout.order and covers(layout.grid, image_size)
+
+
+def _spatial(axes: str, shape: Sequence[int]) -> Layout:
+    return Layout(axes, tuple(size for size, axis in zip(shape, axes, strict=True) if axis == "S"))
+
+
+def _turned(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
+    """The layout, and where its cells are no squares its axes in each order that fits the image."""
+    rank = len(image_size)
+    for order in permutations(range(rank)):
+        grid = tuple(layout.grid[axis] for axis in order)
+        fits = all(cells <= size for cells, size in zip(grid, image_size, strict=True))
+        if order == tuple(range(rank)):
+            yield layout
+            if covers(grid, image_size):
+                return
+        elif fits:
+            yield layout._replace(grid=grid, order=order)
+
+
+def _uneven(shape: Sequence[int], image_size: Sequence[int]) -> Iterator[Layout]:
+    """The readings with a stride for each axis, none of which has more cells than the image has pixels."""
+    for axes in ("NC" + "S" * len(image_size), "N" + "S" * len(image_size) + "C"):
+        for layout in _turned(_spatial(axes, shape), image_size):
+            if all(cells <= size for cells, size in zip(layout.grid, image_size, strict=True)):
+                yield layout
+
+
 def _channels(axes: str, shape: Sequence[int]) -> int:
     return shape[axes.index("C")]
 
 
-def _covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
+def covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
     """Whether one stride fits all axes, where each may have a cell more or less than the image's size says.
 
     A grid has at most as many cells as the image has pixels; only a signal's map may be a quarter longer than the
@@ -109,11 +184,23 @@ def _token_grids(
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
         for grid in known_grids:
             if math.prod(grid) == tokens - extra:
-                yield Layout(axes, grid, extra)
+                yield from _turned(Layout(axes, grid, extra), image_size)
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
         grid_like_image = grid_of_proportions(tokens - extra, image_size)
         if grid_like_image is not None:
             yield Layout(axes, grid_like_image, extra)
+
+
+def _of_first_grid(grids: Iterator[Layout]) -> list[Layout]:
+    """The first grid, its axes in every order."""
+    readings = [*dict.fromkeys(grids)]
+    return [
+        layout for layout in readings if layout.extra == readings[0].extra and _cells(layout) == _cells(readings[0])
+    ]
+
+
+def _cells(layout: Layout) -> list[int]:
+    return sorted(layout.grid)
 
 
 def grid_of_proportions(cells: int, image_size: Sequence[int]) -> tuple[int, ...] | None:

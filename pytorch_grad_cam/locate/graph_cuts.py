@@ -1,37 +1,78 @@
 """The cuts of an autograd graph: the tensors that every path goes through."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
+from torch.autograd.graph import GradientEdge
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 
+Edge = tuple[Any, int]
+"""One of the edges that lead on from a node: the node, and which of its `next_functions`."""
 
-def cuts_between(score: torch.Tensor, image: torch.Tensor) -> Callable[[torch.Tensor], bool]:
-    """A function that tells whether every path of the autograd graph from the score to the image goes through a tensor.
+# What puts tensors together of which the score may read only one: predictions of several levels, boxes of several
+# images. Elsewhere a gradient of exactly zero is this image's accident, as behind a gate that is shut.
+_JOINS = ("Cat", "Stack", "IndexPut", "Where", "Maximum", "Scatter", "ScatterAdd", "MaskedScatter")
 
-    image: a leaf of the graph. Exact: the paths are counted, in integers, down from the score and up from the image;
-    a cut has them all.
+
+def cuts_between(
+    start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()
+) -> Callable[[torch.Tensor], bool]:
+    """A function that tells whether every path of the autograd graph from the start to the image goes through a tensor.
+
+    image: a leaf of the graph. dead: edges that are no paths. Exact: the paths are counted, in integers, down from the
+    start and up from the image; a cut has them all.
     """
-    order = nodes_behind(score)
-    paths_down: Counter[tuple[Any, int]] = Counter({(score.grad_fn, 0): 1})
-    paths_into: Counter[Any] = Counter({score.grad_fn: 1})
+    order = nodes_behind(start.node)
+    paths_down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
+    paths_into: Counter[Any] = Counter({start.node: 1})
     for node in order:
-        for following, output in node.next_functions:
-            if following is not None:
-                paths_down[following, output] += paths_into[node]
-                paths_into[following] += paths_into[node]
+        for following, output in _alive(node, dead):
+            paths_down[following, output] += paths_into[node]
+            paths_into[following] += paths_into[node]
     paths_up: Counter[Any] = Counter()
     for node in reversed(order):
         if getattr(node, "variable", None) is image:
             paths_up[node] = 1
         else:
-            paths_up[node] = sum(paths_up[following] for following, _ in node.next_functions if following is not None)
-    total = paths_up[score.grad_fn]
+            paths_up[node] = sum(paths_up[following] for following, _ in _alive(node, dead))
+    total = paths_up[start.node]
 
     def is_cut(tensor: torch.Tensor) -> bool:
-        return paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
+        return total > 0 and paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
 
     return is_cut
+
+
+def joins_before(start: GradientEdge, end: torch.Tensor | None, dead: Collection[Edge] = ()) -> list[Any]:
+    """The nodes behind the start that put several tensors together, each before those that it leads to.
+
+    end: what lies behind this tensor is left out.
+    """
+    last = None if end is None else end.grad_fn
+    within = nodes_behind(start.node, last)
+    names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
+    return [node for node in within if node.name().startswith(names) and len([*_alive(node, dead)]) > 1]
+
+
+def dead_edges(score: torch.Tensor, nodes: Collection[Any]) -> set[Edge]:
+    """Of the edges that lead on from the nodes those without a gradient of the score. Cost: the backward to them."""
+    edges = [(node, place) for node in nodes for place, (following, _) in enumerate(node.next_functions) if following]
+    if not edges:
+        return set()
+    ends = [GradientEdge(*node.next_functions[place]) for node, place in edges]
+    gradients = torch.autograd.grad(score, ends, retain_graph=True, allow_unused=True)
+    return {edge for edge, gradient in zip(edges, gradients, strict=True) if gradient is None or not gradient.any()}
+
+
+def edges_on(node: Any, dead: Collection[Edge]) -> list[GradientEdge]:
+    """Where the node's edges lead that are not dead."""
+    return [GradientEdge(*following) for following in _alive(node, dead)]
+
+
+def _alive(node: Any, dead: Collection[Edge]) -> Iterator[tuple[Any, int]]:
+    for place, (following, output) in enumerate(node.next_functions):
+        if following is not None and (not dead or (node, place) not in dead):
+            yield following, output

@@ -1,21 +1,25 @@
-"""Find the layer whose map explains a model, and the layout of its output, from one traced forward."""
+"""Find the layer whose map explains a score, and the layout of its output, from one traced forward."""
+
+from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
-from pytorch_grad_cam.engine.layouts import Layout, layouts_of
-from pytorch_grad_cam.engine.targets import scores_in
+from pytorch_grad_cam.engine.layouts import Layout, is_even, layouts_of, layouts_without
+from pytorch_grad_cam.engine.targets import Targets, scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.locate.graph_cuts import cuts_between
+from pytorch_grad_cam.locate.answers import answer, unmoved_tokens, with_noise
+from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, AskedScore, asked_scores
+from pytorch_grad_cam.locate.graph_cuts import Edge, cuts_between, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.traced_forward import TracedForward
 
 # What the thresholds rest on. "Nothing changes": in test_locate.py, and in the choice for 38 small networks of timm and
 # transformers with seeded random weights; except for LeViTs where said.
@@ -23,14 +27,6 @@ from pytorch_grad_cam.locate.graph_cuts import cuts_between
 _ALIVE = 0.5
 # The last cuts that are looked at first, which saves time. A choice; nothing changes from 4 to 64, 3 adds a warning.
 _LATE = 5
-# The noise in standard deviations of the image. A choice; nothing changes between 0.001 and 0.1 but for one LeViT.
-_FAINT = 1e-2
-# The standard deviation that a constant image is taken to have. A choice; no test changes between 1e-4 and 1.
-_LEAST_CONTRAST = 1e-2
-# The noise falls to exp(-4). A choice; nothing changes between 2 and 8 but for the LeViTs and, at 2 and 8, one test.
-_STEEPNESS = 4
-# Keeps the logarithm of no change finite. A choice; nothing changes between 1e-30 and 1e-9.
-_LEAST_CHANGE = 1e-20
 # The correlation of an answer. A choice; nothing changes between 0 and 0.73 but for the LeViTs: levit_128 gets another
 # layer at 0.55.
 _IN_PLACE = 0.5
@@ -39,14 +35,16 @@ _TOO_CLOSE = 0.05
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
-_NO_GRADIENT = (
-    "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
-    "so the layer cannot be found: pass target_layers, for methods without gradients (EigenCAM, ScoreCAM, AblationCAM)"
-)
+_TOKENS_NDIM = 3  # (N, T, C) in some order
+# Modules whose output lies channels first whatever its numbers say, and those that leave the axes as they are.
+_CHANNELS_FIRST = (nn.modules.conv, nn.modules.batchnorm, nn.modules.instancenorm, nn.modules.pooling)
+_ELEMENTWISE = (nn.modules.activation, nn.modules.dropout)
 
 
 class Location(NamedTuple):
     """A layer that gives a map: its dotted name, its output's shape and layout, and why it was chosen.
+
+    others: the layers that only together with this one have all paths to the score, as the levels of a pyramid.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
     >>> print(locate(load_digits_net(), preprocess_scene(example_scene())))
@@ -58,28 +56,38 @@ class Location(NamedTuple):
     shape: tuple[int, ...]
     layout: Layout
     why: str
+    others: tuple[Location, ...] = ()
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """This layer and the others."""
+        return [self.layer, *(other.layer for other in self.others)]
 
     def as_map(self, output: Any) -> torch.Tensor:
         """The map (N, C, *grid) in what the layer returned; for use as a reshape_transform."""
         return self.layout.of_output(output)
 
     def __str__(self) -> str:
-        return f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}; {self.why}"
+        this = f"{self.name} ({type(self.layer).__name__}), output {self.shape}: {self.layout}"
+        return "".join([this, *(f"; and {other}" for other in self.others)]) + (f"; {self.why}" if self.why else "")
 
 
 class _Map(NamedTuple):
     """A tensor that can be read as a map.
 
-    layout, other_layouts: its best reading and the others. share_alive: of its cells, those that a gradient reaches.
-    is_cut: whether every path from the score to the image goes through it. runs_once: whether its module does.
+    layout, other_layouts: its best reading and the others. share_alive: of its cells, those that a gradient reaches;
+    breadth_alive: how far they reach, see `_breadth`. is_cut: whether every path from the score to the image goes
+    through it. runs_once: whether its module does. is_hidden: whether something learned lies between it and the score.
     """
 
     call: Call
     layout: Layout
     other_layouts: tuple[Layout, ...]
     share_alive: float
+    breadth_alive: int
     is_cut: bool
     runs_once: bool
+    is_hidden: bool
 
 
 def locate(
@@ -87,19 +95,25 @@ def locate(
     x: Any,
     spatial_from: int | str | None = None,
     output_transform: Callable[[Any], Any] = scores_in,
+    targets: Targets = None,
 ) -> Location:
-    """The last layer that every path from the input to the highest logit passes and whose map is alive.
+    """The last layer that every path from the input to the target's score passes and whose map is alive.
 
     Alive: the gradient reaches at least half of the cells, and the grid is at least 3 x 3 (2 x 2, or one cell, only
     where there is nothing larger). Where cells die behind that layer, as behind the last attention of a class-token
     ViT, the first layer that reads it takes its place: the norm before that attention.
+    Scores of a box, a token or a region reach few cells: those that are reached must lie at least 3 x 3 cells apart.
+    Where predictions of several scales are put together, an edge whose gradient is zero is no path; where several
+    scales are left, a map of each is chosen: `others`. For dense outputs (a segmentation) it is the last map of the
+    coarsest grid, behind the encoder.
 
     x: what the model is called with, see `engine.inputs`; its first sample is used. output_transform: from the model's
-    output to its scores, see `engine.outputs`. Raises ValueError when no module returns a map on which the logit
-    depends. Cost: one forward with its graph and one backward of its last part (of all where nothing is found there);
-    for tokens one more forward.
+    output to its scores, see `engine.targets.scores_in`. targets: for that sample, see `engine.targets`; None is the
+    highest number. Raises ValueError when no module returns a map on which the score depends.
+    Cost: one forward with its graph and one backward of its last part (of all where nothing is found there); for tokens
+    one more forward.
     """
-    return _TracedForward(model, x, spatial_from, output_transform).choice()
+    return _alone(model, x, spatial_from, output_transform, targets).choice()
 
 
 def suggest_layers(
@@ -107,238 +121,354 @@ def suggest_layers(
     x: Any,
     spatial_from: int | str | None = None,
     output_transform: Callable[[Any], Any] = scores_in,
+    targets: Targets = None,
 ) -> list[Location]:
     """The choice of `locate`, then for each other grid the last map that is alive, from the output backwards.
 
     Arguments and errors are those of `locate`. Cost: that of `locate` and one whole backward.
     """
-    forward = _TracedForward(model, x, spatial_from, output_transform)
-    locations = [forward.choice()]
+    search = _alone(model, x, spatial_from, output_transform, targets)
+    locations = [search.choice()]
     grids = {locations[0].layout.grid}
-    alive = [candidate for candidate in forward.maps() if candidate.share_alive >= _ALIVE]
+    alive = [candidate for candidate in search.maps() if search.is_alive(candidate)]
     for candidate in [*reversed([m for m in alive if m.is_cut]), *reversed(alive)]:
         if candidate.layout.grid not in grids:
             grids.add(candidate.layout.grid)
             path = "goes through it" if candidate.is_cut else "does not all go through it"
-            locations.append(forward.location(candidate, f"the last map of this grid; the score {path}"))
+            locations.append(search.location(candidate, f"the last map of this grid; the score {path}"))
     return locations
 
 
 def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: int | str | None = None) -> Layout:
-    """The layout of a given layer's output. Cost: one forward.
+    """The layout of a given layer's output, by how it answers to noise on the image. Cost: two forwards of one sample.
 
     Raises ValueError when the output cannot be read as a map of the image.
     """
-    image = image_of(x, spatial_from)
+    x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
     with undisturbed(model), torch.no_grad(), traced(model) as calls:
-        call(model, on_device_of(model, rows_of(x, torch.tensor([0]), len(image))))
-    outputs = [entry.returned for entry in calls if entry.module is layer and entry.returned.is_floating_point()]
-    if not outputs:
-        raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-    size, shape = image.shape[2:], tuple(outputs[0].shape)
-    readings = layouts_of(shape, 1, size, _grids_of_convolutions(calls, image.ndim))
-    if not readings:
-        raise ValueError(
-            f"the target layer gives {shape}, which is no map of the {'x'.join(map(str, size))} input: pass a "
-            "reshape_transform from it to (N, C, *spatial), see pytorch_grad_cam.utils.reshape_transforms"
+        call(model, x)
+    return Readings(model, x, spatial_from, calls).of_layer(layer)
+
+
+class Readings:
+    """How the tensors that a forward's modules returned are to be read as maps of its image.
+
+    x: what the model was called with, on its device; calls: what its modules returned.
+    """
+
+    def __init__(self, model: nn.Module, x: Any, spatial_from: int | str | None, calls: Sequence[Call]) -> None:
+        self._model, self._x, self._spatial_from, self._calls = model, x, spatial_from, calls
+        self._image = image_of(x, spatial_from)
+        self.size = tuple(self._image.shape[2:])
+        self._grids = _grids_of_convolutions(calls, self._image.ndim)
+        self._channels_first: set[int] = set()
+        for entry in calls:
+            handed_on = id(entry.read) in self._channels_first and _is_of(_ELEMENTWISE, entry.module)
+            if handed_on or _is_of(_CHANNELS_FIRST, entry.module):
+                self._channels_first.add(id(entry.returned))
+        self._by_numbers: dict[tuple[int, ...], list[Layout]] = {}
+
+    def by_numbers(self, entry: Call) -> list[Layout]:
+        """The readings that the numbers allow, the best first."""
+        shape = tuple(entry.returned.shape)
+        if shape not in self._by_numbers:
+            self._by_numbers[shape] = layouts_of(shape, len(self._image), self.size, self._grids)
+        readings = self._by_numbers[shape]
+        if len(readings) < 2 or id(entry.returned) not in self._channels_first:
+            return readings
+        return [layout for layout in readings if layout.axes.startswith("NCS")]
+
+    def of_layer(self, layer: nn.Module) -> Layout:
+        """The reading of the layer's output. Raises ValueError where it is no map of the image."""
+        entries = [e for e in self._calls if e.module is layer and e.returned.is_floating_point()]
+        if not entries:
+            raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
+        entry, shape = entries[0], tuple(entries[0].returned.shape)
+        layouts = self.by_numbers(entry)
+        layout = layouts[0] if self.are_certain(layouts) else self.by_answers(entry)
+        if layout is None:
+            tokens = "; its tokens do not lie where they stood in the image (merged, dropped, sorted?)"
+            raise ValueError(
+                f"the target layer gives {shape}, which is no map of the {'x'.join(map(str, self.size))} input"
+                f"{tokens if layouts and len(shape) == 3 else ''}: pass a reshape_transform from it to "
+                "(N, C, *spatial), see pytorch_grad_cam.utils.reshape_transforms, or choose an earlier layer"
+            )
+        return layout
+
+    def are_certain(self, layouts: Sequence[Layout]) -> bool:
+        """Whether there is only one reading, with one stride for all axes and without tokens."""
+        return len(layouts) == 1 and "T" not in layouts[0].axes and is_even(layouts[0], self.size)
+
+    def by_answers(self, entry: Call) -> Layout | None:
+        """The reading that answers to noise on the image in its place; None where none does. Cost: one forward."""
+        axes = next((layout.axes for layout in self.by_numbers(entry) if "T" in layout.axes), "NTC")
+        as_many = self._of_as_many_tokens(entry, axes.index("T"))
+        changes = self.changes({each.module for each in (entry, *as_many)})
+        return self._clearest(entry, self._without_others(entry, axes, map(changes, as_many)), changes(entry))
+
+    def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
+        """How much the outputs of the modules change with faint noise on the image. Cost: one forward."""
+        noisy = with_image(self._x, with_noise(self._image.detach()), self._spatial_from)
+        with undisturbed(self._model), torch.no_grad(), traced(self._model, modules) as calls:
+            call(self._model, noisy)
+
+        def change(entry: Call) -> torch.Tensor:
+            runs = [each for each in self._calls if each.module is entry.module and each.first == entry.first]
+            repeated = [each for each in calls if each.module is entry.module and each.first == entry.first]
+            index = next(index for index, each in enumerate(runs) if each is entry)
+            return (repeated[index].returned - entry.returned.detach()).float().abs()
+
+        return change
+
+    def _of_as_many_tokens(self, entry: Call, token_axis: int) -> list[Call]:
+        """The tensors up to this one that have as many tokens; none for what has no tokens."""
+        if entry.returned.ndim != _TOKENS_NDIM:
+            return []
+        until = next(place for place, each in enumerate(self._calls) if each is entry)
+        earlier = (e for e in self._calls[: until + 1] if e.first and e.returned.ndim == _TOKENS_NDIM)
+        return [each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis]]
+
+    def _without_others(self, entry: Call, axes: str, changes: Iterator[torch.Tensor]) -> list[Layout]:
+        """The readings by numbers, or those without the tokens that are not of the image.
+
+        changes: of the tensors with as many tokens. In the first of them that changes, nothing has mixed the others
+        with those of the image: they do not change.
+        """
+        for change in changes:
+            others = unmoved_tokens(axes, change)
+            if len(others) < change.shape[axes.index("T")]:
+                if not others:
+                    break
+                return layouts_without(others, axes, tuple(entry.returned.shape), self.size, self._grids)
+        return self.by_numbers(entry)
+
+    def _clearest(self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor) -> Layout | None:
+        """The reading that answers best; where two answer alike the first one, with a warning; none out of place."""
+        answers = {layout: answer(layout, change) for layout in layouts}
+        in_place = [layout for layout in layouts if answers[layout] > _IN_PLACE or self.are_certain([layout])]
+        if not in_place:
+            return None
+        best, *others = sorted(in_place, key=lambda layout: -answers[layout])
+        if not others or answers[best] - answers[others[0]] >= _TOO_CLOSE:
+            return best
+        first = in_place[0]
+        second = next(layout for layout in (best, others[0]) if layout != first)
+        issue(
+            CamWarning(
+                f"{entry.name} gives {tuple(entry.returned.shape)}, which can be read as {first} and as {second}, and "
+                f"it answers alike to noise on the image in both: it is read as {first}. Pass a reshape_transform if "
+                "that is wrong"
+            )
         )
-    return readings[0]
+        return first
 
 
-class _TracedForward:
-    """One traced forward of the first sample: its maps, and the best of them. Cost of the constructor: one forward."""
+class Search:
+    """The maps of one traced forward, and the best of them for the score that was asked for.
+
+    x: what the model is called with, on its device, within `undisturbed`. targets: one for each of its samples.
+    uses_targets: False for methods that know no target. Cost of the constructor: one forward with its graph.
+    """
 
     def __init__(
-        self, model: nn.Module, x: Any, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
+        self,
+        model: nn.Module,
+        x: Any,
+        spatial_from: int | str | None,
+        output_transform: Callable[[Any], Any],
+        targets: Targets,
+        uses_targets: bool = True,
     ) -> None:
-        self.model, self.spatial_from = model, spatial_from
-        self.x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
-        with undisturbed(model), torch.enable_grad():
-            image = image_of(self.x, spatial_from).detach().clone().requires_grad_()
-            with traced(model) as calls:
-                outputs = call(model, with_image(self.x, image, spatial_from))
-            self.score = _score(output_transform(outputs), calls)
-        self.size = image.shape[2:]
-        self.calls = [entry for entry in calls if entry.returned.requires_grad]
-        is_cut = cuts_between(self.score, image)
-        grids = _grids_of_convolutions(self.calls, image.ndim)
-        self._candidates: list[tuple[int, list[Layout], bool]] = []
-        readings: dict[tuple[int, ...], list[Layout]] = {}
-        for position, entry in enumerate(self.calls):
-            shape = tuple(entry.returned.shape)
-            if shape not in readings:
-                readings[shape] = layouts_of(shape, 1, self.size, grids)
-            if entry.first and readings[shape]:
-                self._candidates.append((position, readings[shape], is_cut(entry.returned)))
-        self._runs = Counter(self.calls[position].module for position, _, _ in self._candidates)
+        self.model, self.forward = model, TracedForward(model, x, spatial_from)
+        self._asked: AskedScore
+        self._dead: set[Edge]
+        self.calls = [entry for entry in self.forward.calls if entry.returned.requires_grad]
+        self._readings = Readings(model, x, spatial_from, self.forward.calls)
+        scores = output_transform(self.forward.outputs)
+        self._asked_scores = asked_scores(scores, targets, uses_targets, self.calls, self._readings.size)
+        self._candidates = [
+            (position, layouts)
+            for position, entry in enumerate(self.calls)
+            if entry.first and (layouts := self._readings.by_numbers(entry))
+        ]
+        self._runs = Counter(self.calls[position].module for position, _ in self._candidates)
+        self._pooled = {
+            tuple(entry.returned.shape[2:])
+            for entry in self.calls
+            if type(entry.module).__name__.startswith("Adaptive") and _is_of((nn.modules.pooling,), entry.module)
+        }
 
     def choice(self) -> Location:
+        """The best map for the score asked for; where none depends on it, for the highest one."""
+        for asked in self._asked_scores:
+            self._asked, self._dead = asked, set()
+            location = self._choice_of_score()
+            if location is not None:
+                return location
+            if self._candidates and not self.maps():
+                raise ValueError(NO_GRADIENT)
+        size = "x".join(map(str, self._readings.size))
+        raise ValueError(
+            f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
+            "score depends: pass target_layers, and a reshape_transform where the layer gives tokens"
+        )
+
+    def _choice_of_score(self) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""
-        best, why = self.best(self.maps(late=True))
-        if best is None or min(best.layout.grid) < _SMALLEST_GRIDS[0]:
-            best, why = self.best(self.maps())
-        return self.location(best, why)
+        best, why = self._best_without_dead_edges(late=True)
+        if best is None or _breadth(best.layout.grid) < _SMALLEST_GRIDS[0] or self._asked.is_dense:
+            best, why = self._best_without_dead_edges(late=False)
+        levels = self._levels(best)
+        if levels:
+            first, *others = [self.location(level, "") for level in levels]
+            return first._replace(others=tuple(others), why="together they have all paths to the score")
+        return None if best is None else self.location(best, why)
+
+    def _best_without_dead_edges(self, late: bool) -> tuple[_Map | None, str]:
+        """The best map by the rules; anew while edges behind it turn out to have no gradient."""
+        while True:
+            best, why = self._verified(self.maps(late))
+            joins = joins_before(self._asked.edge, best and best.call.returned, self._dead)
+            dead = dead_edges(self._asked.score, joins) - self._dead
+            if not dead:
+                return best, why
+            self._dead |= dead
+
+    def _levels(self, best: _Map | None) -> list[_Map]:
+        """Maps of several grids that only together have all paths from the score; none where one map behind them has.
+
+        Cost: where tensors are put together behind the best map, one backward.
+        """
+        joins = [] if self._asked.is_dense else joins_before(self._asked.edge, best and best.call.returned, self._dead)
+        maps = self.maps() if joins else []
+        for join in joins:
+            levels = {}
+            for edge in edges_on(join, self._dead):
+                is_cut = cuts_between(edge, self.forward.image, self._dead)
+                of_edge, _ = self._verified([m._replace(is_cut=True) for m in maps if is_cut(m.call.returned)])
+                if of_edge is not None:
+                    levels[of_edge.call.module] = of_edge
+            grids = {level.layout.grid for level in levels.values()}
+            if len(grids) > 1 and len(grids) == len(levels):
+                return list(levels.values())
+        return []
 
     def maps(self, late: bool = False) -> list[_Map]:
         """The maps among what the modules return, in the order of execution.
 
         late: only those from the fifth last cut on. Cost: one backward, as far as the first of them.
         """
-        cuts = [position for position, _, is_cut in self._candidates if is_cut]
+        is_cut = cuts_between(self._asked.edge, self.forward.image, self._dead)
+        cuts = [position for position, _ in self._candidates if is_cut(self.calls[position].returned)]
         start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0
         calls = self.calls[start:]
         gradients = torch.autograd.grad(
-            self.score, [entry.returned for entry in calls], allow_unused=True, retain_graph=True
+            self._asked.score, [entry.returned for entry in calls], allow_unused=True, retain_graph=True
         )
         # A CAM captures one tensor of a module and cuts it off from the others that the module returned: none of
         # those may lead to the score.
-        leading = Counter(entry.run for entry, gradient in zip(calls, gradients, strict=True) if gradient is not None)
+        reached = [gradient is not None for gradient in gradients]
+        leading = Counter(entry.run for entry, leads in zip(calls, reached, strict=True) if leads)
+        learned = [leads and bool(entry.module._parameters) for entry, leads in zip(calls, reached, strict=True)]
+        last_learned = max((place for place, is_learned in enumerate(learned) if is_learned), default=-1)
         maps = []
-        for position, (layout, *other_layouts), is_cut in self._candidates:
-            if position >= start and leading[self.calls[position].run] == 1:
-                entry, gradient = self.calls[position], gradients[position - start]
-                if gradient is not None:
-                    share_alive = (layout(gradient) != 0).any(1).float().mean().item()
-                    runs_once = self._runs[entry.module] == 1
-                    maps.append(_Map(entry, layout, tuple(other_layouts), share_alive, is_cut, runs_once))
+        for position, (layout, *other_layouts) in self._candidates:
+            place = position - start
+            if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
+                entry, alive = self.calls[position], (layout(gradients[place]) != 0).any(1)
+                of_axes = [alive.movedim(axis, 0).flatten(1).any(1).sum().item() for axis in range(1, alive.ndim)]
+                facts = is_cut(entry.returned), self._runs[entry.module] == 1, place < last_learned
+                share = alive.float().mean().item()
+                maps.append(_Map(entry, layout, tuple(other_layouts), share, _breadth(of_axes), *facts))
         return maps
 
-    def best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
+    def is_alive(self, candidate: _Map) -> bool:
+        """Whether the score depends on enough of the map."""
+        if self._asked.is_of_whole_image:
+            return candidate.share_alive >= _ALIVE
+        return candidate.share_alive > 0 and candidate.is_hidden
+
+    def _verified(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
         """The best map by the rules whose tokens are the cells of a grid, and why.
 
         Cost: for tokens, and where a tensor can be read in several ways, one forward; where the first choice does not
         answer in its place, one more.
         """
-        best, why = _best(maps)
-        while best is not None and ("T" in best.layout.axes or best.other_layouts):
-            answers = self._answers(best, self._noisy_calls({best.call.module}))
-            layout = _clearest(best, answers)
-            if "T" not in best.layout.axes or answers[layout] > _IN_PLACE:
+        best, why = self._best(maps)
+        while best is not None and not self._readings.are_certain([best.layout, *best.other_layouts]):
+            layout = self._readings.by_answers(best.call)
+            if layout is not None:
                 return best._replace(layout=layout), why
-            layout = best.layout
-            noisy = self._noisy_calls({candidate.call.module for candidate in maps if candidate.layout == layout})
-            maps = [m for m in maps if m.layout != layout or self._answers(m, noisy)[layout] > _IN_PLACE]
-            best, why = _best(maps)
+            unread = best.layout
+            alike = [candidate for candidate in maps if candidate.layout == unread]
+            changes = self._readings.changes({candidate.call.module for candidate in alike})
+            silent = [m for m in alike if m.call is best.call or answer(unread, changes(m.call)) <= _IN_PLACE]
+            maps = [candidate for candidate in maps if candidate not in silent]
+            best, why = self._best(maps)
         return best, why
 
-    def location(self, chosen: _Map | None, why: str) -> Location:
+    def _best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
+        """The best map by the rules, and why. The rules apply in turn; one that no map passes is skipped."""
+        once = _passing([m for m in maps if self.is_alive(m)], lambda candidate: candidate.runs_once)
+        for smallest in _SMALLEST_GRIDS:
+            large = [m for m in once if self._breadth(m) >= smallest]
+            if large:
+                break
+        else:
+            return None, ""
+        unpadded = _passing(large, lambda candidate: not _is_of((nn.modules.padding,), candidate.call.module))
+        if self._asked.is_dense:
+            strided = _passing(unpadded, lambda candidate: candidate.layout.grid not in self._pooled)
+            coarsest = min(torch.Size(candidate.layout.grid).numel() for candidate in strided)
+            behind_encoder = [m for m in strided if torch.Size(m.layout.grid).numel() == coarsest]
+            return behind_encoder[-1], "the last map of the coarsest grid, behind the encoder"
+        cuts = _passing(unpadded, lambda candidate: candidate.is_cut)
+        last = cuts[-1]
+        same_grid = [candidate for candidate in cuts if candidate.layout == last.layout]
+        best = _passing(same_grid, lambda candidate: not _is_of((nn.modules.pooling,), candidate.call.module))[-1]
+        behind = maps[maps.index(best) + 1 :]
+        if any(m.layout == best.layout and not self.is_alive(m) and m.is_hidden for m in behind):
+            readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
+            if readers:
+                return readers[0], "the last map before positions lose their way to the score (class token)"
+        if best.is_cut:
+            return best, "the last map that every path to the score goes through"
+        return best, "the last map that the score depends on; none lies on every path to it"
+
+    def _breadth(self, candidate: _Map) -> int:
+        grid = _breadth(candidate.layout.grid)
+        return grid if self._asked.is_of_whole_image else min(grid, candidate.breadth_alive)
+
+    def location(self, chosen: _Map, why: str) -> Location:
         """The location of a map, named by a module that returns it: one that runs once and returns nothing else
         before others, the shortest name before longer ones.
-
-        Raises ValueError for None.
         """
-        if chosen is None:
-            size = "x".join(map(str, self.size))
-            raise ValueError(
-                f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
-                "score depends: pass target_layers, and a reshape_transform where the layer gives tokens"
-            )
         runs = Counter(entry.module for entry in self.calls if entry.first)
         same = [e for e in self.calls if e.returned is chosen.call.returned and (e.alone or e is chosen.call)]
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         return Location(named.name, named.module, tuple(named.returned.shape), chosen.layout, why)
 
-    def _noisy_calls(self, modules: Collection[nn.Module]) -> list[Call]:
-        """The calls of modules for the image with faint noise, stronger towards one corner."""
-        image = image_of(self.x, self.spatial_from)
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), device="cpu").to(image)
-        noisy = image + _FAINT * image.std().clamp(min=_LEAST_CONTRAST) * _ramp(self.size).to(image) * noise
-        with undisturbed(self.model), torch.no_grad(), traced(self.model, modules) as calls:
-            call(self.model, with_image(self.x, noisy, self.spatial_from))
-        return calls
 
-    def _answers(self, candidate: _Map, noisy: Sequence[Call]) -> dict[Layout, float]:
-        """For each reading of a map the correlation of how much its cells change with how strong the noise is there.
-
-        1 at best. Latent vectors and tokens sorted by windows do not change more towards the corner with the noise.
-        """
-        runs = [entry for entry in self.calls if entry.module is candidate.call.module and entry.first]
-        index = next(index for index, entry in enumerate(runs) if entry is candidate.call)
-        repeated = [entry for entry in noisy if entry.module is candidate.call.module and entry.first][index]
-        change = (repeated.returned - candidate.call.returned.detach()).float().abs()
-        answers = {}
-        for layout in (candidate.layout, *candidate.other_layouts):
-            change_of_cells = layout(change).sum(1)[0]
-            logarithms = [change_of_cells.clamp(min=_LEAST_CHANGE).log(), _ramp(layout.grid).to(change).log()]
-            answers[layout] = torch.stack([values.flatten() for values in logarithms]).corrcoef()[0, 1].item()
-        return answers
+def _alone(
+    model: nn.Module,
+    x: Any,
+    spatial_from: int | str | None,
+    output_transform: Callable[[Any], Any],
+    targets: Targets,
+) -> Search:
+    first = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
+    with undisturbed(model):
+        return Search(model, first, spatial_from, output_transform, targets)
 
 
-def _clearest(candidate: _Map, answers: dict[Layout, float]) -> Layout:
-    """The reading that answers best; where two answer alike the first one, with a warning."""
-    best, *others = sorted(answers, key=lambda layout: -answers[layout])
-    if not others or answers[best] - answers[others[0]] >= _TOO_CLOSE:
-        return best
-    first, shape = candidate.layout, tuple(candidate.call.returned.shape)
-    second = next(layout for layout in (best, others[0]) if layout != first)
-    issue(
-        CamWarning(
-            f"{candidate.call.name} gives {shape}, which can be read as {first} and as {second}, and it answers alike "
-            f"to noise on the image in both: it is read as {first}. Pass a reshape_transform if that is wrong"
-        )
-    )
-    return first
-
-
-def _ramp(size: Sequence[int]) -> torch.Tensor:
-    """A ramp from 1 at one corner to a fiftieth at the opposite one, with another slope along each axis."""
-    ramp = torch.ones(())
-    for axis, length in enumerate(size):
-        logarithms = torch.linspace(0, -_STEEPNESS * (axis + 1) / sum(range(len(size) + 1)), length)
-        ramp = ramp * logarithms.exp().reshape(-1, *[1] * (len(size) - axis - 1))
-    return ramp
-
-
-def _best(maps: Sequence[_Map]) -> tuple[_Map | None, str]:
-    """The best map by the rules, and why. The rules apply in turn; one that no map passes is skipped."""
-    alive = [candidate for candidate in maps if candidate.share_alive >= _ALIVE]
-    once = _passing(alive, lambda candidate: candidate.runs_once)
-    for smallest in _SMALLEST_GRIDS:
-        large = [candidate for candidate in once if min(candidate.layout.grid) >= smallest]
-        if large:
-            break
-    else:
-        return None, ""
-    unpadded = _passing(large, lambda candidate: not _is_of(nn.modules.padding, candidate.call.module))
-    cuts = _passing(unpadded, lambda candidate: candidate.is_cut)
-    last = cuts[-1]
-    same_grid = [candidate for candidate in cuts if candidate.layout == last.layout]
-    best = _passing(same_grid, lambda candidate: not _is_of(nn.modules.pooling, candidate.call.module))[-1]
-    behind = maps[maps.index(best) + 1 :]
-    if any(candidate.layout == best.layout and candidate.share_alive < _ALIVE for candidate in behind):
-        readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
-        if readers:
-            return readers[0], "the last map before positions lose their way to the score (class token)"
-    if best.is_cut:
-        return best, "the last map that every path to the score goes through"
-    return best, "the last map that the score depends on; none lies on every path to it"
+def _breadth(lengths: Sequence[int]) -> int:
+    """The second largest of the lengths along the axes, of a signal its only one: a clip may have a single frame."""
+    return sorted(lengths)[-2:][0]
 
 
 def _passing(maps: Sequence[_Map], rule: Callable[[_Map], bool]) -> list[_Map]:
     """The maps that pass the rule, or all where none does."""
     return [candidate for candidate in maps if rule(candidate)] or list(maps)
-
-
-def _score(outputs: Any, calls: Sequence[Call]) -> torch.Tensor:
-    """The highest logit; for a head of zeros, as some are initialised, a random projection of what it reads."""
-    differentiable = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
-    if not differentiable:
-        raise ValueError(_NO_GRADIENT)
-    logits = differentiable[0]
-    score = logits.flatten().amax()
-    read_by_heads = [entry.read for entry in calls if entry.returned is logits and entry.read is not None]
-    if not read_by_heads:
-        return score
-    features = read_by_heads[0]
-    if not features.requires_grad:
-        return score
-    (gradient,) = torch.autograd.grad(score, features, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        raise ValueError(_NO_GRADIENT)
-    if gradient.any():
-        return score
-    projection = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), device="cpu")
-    return (features * projection.to(features)).sum()
 
 
 def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, ...]]:
@@ -350,6 +480,6 @@ def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, .
     }
 
 
-def _is_of(kind: ModuleType, module: nn.Module) -> bool:
-    """Whether a module is one of PyTorch's pooling or padding layers, which return what they read, pooled or moved."""
-    return type(module).__module__ == kind.__name__
+def _is_of(kinds: Sequence[ModuleType], module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own of these kinds: pooling and padding return what they read."""
+    return type(module).__module__ in [kind.__name__ for kind in kinds]

@@ -52,7 +52,7 @@ def contributions(
     with torch.enable_grad():
         for samples in sorted({1, len(every)}):
             scores = scores_with(every[:samples], source)
-            if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores))):
+            if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores.grad_fn))):
                 return None
         added, sizes = zip(*(_by_channel(score, kept[0], channel_axis) for score in scores), strict=True)
     falls_of_channels, size = torch.stack(added).to(scores.device), torch.stack(sizes).to(scores.device)

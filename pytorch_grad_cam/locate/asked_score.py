@@ -1,0 +1,73 @@
+"""The score whose layer is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils._pytree import tree_leaves
+
+from pytorch_grad_cam.engine.layouts import covers
+from pytorch_grad_cam.engine.targets import Targets, scores_of_lists, target_lists
+from pytorch_grad_cam.engine.trace import Call
+
+NO_GRADIENT = (
+    "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
+    "so the layer cannot be found: pass target_layers, for methods without gradients (EigenCAM, ScoreCAM, AblationCAM)"
+)
+
+
+class AskedScore(NamedTuple):
+    """A scalar of the output, and what kind of output it is a score of.
+
+    is_of_whole_image: a score of a class, that all positions may lead to; else of a box, a token, a region.
+    is_dense: of an output that itself is a map, as a segmentation's.
+    """
+
+    score: torch.Tensor
+    is_of_whole_image: bool
+    is_dense: bool
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Where the score stands in the graph."""
+        return get_gradient_edge(self.score)
+
+
+def asked_scores(
+    scores: Any, targets: Targets, uses_targets: bool, calls: Sequence[Call], size: Sequence[int]
+) -> Iterator[AskedScore]:
+    """The targets' score; then, for what has no gradient, the highest number, and a random projection of the features.
+
+    scores: what targets read. calls: what the modules returned. size: of the image.
+    Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
+    """
+    leaves = tree_leaves(scores)
+    differentiable = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    if not differentiable:
+        raise ValueError(NO_GRADIENT)
+    kind = _is_of_whole_image(scores), _is_dense(scores, size)
+    if uses_targets and (targets is not None or _is_of_whole_image(scores)):
+        of_lists = scores_of_lists(scores, target_lists(targets, scores)[0]).sum(1)
+        # Other factors than one, so that classes whose sum is constant do not cancel.
+        asked = (of_lists * torch.linspace(1, 2, len(of_lists)).to(of_lists)).sum()
+        if asked.requires_grad:
+            yield AskedScore(asked, *kind)
+    yield AskedScore(torch.stack([leaf.float().amax() for leaf in differentiable]).sum(), *kind)
+    of_heads = [entry.read for entry in calls if entry.returned.shape == differentiable[0].shape]
+    features = [read for read in of_heads if read is not None and read.requires_grad]
+    if features:
+        noise = torch.randn(features[-1].shape, generator=torch.Generator().manual_seed(0), device="cpu")
+        yield AskedScore((features[-1] * noise.to(features[-1])).sum(), *kind)
+
+
+def _is_of_whole_image(scores: Any) -> bool:
+    return isinstance(scores, torch.Tensor) and scores.ndim <= 2
+
+
+def _is_dense(scores: Any, size: Sequence[int]) -> bool:
+    if not isinstance(scores, torch.Tensor) or scores.ndim not in (len(size) + 1, len(size) + 2):
+        return False
+    return scores.ndim > 2 and covers(tuple(scores.shape[-len(size) :]), size)
