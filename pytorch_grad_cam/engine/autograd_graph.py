@@ -3,12 +3,12 @@
 from typing import Any
 
 
-def nodes_behind(start: Any, last: Any = None) -> list[Any]:
-    """The nodes of the graph from a node on, each before those that it leads to; none behind the node `last`.
+def nodes_behind(*starts: Any, last: Any = None) -> list[Any]:
+    """The nodes of the graph from some on, each before those that it leads to; none behind the node `last`.
 
-    start: a tensor's `grad_fn`; none are behind None.
+    starts: tensors' `grad_fn`; none are behind None.
     """
-    order, seen, stack = [], set(), [(start, False)]
+    order, seen, stack = [], set(), [(start, False) for start in starts]
     while stack:
         node, done = stack.pop()
         if done:

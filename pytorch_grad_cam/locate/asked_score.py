@@ -44,8 +44,8 @@ def asked_scores(
     scores: what targets read. calls: what the modules returned. size: of the image.
     Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
     """
-    leaves = tree_leaves(scores)
-    differentiable = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    leaves = [leaf for leaf in tree_leaves(scores) if isinstance(leaf, torch.Tensor)]
+    differentiable = [leaf for leaf in leaves if leaf.requires_grad and leaf.numel()]
     if not differentiable:
         raise ValueError(NO_GRADIENT)
     kind = _is_of_whole_image(scores), _is_dense(scores, size)

@@ -52,7 +52,7 @@ def joins_before(start: GradientEdge, end: torch.Tensor | None, dead: Collection
     end: what lies behind this tensor is left out.
     """
     last = None if end is None else end.grad_fn
-    within = nodes_behind(start.node, last)
+    within = nodes_behind(start.node, last=last)
     names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
     return [node for node in within if node.name().startswith(names) and len([*_alive(node, dead)]) > 1]
 

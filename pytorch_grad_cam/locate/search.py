@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout, is_even, layouts_of, layouts_without
@@ -282,8 +283,8 @@ class Search:
         self.model, self.forward = model, TracedForward(model, x, spatial_from)
         self._asked: AskedScore
         self._dead: set[Edge]
-        self.calls = [entry for entry in self.forward.calls if entry.returned.requires_grad]
-        self._readings = Readings(model, x, spatial_from, self.forward.calls)
+        self.calls = [entry for entry in self.forward.runs if entry.returned.requires_grad]
+        self._readings = Readings(model, x, spatial_from, self.forward.runs)
         scores = output_transform(self.forward.outputs)
         self._asked_scores = asked_scores(scores, targets, uses_targets, self.calls, self._readings.size)
         self._candidates = [
@@ -369,15 +370,16 @@ class Search:
         # those may lead to the score.
         reached = [gradient is not None for gradient in gradients]
         leading = Counter(entry.run for entry, leads in zip(calls, reached, strict=True) if leads)
-        learned = [leads and bool(entry.module._parameters) for entry, leads in zip(calls, reached, strict=True)]
-        last_learned = max((place for place, is_learned in enumerate(learned) if is_learned), default=-1)
+        learned = [entry for entry, leads in zip(calls, reached, strict=True) if leads and entry.module._parameters]
+        read_by_learned = [entry.read.grad_fn for entry in learned if entry.read is not None]
+        hidden = {*nodes_behind(*read_by_learned)}
         maps = []
         for position, (layout, *other_layouts) in self._candidates:
             place = position - start
             if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
                 entry, alive = self.calls[position], (layout(gradients[place]) != 0).any(1)
                 of_axes = [alive.movedim(axis, 0).flatten(1).any(1).sum().item() for axis in range(1, alive.ndim)]
-                facts = is_cut(entry.returned), self._runs[entry.module] == 1, place < last_learned
+                facts = is_cut(entry.returned), self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
                 share = alive.float().mean().item()
                 maps.append(_Map(entry, layout, tuple(other_layouts), share, _breadth(of_axes), *facts))
         return maps
