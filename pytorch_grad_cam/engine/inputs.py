@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
 from pytorch_grad_cam.engine.trees import copied, has_rows
 
@@ -45,9 +45,11 @@ def usable(inputs: Inputs, device: torch.device | None) -> Inputs:
     """The tensors on the device, or where they are if that is None; those made in inference mode as copies that
     autograd can use, if the caller is outside of it.
     """
-    if isinstance(inputs, torch.Tensor):
-        return _usable(inputs, device)
-    return tree_map(partial(_usable, device=device), as_tree(inputs))
+    if not isinstance(inputs, torch.Tensor):
+        return tree_map_only(torch.Tensor, partial(usable, device=device), as_tree(inputs))
+    if inputs.is_inference() and not torch.is_inference_mode_enabled():
+        inputs = inputs.clone()
+    return inputs if device is None or inputs.device == device else inputs.to(device)
 
 
 def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Tensor:
@@ -59,8 +61,7 @@ def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Ten
     if spatial_from is None and _has_spatial_axes(inputs):
         return inputs
     leaves, _, index = _find(inputs, spatial_from)
-    image: torch.Tensor = leaves[index]
-    return image
+    return cast(torch.Tensor, leaves[index])
 
 
 def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: int | str | None = None) -> Inputs:
@@ -98,11 +99,3 @@ def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list[Any], An
 
 def _has_spatial_axes(leaf: Any) -> TypeGuard[torch.Tensor]:
     return isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim > 2
-
-
-def _usable(leaf: Any, device: torch.device | None) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    if leaf.is_inference() and not torch.is_inference_mode_enabled():
-        leaf = leaf.clone()
-    return leaf if device is None or leaf.device == device else leaf.to(device)
