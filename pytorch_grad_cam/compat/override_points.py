@@ -17,7 +17,7 @@ from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arra
 from pytorch_grad_cam.compat.foreign_hooks import must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
+from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
@@ -102,7 +102,8 @@ class OverridePoints:
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         self.outputs = None
-        clean_maps = self._maps(input_tensor, targets, eigen_smooth)
+        make = maker_of(self)
+        clean_maps = make(input_tensor, targets, eigen_smooth)
         outputs = self.outputs
         if outputs is not None:  # as a forward of 1.x may leave it
             scores = self.output_transform(outputs)
@@ -112,7 +113,7 @@ class OverridePoints:
         smoothed = smoothed_over(
             self.tta_transforms,
             clean_maps,
-            lambda inputs: self._maps(inputs, targets, eigen_smooth),
+            lambda inputs: make(inputs, targets, eigen_smooth),
             input_tensor,
             self.spatial_from,
         )
@@ -136,7 +137,7 @@ class OverridePoints:
         runs = self._runs(call, captured, transform)
         for captured_run in runs:
             captured_run.explain(0, gradients, partial(signed_map, self))
-        return self._enlarged(call, runs)
+        return self._drawn(call, runs)
 
     @accepts_arrays
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
@@ -180,10 +181,14 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
 def aggregated(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
     """The layers' maps (N * lists, 1, *spatial) joined: their mean, or as class or object override it, list by list."""
     if cam._has_aggregation or _is_replaced(cam, "aggregate_multi_layers"):
-        of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
-        joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
-        return torch.stack(joined, dim=1).flatten(0, 1)
+        return _aggregated_by_point(cam, maps, lists)
     return mean_of_layers(maps)
+
+
+def _aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
+    of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
+    joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
+    return torch.stack(joined, dim=1).flatten(0, 1)
 
 
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
@@ -204,9 +209,10 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
     return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
 
 
-def has_steps(cam: Any) -> bool:
-    """Whether class or object override a whole step of the call."""
-    return cam._has_steps or _is_replaced(cam, "forward") or _is_replaced(cam, "compute_cam_per_layer")
+def maker_of(cam: Any) -> Callable[[Inputs, Targets, bool], torch.Tensor]:
+    """What makes the maps: the steps of 1.x where class or object override a whole one, else our capture."""
+    has_steps = cam._has_steps or _is_replaced(cam, "forward") or _is_replaced(cam, "compute_cam_per_layer")
+    return partial(maps_by_steps, cam) if has_steps else cam._maps
 
 
 def _is_replaced(cam: Any, name: str) -> bool:
@@ -222,10 +228,8 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     by_forward = forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__)
     per_layer = OverridePoints.compute_cam_per_layer
     if not by_forward and getattr(cam.compute_cam_per_layer, "__func__", None) is per_layer:
-        return cam._maps_by_capture(inputs, targets, eigen_smooth)
-    inputs = cam._usable(inputs)
-    image = image_of(inputs, cam.spatial_from)
-    layers, _ = cam._layers(inputs, image)
+        return cam._maps(inputs, targets, eigen_smooth)
+    inputs, image, capture, _ = cam._prepared(inputs)
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
@@ -235,7 +239,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
         with _cleared(cam.activations_and_grads):
             return torch.as_tensor(cam.forward(inputs, targets, eigen_smooth))
     hooks = cam.activations_and_grads
-    with cam._capturing(layers) as capture, _cleared(hooks):
+    with capture, _cleared(hooks):
         outputs = capture.run(inputs)
         cam.outputs = detached(outputs)
         scores = cam.output_transform(outputs)
