@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -131,8 +131,12 @@ def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[lis
     used: False leaves the lists empty, for methods that know no class.
     Raises what `several_an_image` and `resolve_targets` raise.
     """
-    if used and _are_plain_classes(targets, outputs):
-        return [ClassTargets(targets)], False
+    are_numbers = isinstance(targets, list) and set(map(type, targets)) == {int}
+    if used and are_numbers and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        numbers = cast(list[int], targets)
+        samples, classes = outputs.shape
+        if len(numbers) == samples and -classes <= min(numbers) and max(numbers) < classes:
+            return [ClassTargets(numbers)], False  # nothing is left to resolve, or to refuse
     return _resolved_lists(targets, outputs, used)
 
 
@@ -144,15 +148,6 @@ def _resolved_lists(targets: Targets, outputs: Any, used: bool) -> tuple[list[Se
     if lists is None:
         return [resolve_targets(targets, outputs)], False
     return [resolve_targets(target_list, outputs) for target_list in lists], True
-
-
-def _are_plain_classes(targets: Any, outputs: Any) -> TypeGuard[list[int]]:
-    """Whether nothing is left to resolve or to refuse: a list of numbers, each of a class in scores (N, classes)."""
-    if not isinstance(targets, list) or not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
-        return False
-    samples, classes = outputs.shape
-    are_numbers = len(targets) == samples and set(map(type, targets)) == {int}
-    return are_numbers and -classes <= min(targets) and max(targets) < classes
 
 
 def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
