@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -163,10 +163,10 @@ class _Flags:
     usable: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
 
     def take(self, known: KnownModel) -> None:
-        for module in known.modules:
-            if module.training:
-                self.training.append(module)
-                module.training = False
+        training = list(filter(attrgetter("training"), known.modules))
+        self.training += training
+        for module in training:
+            module.training = False
         for tensors, name, tensor in known.made_in_inference_mode:
             self._exchange(tensors, name, tensor)
         if len(self.frozen) == 1:
@@ -176,10 +176,10 @@ class _Flags:
         if not all(self.frozen):
             self._thaw()
             return
-        for parameter in known.parameters:
-            if parameter.requires_grad:
-                self.requiring.append(parameter)
-                parameter.requires_grad = False
+        requiring = list(filter(attrgetter("requires_grad"), known.parameters))
+        self.requiring += requiring
+        for parameter in requiring:
+            parameter.requires_grad = False
 
     def _thaw(self) -> None:
         for parameter in self.requiring:
