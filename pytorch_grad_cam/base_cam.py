@@ -14,8 +14,10 @@ from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
-    aggregated,
+    aggregated_by_point,
+    is_replaced,
     maker_of,
+    mean_of_layers,
     signed_map,
     weighted,
 )
@@ -25,7 +27,7 @@ from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, scaled_evidence
-from pytorch_grad_cam.engine.targets import TargetLists, Targets, scores_in, target_lists
+from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
@@ -219,8 +221,12 @@ class BaseCAM(OverridePoints):
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets)
-            call = self._call(inputs, image, scores, lists if self.uses_targets else [[]], eigen_smooth)
-            maps = aggregated(self, self._maps_of_layers(call, capture, transform), len(call.target_lists))
+            explained = lists if self.uses_targets else [[]]
+            how = self.output_transform, self.spatial_from, self._known_tails
+            call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
+            of_layers = self._maps_of_layers(call, capture, transform)
+            by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+            maps = aggregated_by_point(self, of_layers, len(explained)) if by_point else mean_of_layers(of_layers)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
     def _prepared(self, inputs: Inputs) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
@@ -245,10 +251,6 @@ class BaseCAM(OverridePoints):
         self.target_layers = [location.layer]
         return self.target_layers, self._transform or location.as_map
 
-    def _call(self, inputs: Inputs, image: Any, scores: Any, lists: TargetLists, eigen_smooth: bool) -> Call:
-        how = self.output_transform, self.spatial_from, self._known_tails
-        return Call(self.model, inputs, image, scores, lists, eigen_smooth, *how)
-
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
@@ -258,7 +260,8 @@ class BaseCAM(OverridePoints):
             if self.uses_gradients:
                 gradients = gradients_of_list(capture, call.scores, call.target_lists, position, image)
             for captured in runs:
-                captured.explain(position, gradients, partial(signed_map, self))
+                gradient = None if gradients is None else gradients[captured.place]
+                captured.explain(position, gradient, partial(signed_map, self))
         return self._drawn(call, runs)
 
     def _runs(self, call: Call, captured: Captured, transform: AsMap | None) -> list[CapturedRun]:

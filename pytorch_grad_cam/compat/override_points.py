@@ -24,6 +24,7 @@ from pytorch_grad_cam.engine.principal_component import first_principal_componen
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,
     Target,
+    TargetLists,
     TargetRule,
     Targets,
     chosen,
@@ -132,11 +133,11 @@ class OverridePoints:
         captured = list(zip(layers, hooks.activations, strict=False))
         gradients = list(hooks.gradients) or [None] * len(captured)
         inputs = getattr(hooks, "inputs", None)
-        call = self._call(input_tensor if inputs is None else inputs, input_tensor, None, [targets], eigen_smooth)
+        call = _call_of(self, input_tensor if inputs is None else inputs, input_tensor, [targets], eigen_smooth)
         transform = getattr(hooks, "reshape_transform", None) and torch.as_tensor  # what they hold is reshaped
         runs = self._runs(call, captured, transform)
         for captured_run in runs:
-            captured_run.explain(0, gradients, partial(signed_map, self))
+            captured_run.explain(0, gradients[captured_run.place], partial(signed_map, self))
         return self._drawn(call, runs)
 
     @accepts_arrays
@@ -178,14 +179,8 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return min_max(joined.relu().mean(1))
 
 
-def aggregated(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
-    """The layers' maps (N * lists, 1, *spatial) joined: their mean, or as class or object override it, list by list."""
-    if cam._has_aggregation or _is_replaced(cam, "aggregate_multi_layers"):
-        return _aggregated_by_point(cam, maps, lists)
-    return mean_of_layers(maps)
-
-
-def _aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
+def aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
+    """The layers' maps (N * lists, 1, *spatial) joined, list by list, as class or object override it."""
     of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
     joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
     return torch.stack(joined, dim=1).flatten(0, 1)
@@ -193,9 +188,9 @@ def _aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torc
 
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
     """The signed map (N, *grid) of a run: the class's evidence, or by a point that was replaced since it was made."""
-    if _is_replaced(cam, "get_cam_image"):
+    if is_replaced(cam, "get_cam_image"):
         return torch.as_tensor(_evidence_by_point(cam.get_cam_image, cam, run))
-    if not _is_replaced(cam, "get_cam_weights"):
+    if not is_replaced(cam, "get_cam_weights"):
         return cam.evidence(run)
     return weighted(torch.as_tensor(_weights_by_point(cam.get_cam_weights, cam, run)), run)
 
@@ -211,11 +206,11 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
 
 def maker_of(cam: Any) -> Callable[[Inputs, Targets, bool], torch.Tensor]:
     """What makes the maps: the steps of 1.x where class or object override a whole one, else our capture."""
-    has_steps = cam._has_steps or _is_replaced(cam, "forward") or _is_replaced(cam, "compute_cam_per_layer")
+    has_steps = cam._has_steps or is_replaced(cam, "forward") or is_replaced(cam, "compute_cam_per_layer")
     return partial(maps_by_steps, cam) if has_steps else cam._maps
 
 
-def _is_replaced(cam: Any, name: str) -> bool:
+def is_replaced(cam: Any, name: str) -> bool:
     """Whether the object has a point of its own, or the class (or one above it) another than when it was made."""
     return name in cam.__dict__ or getattr(type(cam), name) is not type(cam)._as_made[name]
 
@@ -348,11 +343,16 @@ def _run_of(
         if targets is handed:
             return run._replace(call=call)
         return run._replace(call=call._replace(target_lists=lists), position=0, of_all_lists={})
-    if cam is None:
-        call = Call(None, input_tensor, input_tensor, None, lists, eigen_smooth, None, None, {})
-    else:
-        call = cam._call(input_tensor, input_tensor, None, lists, eigen_smooth)
+    call = _call_of(cam, input_tensor, input_tensor, lists, eigen_smooth)
     return LayerRun(call, layer, 0, activations, None, {}, 0, grads)
+
+
+def _call_of(cam: Any, inputs: Inputs, image: torch.Tensor, lists: TargetLists, eigen_smooth: bool) -> Call:
+    """The call that a point belongs to which is called from outside, where the model did not run."""
+    if cam is None:
+        return Call(None, inputs, image, None, lists, eigen_smooth, None, None, {})
+    how = cam.output_transform, cam.spatial_from, cam._known_tails
+    return Call(cam.model, inputs, image, None, lists, eigen_smooth, *how)
 
 
 _FORMULA_BY_POINT = {"weigh": _weigh_by_point_of, "evidence": _evidence_by_point_of}

@@ -38,12 +38,12 @@ class RunEvidence(NamedTuple):
 
 
 def warn_of_blank_maps(
-    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], alternative: Callable[[], str]
+    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], advice: Callable[[], str]
 ) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
     drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.
-    alternative: what to do about a gradient of zero, asked for only then.
+    advice: what to do about a gradient of zero, asked for only then.
     Cost: the call's one wait for the device, and more only where there is something to say.
     """
     if getattr(_thread, "parts", False):
@@ -57,7 +57,7 @@ def warn_of_blank_maps(
         for sample in (~alive[:, position]).nonzero()[:, 0].tolist():
             samples.setdefault(_reason(evidence[0], sample, position), []).append(sample)
         for reason, blank in samples.items():
-            warn_of_blank(blank, len(alive), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
+            warn_of_blank(blank, len(alive), reason + (advice() if reason == _ZERO_GRADIENT else ""))
     if not whole[alive].all():
         issue(CamWarning(_LEFT_OUT))
 

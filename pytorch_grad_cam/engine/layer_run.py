@@ -118,14 +118,11 @@ class CapturedRun(NamedTuple):
     signed_maps: list[torch.Tensor]
     strongest_gradients: list[torch.Tensor]
 
-    def explain(
-        self, position: int, gradients: Sequence[Any] | None, signed_map: Callable[[LayerRun], torch.Tensor]
-    ) -> None:
+    def explain(self, position: int, gradient: Any, signed_map: Callable[[LayerRun], torch.Tensor]) -> None:
         """Add what one target list makes of the run.
 
-        gradients: of the list's score with respect to all that was captured. signed_map: from the run to (N, *grid).
+        gradient: of the list's score with respect to what the layer returned. signed_map: from the run to (N, *grid).
         """
-        gradient = None if gradients is None else gradients[self.place]
         grads = None if gradient is None else self.read(gradient)
         self.signed_maps.append(signed_map(self.run._replace(position=position, grads=grads)))
         if grads is not None:
