@@ -14,24 +14,20 @@ from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
-    aggregated,
-    has_steps,
-    maps_by_steps,
+    aggregated_by_point,
+    is_replaced,
+    maker_of,
+    mean_of_layers,
     signed_map,
     weighted,
 )
-from pytorch_grad_cam.engine.capture import Capture, Capturing, gradients_of_list
+from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
+from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
 from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
-from pytorch_grad_cam.engine.layer_run import (
-    Call,
-    CapturedRun,
-    LayerRun,
-    chosen_runs,
-    maps_of_layers,
-)
+from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.engine.maps import check_shape
-from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists
+from pytorch_grad_cam.engine.maps import check_shape, scaled_evidence
+from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
@@ -195,8 +191,8 @@ class BaseCAM(OverridePoints):
             targets = renamed_targets(targets, old)
         frozen = self.detach and self._foreign_hooks is None  # which may need the parameters' graph
         with undisturbed(self.model, frozen, self._known) as self._known:
-            smoothed = self.forward_augmentation_smoothing if aug_smooth else self._maps
-            maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
+            make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
+            maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
         return maps if as_tensor else to_array(maps)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
@@ -219,53 +215,41 @@ class BaseCAM(OverridePoints):
 
     def _maps(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         """The maps (N, *spatial), for K targets an image (N, K, *spatial), on the model's device."""
-        if has_steps(self):
-            return maps_by_steps(self, inputs, targets, eigen_smooth)
-        return self._maps_by_capture(inputs, targets, eigen_smooth)
-
-    def _maps_by_capture(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
-        inputs = self._usable(inputs)
-        image = image_of(inputs, self.spatial_from)
-        layers, transform = self._layers(inputs, image)
-        with self._capturing(layers) as capture:
+        inputs, image, capture, transform = self._prepared(inputs)
+        with capture:
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets)
-            call = self._call(inputs, image, scores, lists if self.uses_targets else [[]], eigen_smooth)
-            maps = aggregated(self, self._maps_of_layers(call, capture, transform), len(call.target_lists))
-        if not several:
-            return maps
-        of_images = torch.unflatten(maps, 0, (len(image), -1))
-        return of_images if self.uses_targets else of_images.repeat_interleave(len(lists), dim=1)
+            explained = lists if self.uses_targets else [[]]
+            how = self.output_transform, self.spatial_from, self._known_tails
+            call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
+            of_layers = self._maps_of_layers(call, capture, transform)
+            by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+            maps = aggregated_by_point(self, of_layers, len(explained)) if by_point else mean_of_layers(of_layers)
+        return _of_images(maps, len(image), len(lists)) if several else maps
 
-    def _call(
-        self, inputs: Inputs, image: Any, scores: Any, lists: Sequence[Sequence[Target]], eigen_smooth: bool
-    ) -> Call:
-        how = self.output_transform, self.spatial_from, self._known_tails
-        return Call(self.model, inputs, image, scores, lists, eigen_smooth, *how)
-
-    def _usable(self, inputs: Inputs) -> Inputs:
+    def _prepared(self, inputs: Inputs) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
+        """The inputs where the model is, and the image among them; what runs the model, and what reads the outputs of
+        the target layers as maps if that is known before they have run.
+        """
         inputs = usable(inputs, self._known.device)
-        if not self.compute_input_gradient:
-            return inputs
         image = image_of(inputs, self.spatial_from)
-        return with_image(inputs, image.detach().requires_grad_(), self.spatial_from)
-
-    def _layers(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], AsMap | None]:
-        """The target layers, and what reads their outputs as maps if that is known before they have run."""
+        if self.compute_input_gradient:
+            image = image.detach().requires_grad_()
+            inputs = with_image(inputs, image, self.spatial_from)
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
-        if not self._finds_layers:
-            return self.target_layers, self._transform
+        layers, transform = self._found(inputs, image) if self._finds_layers else (self.target_layers, self._transform)
+        if self._foreign_hooks is None:
+            return inputs, image, self.capture_class(self.model, layers, self.uses_gradients, self.detach), transform
+        hooks = ForeignHooks(self._foreign_hooks, self.model, layers, self.uses_gradients, self.spatial_from)
+        return inputs, image, hooks, transform
+
+    def _found(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], AsMap]:
         location = self.location = self._found_layers.location(inputs, tuple(image.shape[2:]))
         self.target_layers = [location.layer]
         return self.target_layers, self._transform or location.as_map
-
-    def _capturing(self, layers: Sequence[nn.Module]) -> Capturing:
-        if self._foreign_hooks is None:
-            return self.capture_class(self.model, layers, self.uses_gradients, self.detach)
-        return ForeignHooks(self._foreign_hooks, self.model, layers, self.uses_gradients, self.spatial_from)
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
@@ -276,30 +260,57 @@ class BaseCAM(OverridePoints):
             if self.uses_gradients:
                 gradients = gradients_of_list(capture, call.scores, call.target_lists, position, image)
             for captured in runs:
-                captured.explain(position, gradients, partial(signed_map, self))
-        return self._enlarged(call, runs)
+                gradient = None if gradients is None else gradients[captured.place]
+                captured.explain(position, gradient, partial(signed_map, self))
+        return self._drawn(call, runs)
 
-    def _runs(
-        self, call: Call, captured: Sequence[tuple[nn.Module, Any]], transform: AsMap | None
-    ) -> list[CapturedRun]:
+    def _runs(self, call: Call, captured: Captured, transform: AsMap | None) -> list[CapturedRun]:
         """The runs of the target layers that the map is made of, read as maps by the transform or by their layout."""
-        layouts, image, runs = self._found_layouts, call.image, []
+        runs = []
         for place, index in chosen_runs(captured, self.call_index):
             layer, output = captured[place]
-            as_map = transform or layouts.as_map(layer, output, image, call.inputs)
+            as_map = transform or self._found_layouts.as_map(layer, output, call.image, call.inputs)
             read = partial(read_as_map, as_map, self.detach)
             activations = read(output)
-            check_shape(activations, image)
+            check_shape(activations, call.image)
             if transform is not None:
-                layouts.check_proportions(activations.shape[2:], image.shape[2:])
-            where, grid = None, activations.shape[2:]
-            if self.align != "cell":
-                where = aligned(self.align, self.model, layer, call.inputs, as_map, self.spatial_from, grid)
-                self.registrations[layer] = where
-            run = LayerRun(call, layer, index, activations, where, {})
-            runs.append(CapturedRun(place, read, run, [], []))
+                self._found_layouts.check_proportions(activations.shape[2:], call.image.shape[2:])
+            where = None if self.align == "cell" else self._registered(self.align, call, layer, as_map, activations)
+            runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {}), [], []))
         return runs
 
-    def _enlarged(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
+    def _registered(
+        self,
+        align: Literal["receptive_field"] | Registration,
+        call: Call,
+        layer: nn.Module,
+        as_map: AsMap,
+        activations: torch.Tensor,
+    ) -> Registration:
+        where = aligned(align, self.model, layer, call.inputs, as_map, self.spatial_from, activations.shape[2:])
+        self.registrations[layer] = where
+        return where
+
+    def _drawn(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
+        """For each layer its maps (N * K, 1, *spatial), rectified, scaled to [0, 1] and enlarged: the mean over its
+        runs. A warning says why maps are blank.
+        """
+        size = self.get_target_width_height(call.image)[::-1]
+        drawn, evidence = [], []
+        of_layers: dict[nn.Module, list[torch.Tensor]] = {}
+        for _, _, run, signed_maps, gradients in runs:
+            signed = torch.stack(signed_maps, dim=1)
+            evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
+            drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
+            of_layers.setdefault(run.layer, []).append(drawn[-1])
         advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
-        return maps_of_layers(runs, self.get_target_width_height(call.image)[::-1], advice)
+        warn_of_blank_maps(drawn, evidence, advice)
+        if len(of_layers) == len(drawn):
+            return drawn
+        return [torch.stack(maps).mean(0) for maps in of_layers.values()]
+
+
+def _of_images(maps: torch.Tensor, images: int, targets: int) -> torch.Tensor:
+    """Maps (N * K, *spatial) as (N, K, *spatial); maps (N, *spatial) that know no targets are the same for all K."""
+    of_images = torch.unflatten(maps, 0, (images, -1))
+    return of_images if of_images.shape[1] == targets else of_images.repeat_interleave(targets, dim=1)

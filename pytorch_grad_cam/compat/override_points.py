@@ -17,13 +17,14 @@ from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arra
 from pytorch_grad_cam.compat.foreign_hooks import must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
+from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,
     Target,
+    TargetLists,
     TargetRule,
     Targets,
     chosen,
@@ -102,7 +103,8 @@ class OverridePoints:
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
         self.outputs = None
-        clean_maps = self._maps(input_tensor, targets, eigen_smooth)
+        make = maker_of(self)
+        clean_maps = make(input_tensor, targets, eigen_smooth)
         outputs = self.outputs
         if outputs is not None:  # as a forward of 1.x may leave it
             scores = self.output_transform(outputs)
@@ -112,7 +114,7 @@ class OverridePoints:
         smoothed = smoothed_over(
             self.tta_transforms,
             clean_maps,
-            lambda inputs: self._maps(inputs, targets, eigen_smooth),
+            lambda inputs: make(inputs, targets, eigen_smooth),
             input_tensor,
             self.spatial_from,
         )
@@ -131,12 +133,12 @@ class OverridePoints:
         captured = list(zip(layers, hooks.activations, strict=False))
         gradients = list(hooks.gradients) or [None] * len(captured)
         inputs = getattr(hooks, "inputs", None)
-        call = self._call(input_tensor if inputs is None else inputs, input_tensor, None, [targets], eigen_smooth)
+        call = _call_of(self, input_tensor if inputs is None else inputs, input_tensor, [targets], eigen_smooth)
         transform = getattr(hooks, "reshape_transform", None) and torch.as_tensor  # what they hold is reshaped
         runs = self._runs(call, captured, transform)
         for captured_run in runs:
-            captured_run.explain(0, gradients, partial(signed_map, self))
-        return self._enlarged(call, runs)
+            captured_run.explain(0, gradients[captured_run.place], partial(signed_map, self))
+        return self._drawn(call, runs)
 
     @accepts_arrays
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
@@ -177,20 +179,18 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return min_max(joined.relu().mean(1))
 
 
-def aggregated(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
-    """The layers' maps (N * lists, 1, *spatial) joined: their mean, or as class or object override it, list by list."""
-    if cam._has_aggregation or _is_replaced(cam, "aggregate_multi_layers"):
-        of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
-        joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
-        return torch.stack(joined, dim=1).flatten(0, 1)
-    return mean_of_layers(maps)
+def aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:
+    """The layers' maps (N * lists, 1, *spatial) joined, list by list, as class or object override it."""
+    of_lists = zip(*(each.unflatten(0, (-1, lists)).unbind(1) for each in maps), strict=True)
+    joined = [torch.as_tensor(cam.aggregate_multi_layers(list(of_list))) for of_list in of_lists]
+    return torch.stack(joined, dim=1).flatten(0, 1)
 
 
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
     """The signed map (N, *grid) of a run: the class's evidence, or by a point that was replaced since it was made."""
-    if _is_replaced(cam, "get_cam_image"):
+    if is_replaced(cam, "get_cam_image"):
         return torch.as_tensor(_evidence_by_point(cam.get_cam_image, cam, run))
-    if not _is_replaced(cam, "get_cam_weights"):
+    if not is_replaced(cam, "get_cam_weights"):
         return cam.evidence(run)
     return weighted(torch.as_tensor(_weights_by_point(cam.get_cam_weights, cam, run)), run)
 
@@ -204,12 +204,13 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
     return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
 
 
-def has_steps(cam: Any) -> bool:
-    """Whether class or object override a whole step of the call."""
-    return cam._has_steps or _is_replaced(cam, "forward") or _is_replaced(cam, "compute_cam_per_layer")
+def maker_of(cam: Any) -> Callable[[Inputs, Targets, bool], torch.Tensor]:
+    """What makes the maps: the steps of 1.x where class or object override a whole one, else our capture."""
+    has_steps = cam._has_steps or is_replaced(cam, "forward") or is_replaced(cam, "compute_cam_per_layer")
+    return partial(maps_by_steps, cam) if has_steps else cam._maps
 
 
-def _is_replaced(cam: Any, name: str) -> bool:
+def is_replaced(cam: Any, name: str) -> bool:
     """Whether the object has a point of its own, or the class (or one above it) another than when it was made."""
     return name in cam.__dict__ or getattr(type(cam), name) is not type(cam)._as_made[name]
 
@@ -222,10 +223,8 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     by_forward = forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__)
     per_layer = OverridePoints.compute_cam_per_layer
     if not by_forward and getattr(cam.compute_cam_per_layer, "__func__", None) is per_layer:
-        return cam._maps_by_capture(inputs, targets, eigen_smooth)
-    inputs = cam._usable(inputs)
-    image = image_of(inputs, cam.spatial_from)
-    layers, _ = cam._layers(inputs, image)
+        return cam._maps(inputs, targets, eigen_smooth)
+    inputs, image, capture, _ = cam._prepared(inputs)
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
@@ -235,7 +234,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
         with _cleared(cam.activations_and_grads):
             return torch.as_tensor(cam.forward(inputs, targets, eigen_smooth))
     hooks = cam.activations_and_grads
-    with cam._capturing(layers) as capture, _cleared(hooks):
+    with capture, _cleared(hooks):
         outputs = capture.run(inputs)
         cam.outputs = detached(outputs)
         scores = cam.output_transform(outputs)
@@ -344,11 +343,16 @@ def _run_of(
         if targets is handed:
             return run._replace(call=call)
         return run._replace(call=call._replace(target_lists=lists), position=0, of_all_lists={})
-    if cam is None:
-        call = Call(None, input_tensor, input_tensor, None, lists, eigen_smooth, None, None, {})
-    else:
-        call = cam._call(input_tensor, input_tensor, None, lists, eigen_smooth)
+    call = _call_of(cam, input_tensor, input_tensor, lists, eigen_smooth)
     return LayerRun(call, layer, 0, activations, None, {}, 0, grads)
+
+
+def _call_of(cam: Any, inputs: Inputs, image: torch.Tensor, lists: TargetLists, eigen_smooth: bool) -> Call:
+    """The call that a point belongs to which is called from outside, where the model did not run."""
+    if cam is None:
+        return Call(None, inputs, image, None, lists, eigen_smooth, None, None, {})
+    how = cam.output_transform, cam.spatial_from, cam._known_tails
+    return Call(cam.model, inputs, image, None, lists, eigen_smooth, *how)
 
 
 _FORMULA_BY_POINT = {"weigh": _weigh_by_point_of, "evidence": _evidence_by_point_of}

@@ -38,34 +38,32 @@ class RunEvidence(NamedTuple):
 
 
 def warn_of_blank_maps(
-    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], alternative: Callable[[], str]
+    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], advice: Callable[[], str]
 ) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
     drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.
-    alternative: what to do about a gradient of zero, asked for only then.
+    advice: what to do about a gradient of zero, asked for only then.
     Cost: the call's one wait for the device, and more only where there is something to say.
     """
     if getattr(_thread, "parts", False):
         return
-    alive = drawn[0].flatten(1).any(1)
-    for maps in drawn[1:]:
-        alive = alive | maps.flatten(1).any(1)
-    alive = alive.reshape(evidence[0].signed.shape[:2])
-    finite = torch.ones_like(alive)
-    if len(evidence) > 1:
-        finite = torch.stack([run.signed.flatten(2).isfinite().all(2) for run in evidence]).all(0)
-    if (alive & finite).all():
+    alive = sum(drawn[1:], drawn[0]).flatten(1).any(1).reshape(evidence[0].signed.shape[:2])
+    whole = alive if len(evidence) == 1 else alive & _finite_in_all(evidence)
+    if whole.all():
         return
     for position in range(alive.shape[1]):
         samples: dict[str, list[int]] = {}
         for sample in (~alive[:, position]).nonzero()[:, 0].tolist():
             samples.setdefault(_reason(evidence[0], sample, position), []).append(sample)
         for reason, blank in samples.items():
-            warn_of_blank(blank, len(alive), reason + (alternative() if reason == _ZERO_GRADIENT else ""))
-    if not finite[alive].all():
-        left_out = "a layer with non-finite values (an overflow? run the model in float32 or bfloat16) is left out"
-        issue(CamWarning(f"{left_out} of the mean over the layers"))
+            warn_of_blank(blank, len(alive), reason + (advice() if reason == _ZERO_GRADIENT else ""))
+    if not whole[alive].all():
+        issue(CamWarning(_LEFT_OUT))
+
+
+def _finite_in_all(evidence: Sequence[RunEvidence]) -> torch.Tensor:
+    return torch.stack([run.signed.flatten(2).isfinite().all(2) for run in evidence]).all(0)
 
 
 def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
@@ -95,8 +93,12 @@ def issue(warning: CamWarning) -> None:
     keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", None) or ([], True)
     kept, shown = keeper
     kept.append(warning)
-    if shown or not warning.samples:
-        warnings.warn(warning, stacklevel=_level_of_user())
+    if not shown and warning.samples:
+        return
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(warning, stacklevel=level)
 
 
 @contextmanager
@@ -122,25 +124,18 @@ def maps_are_parts() -> Iterator[None]:
         _thread.parts = outer
 
 
-def _level_of_user() -> int:
-    """The stack level, for the function that asks, of the line outside this package that called it."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame, level = frame.f_back, level + 1
-    return level
-
-
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"
+_OVERFLOW = "an overflow? run the model in float32 or bfloat16"
+_LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
 
 def _reason(evidence: RunEvidence, sample: int, position: int) -> str:
     activations, signed = evidence.activations[sample], evidence.signed[sample, position]
     gradients = evidence.strongest_gradients
-    strongest = None if gradients is None else gradients[sample, position]
-    finite = activations.isfinite().all() & signed.isfinite().all()
-    if not (finite if strongest is None else finite & strongest.isfinite()):
-        return "non-finite values in the layer (an overflow? run the model in float32 or bfloat16)"
-    if strongest is not None and strongest == 0:
+    strongest = signed.new_ones(()) if gradients is None else gradients[sample, position]
+    if not (activations.isfinite().all() & signed.isfinite().all() & strongest.isfinite()):
+        return f"non-finite values in the layer ({_OVERFLOW})"
+    if strongest == 0:
         return _ZERO_GRADIENT
     if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
         return "constant activations, the layer is the same at all positions (or has only one)"

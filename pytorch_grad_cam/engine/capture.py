@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
-from pytorch_grad_cam.engine.targets import Target, target_scores
+from pytorch_grad_cam.engine.targets import TargetLists, target_scores
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
@@ -22,11 +22,15 @@ from pytorch_grad_cam.engine.watch import Arguments, Watch
 _TOKENS_NDIM = 3  # (N, T, C)
 
 
+Captured = Sequence[tuple[nn.Module, Any]]
+"""Runs of layers, each with what it returned."""
+
+
 class Capturing(Protocol):
     """What runs the model in a call of a CAM: `Capture`, or what takes its place."""
 
     @property
-    def runs(self) -> Sequence[tuple[nn.Module, Any]]:
+    def runs(self) -> Captured:
         """The target layers' runs, each with what it returned."""
 
     def __enter__(self) -> Any: ...
@@ -83,17 +87,18 @@ class Capture(Watch):
         Cost: one backward of the model's part behind the layers.
         Raises ValueError when no gradient leads from the score to one of the layers.
         """
-        sources = [tensor for _, output in self.runs for tensor in floating_tensors(output)]
+        wanted: list[torch.Tensor] = []
+        for _, output in self.runs:
+            wanted += floating_tensors(output)
         self.everywhere = True
         try:
-            found = self.derivatives(score, [*sources, *inputs], keep_graph)
+            found = self.derivatives(score, [*wanted, *inputs], keep_graph)
         finally:
             self.everywhere = False
-        of_sources, of_inputs = found[: len(sources)], found[len(sources) :]
-        if any(map(partial(is_, None), of_sources)):
-            self._check_reached(of_sources)
-        remaining = iter(of_sources)
-        return [_gradients_like(output, remaining) for _, output in self.runs], of_inputs
+        if any(map(partial(is_, None), found[: len(wanted)])):
+            self._check_reached(found)
+        remaining = iter(found)
+        return [_gradients_like(remaining, output) for _, output in self.runs], list(remaining)
 
     def derivatives(
         self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool, create_graph: bool = False
@@ -141,19 +146,14 @@ class Capture(Watch):
 
 
 def gradients_of_list(
-    capture: Capturing,
-    scores: Any,
-    target_lists: Sequence[Sequence[Target]],
-    position: int,
-    image: torch.Tensor | None = None,
+    capture: Capturing, scores: Any, lists: TargetLists, position: int, image: torch.Tensor | None = None
 ) -> Sequence[Any]:
     """The gradients of one target list's score with respect to what was captured.
 
     image: gets the gradient with respect to itself as its `.grad`.
     """
-    score = target_scores(scores, target_lists[position]).sum()
-    more = position < len(target_lists) - 1
-    gradients, of_inputs = capture.differentiate(score, more, [] if image is None else [image])
+    score = target_scores(scores, lists[position]).sum()
+    gradients, of_inputs = capture.differentiate(score, position < len(lists) - 1, [] if image is None else [image])
     if image is not None:
         image.grad = of_inputs[0]
     return gradients
@@ -161,21 +161,17 @@ def gradients_of_list(
 
 def source(tree: Any) -> Any:
     """The tree with tensors that gradients can be taken of: leaves where the graph has not begun yet."""
-    return _source(tree) if isinstance(tree, torch.Tensor) else tree_map(_source, tree)
+    if not isinstance(tree, torch.Tensor):
+        return tree_map_only(torch.Tensor, source, tree)
+    begins = tree.is_floating_point() and not tree.requires_grad
+    return tree.detach().requires_grad_() if begins else tree
 
 
-def _source(leaf: Any) -> Any:
-    begins = isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and not leaf.requires_grad
-    return leaf.detach().requires_grad_() if begins else leaf
-
-
-def _gradients_like(output: Any, remaining: Iterator[torch.Tensor | None]) -> Any:
+def _gradients_like(remaining: Iterator[torch.Tensor | None], output: Any) -> Any:
     """The output with gradients in the place of its floating tensors, zeros where nothing depends on one."""
-
-    def gradient_or_leaf(leaf: Any) -> Any:
-        if not (isinstance(leaf, torch.Tensor) and leaf.is_floating_point()):
-            return leaf
-        gradient = next(remaining)
-        return torch.zeros_like(leaf) if gradient is None else gradient
-
-    return gradient_or_leaf(output) if isinstance(output, torch.Tensor) else tree_map(gradient_or_leaf, output)
+    if not isinstance(output, torch.Tensor):
+        return tree_map_only(torch.Tensor, partial(_gradients_like, remaining), output)
+    if not output.is_floating_point():
+        return output
+    gradient = next(remaining)
+    return torch.zeros_like(output) if gradient is None else gradient

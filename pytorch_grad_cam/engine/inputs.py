@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
 from pytorch_grad_cam.engine.trees import copied, has_rows
 
@@ -45,9 +45,11 @@ def usable(inputs: Inputs, device: torch.device | None) -> Inputs:
     """The tensors on the device, or where they are if that is None; those made in inference mode as copies that
     autograd can use, if the caller is outside of it.
     """
-    if isinstance(inputs, torch.Tensor):
-        return _usable(inputs, device)
-    return tree_map(partial(_usable, device=device), as_tree(inputs))
+    if not isinstance(inputs, torch.Tensor):
+        return tree_map_only(torch.Tensor, partial(usable, device=device), as_tree(inputs))
+    if inputs.is_inference() and not torch.is_inference_mode_enabled():
+        inputs = inputs.clone()
+    return inputs if device is None or inputs.device == device else inputs.to(device)
 
 
 def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Tensor:
@@ -56,16 +58,27 @@ def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Ten
     spatial_from: its position in the tuple or its key; None is the first floating-point tensor with a spatial axis.
     Raises TypeError when there is none.
     """
-    if spatial_from is None and _has_spatial_axes(inputs):
-        return inputs
-    leaves, _, index = _find(inputs, spatial_from)
-    image: torch.Tensor = leaves[index]
-    return image
+    wanted = None if spatial_from is None else inputs[spatial_from]
+    for leaf in [inputs] if isinstance(inputs, torch.Tensor) else tree_leaves(as_tree(inputs)):
+        is_tensor = isinstance(leaf, torch.Tensor)
+        if leaf is wanted or (wanted is None and is_tensor and leaf.is_floating_point() and leaf.ndim > 2):
+            return cast(torch.Tensor, leaf)
+    raise TypeError(_no_image_in(inputs, spatial_from))
+
+
+def _no_image_in(inputs: Inputs, spatial_from: int | str | None) -> str:
+    described = type(inputs).__name__ if spatial_from is None else f"input {spatial_from!r}"
+    return (
+        f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor, and with other inputs "
+        "a tuple of arguments or a mapping of keyword arguments; spatial_from= says which of them it is"
+    )
 
 
 def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: int | str | None = None) -> Inputs:
     """The inputs with another image."""
-    leaves, structure, index = _find(inputs, spatial_from)
+    leaves, structure = tree_flatten(as_tree(inputs))
+    replaced = image_of(inputs, spatial_from)
+    index = next(index for index, leaf in enumerate(leaves) if leaf is replaced)
     return tree_unflatten([*leaves[:index], image, *leaves[index + 1 :]], structure)
 
 
@@ -81,28 +94,3 @@ def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
 def as_tree(inputs: Inputs) -> Inputs:
     """Any mapping (transformers' BatchFeature is no dict) as a dict, which PyTorch looks into."""
     return dict(inputs) if isinstance(inputs, Mapping) else inputs
-
-
-def _find(inputs: Inputs, spatial_from: int | str | None) -> tuple[list[Any], Any, int]:
-    leaves, structure = tree_flatten(as_tree(inputs))
-    wanted = None if spatial_from is None else inputs[spatial_from]
-    for index, leaf in enumerate(leaves):
-        if leaf is wanted or (wanted is None and _has_spatial_axes(leaf)):
-            return leaves, structure, index
-    described = type(inputs).__name__ if spatial_from is None else f"input {spatial_from!r}"
-    raise TypeError(
-        f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor, and with other inputs "
-        "a tuple of arguments or a mapping of keyword arguments; spatial_from= says which of them it is"
-    )
-
-
-def _has_spatial_axes(leaf: Any) -> TypeGuard[torch.Tensor]:
-    return isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.ndim > 2
-
-
-def _usable(leaf: Any, device: torch.device | None) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    if leaf.is_inference() and not torch.is_inference_mode_enabled():
-        leaf = leaf.clone()
-    return leaf if device is None or leaf.device == device else leaf.to(device)

@@ -1,19 +1,19 @@
-"""What one call of a CAM hands on: the runs of its layers, and the maps that are made of them."""
+"""What one call of a CAM hands on: the runs of its layers, and what is made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
+from pytorch_grad_cam.engine.capture import Captured
 from pytorch_grad_cam.engine.inputs import Inputs, rows_of, with_image
 from pytorch_grad_cam.engine.inputs import call as run_model
-from pytorch_grad_cam.engine.maps import resize, scaled_evidence
+from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.engine.tail import PartialForward
-from pytorch_grad_cam.engine.targets import Target
+from pytorch_grad_cam.engine.targets import Target, TargetLists
 
 
 class Enlarging(Protocol):
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     inputs: Inputs
     image: torch.Tensor
     scores: Any
-    target_lists: Sequence[Sequence[Target]]
+    target_lists: TargetLists
     eigen_smooth: bool
     output_transform: Any
     spatial_from: int | str | None
@@ -95,7 +95,7 @@ class LayerRun(NamedTuple):
             call.model, self.layer, call.inputs, batch, self.call_index, call.output_transform, call.known_tails
         )
 
-    def of_targets(self, compute: Callable[[Sequence[Sequence[Target]]], torch.Tensor]) -> torch.Tensor:
+    def of_targets(self, compute: Callable[[TargetLists], torch.Tensor]) -> torch.Tensor:
         """What `compute` gives for the target list: from K lists to (K, ...).
 
         It is asked once for all lists of the call, for methods whose forwards are the same whatever the target.
@@ -118,50 +118,35 @@ class CapturedRun(NamedTuple):
     signed_maps: list[torch.Tensor]
     strongest_gradients: list[torch.Tensor]
 
-    def explain(
-        self, position: int, gradients: Sequence[Any] | None, signed_map: Callable[[LayerRun], torch.Tensor]
-    ) -> None:
+    def explain(self, position: int, gradient: Any, signed_map: Callable[[LayerRun], torch.Tensor]) -> None:
         """Add what one target list makes of the run.
 
-        gradients: of the list's score with respect to all that was captured. signed_map: from the run to (N, *grid).
+        gradient: of the list's score with respect to what the layer returned. signed_map: from the run to (N, *grid).
         """
-        gradient = None if gradients is None else gradients[self.place]
         grads = None if gradient is None else self.read(gradient)
         self.signed_maps.append(signed_map(self.run._replace(position=position, grads=grads)))
         if grads is not None:
             self.strongest_gradients.append(torch.linalg.vector_norm(grads.flatten(1), torch.inf, dim=1))
 
 
-def chosen_runs(captured: Sequence[tuple[nn.Module, Any]], call_index: int | None) -> Iterator[tuple[int, int]]:
+def chosen_runs(captured: Captured, call_index: int | None) -> Iterable[tuple[int, int]]:
     """Of the captured runs those that the map is made of: the place of each, and which run of its layer it is.
 
     call_index: which run of each layer; None is all. Raises IndexError where a layer did not run as often.
     """
+    runs: list[tuple[int, int]] = []
+    times: dict[nn.Module, int] = {}
+    for place, (layer, _) in enumerate(captured):
+        runs.append((place, times.get(layer, 0)))
+        times[layer] = runs[-1][1] + 1
+    return runs if call_index is None else _runs_at(call_index, captured)
+
+
+def _runs_at(call_index: int, captured: Captured) -> Iterator[tuple[int, int]]:
     places: dict[nn.Module, list[int]] = {}
     for place, (layer, _) in enumerate(captured):
         places.setdefault(layer, []).append(place)
     for layer, of_layer in places.items():
-        if call_index is None:
-            yield from zip(of_layer, range(len(of_layer)), strict=True)
-        elif -len(of_layer) <= call_index < len(of_layer):
-            yield of_layer[call_index], call_index % len(of_layer)
-        else:
+        if not -len(of_layer) <= call_index < len(of_layer):
             raise IndexError(f"call_index is {call_index}, but {type(layer).__name__} ran {len(of_layer)} times")
-
-
-def maps_of_layers(
-    runs: Sequence[CapturedRun], size: Sequence[int], alternative: Callable[[], str]
-) -> list[torch.Tensor]:
-    """For each layer its maps (N * K, 1, *size), rectified, scaled to [0, 1] and enlarged: the mean over its runs.
-
-    alternative: see `warn_of_blank_maps`, which says why maps are blank.
-    """
-    of_layers: dict[nn.Module, list[torch.Tensor]] = {}
-    drawn, evidence = [], []
-    for _, _, run, signed_maps, gradients in runs:
-        signed = torch.stack(signed_maps, dim=1)
-        evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
-        drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
-        of_layers.setdefault(run.layer, []).append(drawn[-1])
-    warn_of_blank_maps(drawn, evidence, alternative)
-    return [maps[0] if len(maps) == 1 else torch.stack(maps).mean(0) for maps in of_layers.values()]
+        yield of_layer[call_index], call_index % len(of_layer)

@@ -28,13 +28,9 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
 
 def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     """What is positive of each signed map of (N, *spatial), scaled to [0, 1]; zeros where not all is finite."""
-    values = signed.flatten(1)
-    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    lowest, highest = signed.flatten(1).aminmax(dim=1)
     finite = (highest - lowest).isfinite()
-    lowest, highest = lowest.relu(), highest.relu()
-    span = highest - lowest
-    scaled = (values.relu() - lowest) / span.masked_fill(span == 0, 1)
-    return torch.where(finite, scaled, 0).reshape(signed.shape)
+    return torch.where(over_positions(finite, signed), min_max(signed.relu()), 0)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:

@@ -13,6 +13,7 @@ from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
+TargetLists = Sequence[Sequence[Target]]
 
 _SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
 
@@ -103,14 +104,14 @@ def several_an_image(targets: Targets) -> list[list[Any]] | None:
     return [list(target_list) for target_list in zip(*targets, strict=True)]
 
 
+@dataclass(eq=False, repr=False)
 class ClassTargets(Sequence[Target]):
     """A target list of plain classes, one a sample: scored in one step, without waiting for the device.
 
     classes: numbers on the host, or a tensor (N,) where the output is.
     """
 
-    def __init__(self, classes: Sequence[int] | torch.Tensor) -> None:
-        self.classes = classes
+    classes: Sequence[int] | torch.Tensor
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -123,15 +124,6 @@ class ClassTargets(Sequence[Target]):
         classes = self.classes.tolist() if isinstance(self.classes, torch.Tensor) else self.classes
         return map(ClassifierOutputTarget, classes)
 
-    def scores(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The scores (N,) in logits (N, classes)."""
-        classes = self.classes
-        if not isinstance(classes, torch.Tensor):
-            if len(set(classes)) == 1:
-                return outputs[:, classes[0]]
-            classes = _moved(torch.tensor(classes, dtype=torch.long).remainder(outputs.shape[1]), outputs.device)
-        return outputs.gather(1, classes[:, None])[:, 0]
-
 
 def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[list[Sequence[Target]], bool]:
     """The target lists, each with one target a sample, and whether several for each sample were asked for.
@@ -139,6 +131,16 @@ def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[lis
     used: False leaves the lists empty, for methods that know no class.
     Raises what `several_an_image` and `resolve_targets` raise.
     """
+    are_numbers = isinstance(targets, list) and set(map(type, targets)) == {int}
+    if used and are_numbers and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
+        numbers = cast(list[int], targets)
+        samples, classes = outputs.shape
+        if len(numbers) == samples and -classes <= min(numbers) and max(numbers) < classes:
+            return [ClassTargets(numbers)], False  # nothing is left to resolve, or to refuse
+    return _resolved_lists(targets, outputs, used)
+
+
+def _resolved_lists(targets: Targets, outputs: Any, used: bool) -> tuple[list[Sequence[Target]], bool]:
     targets = chosen(targets, outputs)
     lists = several_an_image(targets)
     if not used:
@@ -178,12 +180,25 @@ def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
-    if isinstance(targets, ClassTargets):
-        return full_precision(targets.scores(outputs))
+    if not isinstance(targets, ClassTargets):
+        return _scores_of_each(outputs, targets)
+    classes = targets.classes
+    if not isinstance(classes, torch.Tensor) and len(set(classes)) == 1:
+        return full_precision(outputs[:, classes[0]])
+    return full_precision(outputs.gather(1, _columns(classes, outputs)[:, None])[:, 0])
+
+
+def _columns(classes: Sequence[int] | torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    if isinstance(classes, torch.Tensor):
+        return classes
+    return _moved(torch.tensor(classes, dtype=torch.long).remainder(outputs.shape[1]), outputs.device)
+
+
+def _scores_of_each(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
     if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
         classes = [_class_of(target) for target in targets]
         if None not in classes:
-            return full_precision(ClassTargets(cast(list[int], classes)).scores(outputs))
+            return target_scores(outputs, ClassTargets(cast(list[int], classes)))
     return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
 
 
@@ -213,7 +228,7 @@ class RowScores:
     def _by_one_list(outputs: Any, rows: Rows, targets: Sequence[Target], classes: torch.Tensor | None) -> torch.Tensor:
         if classes is not None and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
             of_rows = classes[rows.index].to(outputs.device).remainder(outputs.shape[1])
-            return full_precision(ClassTargets(of_rows).scores(outputs))
+            return target_scores(outputs, ClassTargets(of_rows))
         pairs = zip(rows.samples, outputs, strict=True)
         return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
 

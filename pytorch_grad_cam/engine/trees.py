@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from pytorch_grad_cam.engine.maps import full_precision
 
@@ -16,9 +16,7 @@ AsMap = Callable[[Any], torch.Tensor]
 
 def detached(tree: Any) -> Any:
     """The tree, of dataclasses too, with its tensors outside the autograd graph."""
-    if isinstance(tree, torch.Tensor):
-        return tree.detach()
-    return tree_map(_detached, tree)
+    return tree.detach() if isinstance(tree, torch.Tensor) else tree_map(_detached, tree)
 
 
 def _detached(leaf: Any) -> Any:
@@ -39,9 +37,7 @@ def to_array(value: Any) -> Any:
 
 def copied(tree: Any) -> Any:
     """The tree with copies of its tensors: an operation in place on one does not change the other."""
-    if isinstance(tree, torch.Tensor):
-        return tree.clone()
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
+    return tree.clone() if isinstance(tree, torch.Tensor) else tree_map_only(torch.Tensor, copied, tree)
 
 
 def has_rows(leaf: Any, rows: int) -> bool:
@@ -60,12 +56,16 @@ def first_tensor(output: Any) -> torch.Tensor:
     """The first floating-point tensor of what a layer returned. Raises ValueError where there is none."""
     tensors = floating_tensors(output)
     if not tensors:
-        kinds = ", ".join(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in tree_leaves(output))
-        raise ValueError(
-            f"a target layer returned no floating-point tensor but {type(output).__name__} ({kinds}): pass a "
-            "reshape_transform from it to a map"
-        )
+        raise ValueError(_no_tensor_in(output))
     return tensors[0]
+
+
+def _no_tensor_in(output: Any) -> str:
+    kinds = ", ".join(str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in tree_leaves(output))
+    return (
+        f"a target layer returned no floating-point tensor but {type(output).__name__} ({kinds}): pass a "
+        "reshape_transform from it to a map"
+    )
 
 
 def read_as_map(as_map: Callable[[Any], torch.Tensor], detach: bool, tree: Any) -> torch.Tensor:

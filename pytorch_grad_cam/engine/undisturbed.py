@@ -6,8 +6,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -122,61 +123,63 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     with autograd, reentrant_checkpoints_run_once:
         with _lock:
             flags = _in_use.setdefault(model, _Flags())
-            flags.users += 1
-            flags.unfrozen += not frozen
+            flags.frozen.append(frozen)
         try:
             with _lock:  # a thread that leaves exchanges tensors of the model
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
-            states += [(generator, generator.get_state()) for generator in _generators(known.device)]
+            states += _random_states(known.device)
             yield known
         finally:
             for generator, state in states:
                 generator.set_state(state)
             with _lock:
-                flags.users -= 1
-                flags.unfrozen -= not frozen
-                if flags.users == 0:
+                flags.frozen.remove(frozen)
+                if not flags.frozen:
                     del _in_use[model]
                     flags.restore()
 
 
-def _generators(device: torch.device | None) -> list[torch.Generator]:
-    if device is None or device.type != "cuda":
-        return [torch.default_generator]
-    return [torch.default_generator, torch.cuda.default_generators[device.index]]
+def _random_states(device: torch.device | None) -> list[tuple[torch.Generator, torch.Tensor]]:
+    states = [(torch.default_generator, torch.default_generator.get_state())]
+    if device is not None and device.type == "cuda":
+        generator = torch.cuda.default_generators[device.index]
+        states.append((generator, generator.get_state()))
+    return states
 
 
+@dataclass(eq=False)
 class _Flags:
-    """The flags of a model that are switched off while it is in use, and its tensors that autograd cannot use."""
+    """The flags of a model that are switched off while it is in use, and its tensors that autograd cannot use.
 
-    def __init__(self) -> None:
-        self.users = self.unfrozen = 0
-        self.training: list[nn.Module] = []
-        self.requiring: list[nn.Parameter] = []
-        self.exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-        self.buffers: list[WatchedBuffer] = []
-        self.usable: dict[torch.Tensor, torch.Tensor] = {}
+    frozen: what each of those asked for that use it now.
+    """
+
+    frozen: list[bool] = field(default_factory=list)
+    training: list[nn.Module] = field(default_factory=list)
+    requiring: list[nn.Parameter] = field(default_factory=list)
+    exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = field(default_factory=list)
+    buffers: list[WatchedBuffer] = field(default_factory=list)
+    usable: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
 
     def take(self, known: KnownModel) -> None:
-        training = [module for module in known.modules if module.training]
+        training = list(filter(attrgetter("training"), known.modules))
+        self.training += training
         for module in training:
             module.training = False
-        self.training += training
         for tensors, name, tensor in known.made_in_inference_mode:
-            if tensors[name] is tensor:
-                self._exchange(tensors, name, tensor)
-        if self.users == 1:
+            self._exchange(tensors, name, tensor)
+        if len(self.frozen) == 1:
             self.buffers = known.watched_buffers
             for buffer in self.buffers:
                 buffer.keep()
-        if self.unfrozen:
+        if not all(self.frozen):
             self._thaw()
             return
-        requiring = [parameter for parameter in known.parameters if parameter.requires_grad]
+        requiring = list(filter(attrgetter("requires_grad"), known.parameters))
+        self.requiring += requiring
         for parameter in requiring:
             parameter.requires_grad = False
-        self.requiring += requiring
 
     def _thaw(self) -> None:
         for parameter in self.requiring:
@@ -185,17 +188,20 @@ class _Flags:
 
     def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
         """A model that was made in inference mode runs with copies, tied ones with the same copy."""
+        if tensors[name] is not tensor:
+            return
         if tensor not in self.usable:
             copy = tensor.detach().clone()
             is_parameter = isinstance(tensor, nn.Parameter)
-            self.usable[tensor] = nn.Parameter(copy, requires_grad=self.unfrozen > 0) if is_parameter else copy
+            self.usable[tensor] = nn.Parameter(copy, requires_grad=not all(self.frozen)) if is_parameter else copy
         self.exchanged.append((tensors, name, tensor))
         tensors[name] = self.usable[tensor]
 
     def restore(self) -> None:
         for module in self.training:
             module.training = True
-        self._thaw()
+        for parameter in self.requiring:
+            parameter.requires_grad = True
         for buffer in self.buffers:
             buffer.restore()
         for tensors, name, tensor in self.exchanged:

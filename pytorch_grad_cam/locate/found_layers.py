@@ -73,17 +73,19 @@ class FoundLayouts:
         What has as many axes as the image is channels first, unless only channels last fits the image's proportions.
         Cost: for tokens of a new size one forward. Raises ValueError where nothing fits, see `locate.layout_of`.
         """
-        shape, of_image = first_tensor(output).shape, image.shape
-        case = layer, shape, of_image
+        case = layer, first_tensor(output).shape, image.shape
         if case not in self._readers:
-            plain = channels_first(shape)
-            if len(shape) != image.ndim:
-                layout = layout_of(self.model, inputs, layer, self.spatial_from)
-            else:
-                readings = layouts_of(shape, len(image), of_image[2:], set())
-                layout = plain if not readings or plain in readings else readings[0]
-            self._readers[case] = first_tensor if layout == plain else layout.of_output
+            self._readers[case] = self._reader(*case, inputs)
         return self._readers[case]
+
+    def _reader(self, layer: nn.Module, shape: Size, of_image: Size, inputs: Inputs) -> Callable[[Any], torch.Tensor]:
+        plain = channels_first(shape)
+        if len(shape) != len(of_image):
+            layout = layout_of(self.model, inputs, layer, self.spatial_from)
+        else:
+            readings = layouts_of(shape, of_image[0], of_image[2:], set())
+            layout = plain if not readings or plain in readings else readings[0]
+        return first_tensor if layout == plain else layout.of_output
 
     def check_proportions(self, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""
