@@ -114,6 +114,18 @@ def layouts_of(
     return sorted(readings, key=order)
 
 
+def convolutions_layouts(shape: Sequence[int], image_size: Sequence[int]) -> list[Layout]:
+    """The reading of what a convolution made: channels first; with more cells than the image has pixels where the model
+    enlarges it, as detectors do. None for what has other axes than the image.
+    """
+    plain = channels_first(shape)
+    if len(plain.grid) != len(image_size):
+        return []
+    if _has_one_stride(plain.grid, image_size):
+        return [plain]
+    return [layout for layout in _turned(plain, image_size) if not _is_enlarged(layout.grid, image_size)]
+
+
 def layouts_without(
     others: Sequence[int],
     axes: str,
@@ -131,7 +143,7 @@ def layouts_without(
 
 def is_even(layout: Layout, image_size: Sequence[int]) -> bool:
     """Whether the reading has one stride along all axes of the image, in their order."""
-    return not layout.order and covers(layout.grid, image_size)
+    return not layout.order and _has_one_stride(layout.grid, image_size)
 
 
 def _spatial(axes: str, shape: Sequence[int]) -> Layout:
@@ -170,11 +182,18 @@ def covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
     A grid has at most as many cells as the image has pixels; only a signal's map may be a quarter longer than the
     signal, as padding on both sides makes it.
     """
+    return _has_one_stride(grid, image_size) and not _is_enlarged(grid, image_size)
+
+
+def _has_one_stride(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
     lowest = max(size / (cells + _SLACK) for cells, size in zip(grid, image_size, strict=True))
     highest = min(size / max(cells - _SLACK, _FEWEST_CELLS) for cells, size in zip(grid, image_size, strict=True))
+    return lowest <= highest
+
+
+def _is_enlarged(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
     most = _LONGEST_SIGNAL_MAP if len(image_size) == 1 else 1
-    not_enlarged = all(cells <= most * size for cells, size in zip(grid, image_size, strict=True))
-    return lowest <= highest and not_enlarged
+    return any(cells > most * size for cells, size in zip(grid, image_size, strict=True))
 
 
 def _token_grids(

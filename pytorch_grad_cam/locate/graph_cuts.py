@@ -46,13 +46,12 @@ def cuts_between(
     return is_cut
 
 
-def joins_before(start: GradientEdge, end: torch.Tensor | None, dead: Collection[Edge] = ()) -> list[Any]:
+def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:
     """The nodes behind the start that put several tensors together, each before those that it leads to.
 
-    end: what lies behind this tensor is left out.
+    ends: what lies behind these nodes is left out.
     """
-    last = None if end is None else end.grad_fn
-    within = nodes_behind(start.node, last=last)
+    within = nodes_behind(start.node, ends=ends)
     names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
     return [node for node in within if node.name().startswith(names) and len([*_alive(node, dead)]) > 1]
 

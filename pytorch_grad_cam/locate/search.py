@@ -13,7 +13,7 @@ from torch import nn
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
-from pytorch_grad_cam.engine.layouts import Layout, is_even, layouts_of, layouts_without
+from pytorch_grad_cam.engine.layouts import Layout, convolutions_layouts, is_even, layouts_of, layouts_without
 from pytorch_grad_cam.engine.targets import Targets, scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
@@ -172,12 +172,11 @@ class Readings:
     def by_numbers(self, entry: Call) -> list[Layout]:
         """The readings that the numbers allow, the best first."""
         shape = tuple(entry.returned.shape)
+        if id(entry.returned) in self._channels_first and shape[0] == len(self._image):
+            return convolutions_layouts(shape, self.size)
         if shape not in self._by_numbers:
             self._by_numbers[shape] = layouts_of(shape, len(self._image), self.size, self._grids)
-        readings = self._by_numbers[shape]
-        if len(readings) < 2 or id(entry.returned) not in self._channels_first:
-            return readings
-        return [layout for layout in readings if layout.axes.startswith("NCS")]
+        return self._by_numbers[shape]
 
     def of_layer(self, layer: nn.Module) -> Layout:
         """The reading of the layer's output. Raises ValueError where it is no map of the image."""
@@ -329,7 +328,7 @@ class Search:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""
         while True:
             best, why = self._verified(self.maps(late))
-            joins = joins_before(self._asked.edge, best and best.call.returned, self._dead)
+            joins = self._joins_behind(best)
             dead = dead_edges(self._asked.score, joins) - self._dead
             if not dead:
                 return best, why
@@ -340,7 +339,7 @@ class Search:
 
         Cost: where tensors are put together behind the best map, one backward.
         """
-        joins = [] if self._asked.is_dense else joins_before(self._asked.edge, best and best.call.returned, self._dead)
+        joins = [] if self._asked.is_dense else self._joins_behind(best)
         maps = self.maps() if joins else []
         for join in joins:
             levels = {}
@@ -353,6 +352,12 @@ class Search:
             if len(grids) > 1 and len(grids) == len(levels):
                 return list(levels.values())
         return []
+
+    def _joins_behind(self, best: _Map | None) -> list[Any]:
+        """Where tensors are put together between the map, or what its module read, and the score."""
+        around = [] if best is None else [best.call.returned, best.call.read]
+        ends = [tensor.grad_fn for tensor in around if tensor is not None]
+        return joins_before(self._asked.edge, ends, self._dead)
 
     def maps(self, late: bool = False) -> list[_Map]:
         """The maps among what the modules return, in the order of execution.
