@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
@@ -26,13 +25,13 @@ from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradie
 from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.engine.maps import check_shape, scaled_evidence
+from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
 from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
-from pytorch_grad_cam.locate.found_layers import FoundLayers, FoundLayouts
+from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, FoundLayouts, as_asked
 from pytorch_grad_cam.locate.search import Location
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
@@ -122,7 +121,7 @@ class BaseCAM(OverridePoints):
         self._known = KnownModel(self.model)
         self.device = self._known.device
         self._finds_layers = self.uses_layers and target_layers is None
-        self._found_layers = FoundLayers(self.model, spatial_from, self.output_transform)
+        self._found_layers = FoundLayers(self.model, spatial_from, self.output_transform, self.uses_targets)
         self._found_layouts = FoundLayouts(self.model, spatial_from)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
 
@@ -187,9 +186,8 @@ class BaseCAM(OverridePoints):
         Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
         the first target layer.
         """
-        if old:
-            targets = renamed_targets(targets, old)
-        frozen = self.detach and self._foreign_hooks is None  # which may need the parameters' graph
+        targets = renamed_targets(targets, old) if old else targets
+        frozen = self.detach and not self._hooks_are_called  # which may need the parameters' graph
         with undisturbed(self.model, frozen, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
@@ -215,7 +213,7 @@ class BaseCAM(OverridePoints):
 
     def _maps(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         """The maps (N, *spatial), for K targets an image (N, K, *spatial), on the model's device."""
-        inputs, image, capture, transform = self._prepared(inputs)
+        inputs, image, capture, transform = self._prepared(inputs, targets)
         with capture:
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
@@ -224,12 +222,22 @@ class BaseCAM(OverridePoints):
             explained = lists if self.uses_targets else [[]]
             how = self.output_transform, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
-            of_layers = self._maps_of_layers(call, capture, transform)
+            try:
+                of_layers = self._maps_of_layers(call, capture, transform)
+            except FoundElsewhere:
+                return self._maps(inputs, targets, eigen_smooth)
             by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-            maps = aggregated_by_point(self, of_layers, len(explained)) if by_point else mean_of_layers(of_layers)
+            is_plain = len(of_layers) == 1 and not by_point
+            maps = mean_of_layers(of_layers) if is_plain else self._joined(of_layers, len(explained), by_point)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
-    def _prepared(self, inputs: Inputs) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
+    def _joined(self, of_layers: list[torch.Tensor], lists: int, by_point: bool) -> torch.Tensor:
+        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value."""
+        if by_point:
+            return aggregated_by_point(self, of_layers, lists)
+        return min_max(torch.cat(of_layers, dim=1).amax(1)) if self._finds_layers else mean_of_layers(of_layers)
+
+    def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         """The inputs where the model is, and the image among them; what runs the model, and what reads the outputs of
         the target layers as maps if that is known before they have run.
         """
@@ -240,16 +248,17 @@ class BaseCAM(OverridePoints):
             inputs = with_image(inputs, image, self.spatial_from)
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
-        layers, transform = self._found(inputs, image) if self._finds_layers else (self.target_layers, self._transform)
-        if self._foreign_hooks is None:
-            return inputs, image, self.capture_class(self.model, layers, self.uses_gradients, self.detach), transform
-        hooks = ForeignHooks(self._foreign_hooks, self.model, layers, self.uses_gradients, self.spatial_from)
-        return inputs, image, hooks, transform
+        already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
+        how = self.model, self.target_layers, self.uses_gradients, self.detach
+        return inputs, image, already_run or self.capture_class(*how), self._transform
 
-    def _found(self, inputs: Inputs, image: torch.Tensor) -> tuple[Sequence[nn.Module], AsMap]:
-        location = self.location = self._found_layers.location(inputs, tuple(image.shape[2:]))
-        self.target_layers = [location.layer]
-        return self.target_layers, self._transform or location.as_map
+    def _found(self, asked: Asked) -> Capturing | None:
+        """Find the target layers; the forward in which they were found if it can be the call's own."""
+        location, capture = self._found_layers.location(asked)
+        self.location, self.target_layers = location, location.layers
+        self._found_layouts.keep(location, tuple(asked.image.shape[2:]))
+        is_plain = self.capture_class is Capture and self.detach
+        return capture if is_plain and not self.compute_input_gradient else None
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
         """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
@@ -303,11 +312,15 @@ class BaseCAM(OverridePoints):
             evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
             drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
             of_layers.setdefault(run.layer, []).append(drawn[-1])
-        advice = partial(self._found_layers.advice, self.target_layers, call.inputs, tuple(call.image.shape[2:]))
-        warn_of_blank_maps(drawn, evidence, advice)
+        warn_of_blank_maps(drawn, evidence, partial(self._advice, call))
         if len(of_layers) == len(drawn):
             return drawn
         return [torch.stack(maps).mean(0) for maps in of_layers.values()]
+
+    def _advice(self, call: Call) -> str:
+        """Which layer to take where no gradient reaches those that are there, see `FoundLayers.advice`."""
+        asked = Asked(call.inputs, call.image, as_asked(call.target_lists))
+        return self._found_layers.advice(self.target_layers, asked, self._finds_layers)
 
 
 def _of_images(maps: torch.Tensor, images: int, targets: int) -> torch.Tensor:

@@ -18,7 +18,13 @@ class ForeignHooks:
     """
 
     def __init__(
-        self, hooks: Any, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, spatial_from: int | str | None
+        self,
+        hooks: Any,
+        spatial_from: int | str | None,
+        model: nn.Module,
+        layers: Sequence[nn.Module],
+        gradients: bool,
+        detach: bool,
     ) -> None:
         self.runs: list[tuple[nn.Module, Any]] = []
         self._hooks, self._model, self._layers = hooks, model, layers

@@ -14,7 +14,7 @@ from torch import nn
 
 from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arrays, given_arrays
-from pytorch_grad_cam.compat.foreign_hooks import must_be_called, transform_of
+from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
 from pytorch_grad_cam.engine.inputs import Inputs, call
@@ -54,7 +54,7 @@ class OverridePoints:
     _has_steps = False
     _has_aggregation = False
     _hooks: Any = None
-    _foreign_hooks: Any = None
+    _hooks_are_called = False
     _as_made: dict[str, Callable[..., Any]] = {}  # noqa: RUF012
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -87,7 +87,10 @@ class OverridePoints:
     @activations_and_grads.setter
     def activations_and_grads(self: Any, hooks: Any) -> None:
         self._hooks, self._transform = hooks, transform_of(hooks)
-        self._foreign_hooks = hooks if must_be_called(hooks) else None
+        self._hooks_are_called = must_be_called(hooks)
+        self.capture_class = type(self).capture_class
+        if self._hooks_are_called:
+            self.capture_class = partial(ForeignHooks, hooks, self.spatial_from)
         self.target_layers = getattr(hooks, "target_layers", self.target_layers)
 
     def forward(
@@ -224,7 +227,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     per_layer = OverridePoints.compute_cam_per_layer
     if not by_forward and getattr(cam.compute_cam_per_layer, "__func__", None) is per_layer:
         return cam._maps(inputs, targets, eigen_smooth)
-    inputs, image, capture, _ = cam._prepared(inputs)
+    inputs, image, capture, _ = cam._prepared(inputs, targets)
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():

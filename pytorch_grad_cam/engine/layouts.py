@@ -11,6 +11,7 @@ import torch
 
 from pytorch_grad_cam.engine.trees import first_tensor
 
+TOKEN_AXES = ("NTC", "NCT", "TNC")
 # Behind up to 16 extra tokens a square grid of 8 x 8 or more is never read as a larger one: 9 * 9 - 8 * 8 = 17. A class
 # token and 4 registers need 5; in 38 networks of timm and transformers nothing changes between 4 and 64.
 MOST_EXTRA_TOKENS = 16
@@ -101,7 +102,7 @@ def layouts_of(
         if not readings:
             readings = [*_uneven(shape, image_size)]
     if len(shape) == 3 and rank > 1:
-        for axes in ("NTC", "NCT", "TNC"):
+        for axes in TOKEN_AXES:
             if shape[axes.index("N")] == batch and _channels(axes, shape) > 1:
                 grids = _token_grids(axes, shape[axes.index("T")], image_size, known_grids)
                 readings += _of_first_grid(grids)
@@ -136,8 +137,9 @@ def layouts_without(
     """The readings of tokens of which those in the places `others` are no cells; see `layouts_of`."""
     tokens = shape[axes.index("T")]
     cells = tokens - len(others)
-    grids = [grid for grid in known_grids if math.prod(grid) == cells] or [grid_of_proportions(cells, image_size)]
-    readings = [Layout(axes, grid) for grid in grids if grid is not None]
+    like_image = grid_of_proportions(cells, image_size)
+    grids = [grid for grid in known_grids if math.prod(grid) == cells] or ([] if like_image is None else [like_image])
+    readings = [Layout(axes, grid) for grid in grids]
     return [turned.among(others, tokens) for layout in readings for turned in _turned(layout, image_size)]
 
 

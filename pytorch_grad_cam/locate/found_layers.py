@@ -1,69 +1,126 @@
-"""The layers and layouts that are found at the first call with an input of a new size."""
+"""The layers and layouts that are found at the first call with an input of a new size and a new kind of target."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
-from pytorch_grad_cam.engine.inputs import Inputs
-from pytorch_grad_cam.engine.layouts import channels_first, layouts_of
+from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.inputs import Inputs, rows_of
+from pytorch_grad_cam.engine.layouts import Layout, channels_first, layouts_of
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
 from pytorch_grad_cam.engine.trees import first_tensor
-from pytorch_grad_cam.locate.search import Location, layout_of, locate
+from pytorch_grad_cam.locate.search import Location, Search, layout_of
 
 Size = tuple[int, ...]
+# What the search looks at of a batch: normalisation by the batch's own statistics needs two.
+_SAMPLES = 2
+
+
+class Asked(NamedTuple):
+    """What the layer is looked for with: the inputs, the image among them, and the targets as the user gave them."""
+
+    inputs: Inputs
+    image: torch.Tensor
+    targets: Targets
+
+    @property
+    def key(self) -> tuple[Size, Hashable]:
+        """What the choice is kept for: the image's size and the kind of target."""
+        return tuple(self.image.shape[2:]), _kind_of(self.targets)
+
+
+class FoundElsewhere(Exception):
+    """The targets of this call have another layer than the one that was kept for their kind."""
 
 
 class FoundLayers:
-    """The layer that `locate` finds, for each size of the image; threads can share one object."""
+    """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object."""
 
     def __init__(
-        self, model: nn.Module, spatial_from: int | str | None, output_transform: Callable[[Any], Any]
+        self,
+        model: nn.Module,
+        spatial_from: int | str | None,
+        output_transform: Callable[[Any], Any],
+        uses_targets: bool = True,
     ) -> None:
         self.model, self.spatial_from, self.output_transform = model, spatial_from, output_transform
+        self.uses_targets = uses_targets
         self._lock = threading.Lock()
-        self._locations: dict[Size, Location] = {}
-        self._advice: dict[tuple[tuple[nn.Module, ...], Size], str] = {}
+        self._locations: dict[tuple[Size, Hashable], Location] = {}
+        self._advice: dict[tuple[tuple[nn.Module, ...], Size, Hashable], str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy searches for itself."""
-        return FoundLayers, (self.model, self.spatial_from, self.output_transform)
+        return FoundLayers, (self.model, self.spatial_from, self.output_transform, self.uses_targets)
 
-    def location(self, inputs: Inputs, size: Size) -> Location:
-        """The layer for inputs whose image has this size. Cost: for a new size that of `locate`."""
-        with self._lock:
-            if size not in self._locations:
-                self._locations[size] = locate(self.model, inputs, self.spatial_from, self.output_transform)
-            return self._locations[size]
+    def location(self, asked: Asked) -> tuple[Location, Capture | None]:
+        """The layers, and the forward of the search as a call's own, if it was made now for all samples.
 
-    def advice(self, layers: Sequence[nn.Module], inputs: Inputs, size: Size) -> str:
-        """Which layer to take instead of these, as the end of a sentence; empty where there is none to name.
-
-        Cost: for new layers or a new size that of `locate`.
+        Cost: for a new size or kind of target that of a `Search` of the first two samples.
         """
-        asked = tuple(layers), size
-        if asked not in self._advice:
+        with self._lock:
+            if asked.key in self._locations:
+                return self._locations[asked.key], None
+            search, location = self._searched(asked)
+            whole = len(asked.image) <= _SAMPLES
+            return location, search.forward.capture(location.layers) if whole else None
+
+    def advice(self, layers: Sequence[nn.Module], asked: Asked, found: bool) -> str:
+        """Which layer to take where no gradient reaches these, as the end of a sentence; empty where there is none.
+
+        found: they are what was kept for this kind of target. Cost: for new layers, size or kind that of a `Search`;
+        of found ones for boxes, tokens and regions in each call. Raises FoundElsewhere where found ones are not those
+        of these targets.
+        """
+        known = tuple(layers), *asked.key
+        if known not in self._advice:
             try:
-                found = self.location(inputs, size)
+                search, location = self._searched(asked, keep=found)
             except Exception:  # noqa: BLE001
-                self._advice[asked] = ""  # nothing to advise; the maps are there all the same
-            else:
-                other = f"; try target_layers=[{found.name!r}]: {found.why}"
-                self._advice[asked] = "" if found.layer in layers else other
-        return self._advice[asked]
+                self._advice[known] = ""  # nothing to advise; the maps are there all the same
+                return ""
+            same = location.layer in layers
+            if found and not same:
+                raise FoundElsewhere
+            advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"
+            if not search.is_of_whole_image:
+                return advice
+            self._advice[known] = advice
+        return self._advice[known]
+
+    def _searched(self, asked: Asked, keep: bool = True) -> tuple[Search, Location]:
+        samples = len(asked.image)
+        inputs, targets = asked.inputs, asked.targets
+        if samples > _SAMPLES:
+            inputs = rows_of(inputs, torch.arange(_SAMPLES), samples)
+            targets = _first(targets, samples)
+        search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
+        location = search.choice()
+        if keep:
+            self._locations[asked.key] = location
+        return search, location
 
 
 class FoundLayouts:
-    """How the outputs of given layers hold their maps."""
+    """How the outputs of layers hold their maps."""
 
     def __init__(self, model: nn.Module, spatial_from: int | str | None) -> None:
         self.model, self.spatial_from = model, spatial_from
         self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
+        self._searched: dict[tuple[nn.Module, Size], Layout] = {}
         self._fitting: set[tuple[Size, Size]] = set()
+
+    def keep(self, location: Location, size: Size) -> None:
+        """Keep what a search has found for images of this size."""
+        for each in (location, *location.others):
+            self._searched[each.layer, size] = each.layout
 
     def as_map(
         self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs
@@ -71,23 +128,47 @@ class FoundLayouts:
         """From what the layer returned to a map (N, C, *grid).
 
         What has as many axes as the image is channels first, unless only channels last fits the image's proportions.
-        Cost: for tokens of a new size one forward. Raises ValueError where nothing fits, see `locate.layout_of`.
+        Cost: for tokens of a new size two forwards of one sample. Raises ValueError where nothing fits, see
+        `locate.layout_of`.
         """
         case = layer, first_tensor(output).shape, image.shape
         if case not in self._readers:
-            self._readers[case] = self._reader(*case, inputs)
+            layout = self._layout(*case, inputs)
+            self._readers[case] = first_tensor if layout == channels_first(case[1]) else layout.of_output
         return self._readers[case]
 
-    def _reader(self, layer: nn.Module, shape: Size, of_image: Size, inputs: Inputs) -> Callable[[Any], torch.Tensor]:
+    def _layout(self, layer: nn.Module, shape: Size, of_image: Size, inputs: Inputs) -> Layout:
+        size = tuple(of_image[2:])
+        if (layer, size) in self._searched:
+            return self._searched[layer, size]
         plain = channels_first(shape)
         if len(shape) != len(of_image):
-            layout = layout_of(self.model, inputs, layer, self.spatial_from)
-        else:
-            readings = layouts_of(shape, of_image[0], of_image[2:], set())
-            layout = plain if not readings or plain in readings else readings[0]
-        return first_tensor if layout == plain else layout.of_output
+            return layout_of(self.model, inputs, layer, self.spatial_from)
+        readings = layouts_of(shape, of_image[0], size, set())
+        return plain if not readings or plain in readings else readings[0]
 
     def check_proportions(self, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""
         if (grid, image_size) not in self._fitting and not warn_of_proportions(grid, image_size):
             self._fitting.add((grid, image_size))
+
+
+def _kind_of(targets: Targets) -> Hashable:
+    """The same for targets that read the output alike: all classes are one kind, each class of callables is one."""
+    if isinstance(targets, list | tuple) and targets:
+        return _kind_of(targets[0])
+    if targets is None or isinstance(targets, int | np.integer | np.ndarray | torch.Tensor | ClassifierOutputTarget):
+        return ClassifierOutputTarget
+    return cast(Hashable, getattr(targets, "__code__", type(targets)))
+
+
+def _first(targets: Targets, samples: int) -> Targets:
+    """The targets of the first samples; None for as many as there are no samples, which the call will refuse."""
+    if isinstance(targets, list | tuple | torch.Tensor | np.ndarray):
+        return targets[:_SAMPLES] if len(targets) == samples else None
+    return targets
+
+
+def as_asked(target_lists: Sequence[Sequence[Target]]) -> Targets:
+    """Target lists, each with one target a sample, as the targets of each sample."""
+    return [list(of_sample) for of_sample in zip(*target_lists, strict=True)]

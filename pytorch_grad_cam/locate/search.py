@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -13,7 +14,14 @@ from torch import nn
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
-from pytorch_grad_cam.engine.layouts import Layout, convolutions_layouts, is_even, layouts_of, layouts_without
+from pytorch_grad_cam.engine.layouts import (
+    TOKEN_AXES,
+    Layout,
+    convolutions_layouts,
+    is_even,
+    layouts_of,
+    layouts_without,
+)
 from pytorch_grad_cam.engine.targets import Targets, scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
@@ -28,15 +36,11 @@ from pytorch_grad_cam.locate.traced_forward import TracedForward
 _ALIVE = 0.5
 # The last cuts that are looked at first, which saves time. A choice; nothing changes from 4 to 64, 3 adds a warning.
 _LATE = 5
-# The correlation of an answer. A choice; nothing changes between 0 and 0.73 but for the LeViTs: levit_128 gets another
-# layer at 0.55.
-_IN_PLACE = 0.5
 # The difference between two answers. A choice; nothing changes between 0.036 and 0.20.
 _TOO_CLOSE = 0.05
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
-_TOKENS_NDIM = 3  # (N, T, C) in some order
 # Modules whose output lies channels first whatever its numbers say, and those that leave the axes as they are.
 _CHANNELS_FIRST = (nn.modules.conv, nn.modules.batchnorm, nn.modules.instancenorm, nn.modules.pooling)
 _ELEMENTWISE = (nn.modules.activation, nn.modules.dropout)
@@ -201,10 +205,12 @@ class Readings:
 
     def by_answers(self, entry: Call) -> Layout | None:
         """The reading that answers to noise on the image in its place; None where none does. Cost: one forward."""
-        axes = next((layout.axes for layout in self.by_numbers(entry) if "T" in layout.axes), "NTC")
-        as_many = self._of_as_many_tokens(entry, axes.index("T"))
-        changes = self.changes({each.module for each in (entry, *as_many)})
-        return self._clearest(entry, self._without_others(entry, axes, map(changes, as_many)), changes(entry))
+        shape = entry.returned.shape
+        orders = [axes for axes in TOKEN_AXES if len(shape) == len(axes) and shape[axes.index("N")] == len(self._image)]
+        as_many = {axes: self._of_as_many_tokens(entry, axes.index("T")) for axes in orders}
+        changes = self.changes({each.module for each in chain([entry], *as_many.values())})
+        seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
+        return self._clearest(entry, [*dict.fromkeys([*seen, *self.by_numbers(entry)])], changes(entry))
 
     def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
         """How much the outputs of the modules change with faint noise on the image. Cost: one forward."""
@@ -221,15 +227,13 @@ class Readings:
         return change
 
     def _of_as_many_tokens(self, entry: Call, token_axis: int) -> list[Call]:
-        """The tensors up to this one that have as many tokens; none for what has no tokens."""
-        if entry.returned.ndim != _TOKENS_NDIM:
-            return []
+        """The tensors up to this one that have as many tokens."""
         until = next(place for place, each in enumerate(self._calls) if each is entry)
-        earlier = (e for e in self._calls[: until + 1] if e.first and e.returned.ndim == _TOKENS_NDIM)
+        earlier = (each for each in self._calls[: until + 1] if each.first and each.returned.ndim == len(TOKEN_AXES[0]))
         return [each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis]]
 
     def _without_others(self, entry: Call, axes: str, changes: Iterator[torch.Tensor]) -> list[Layout]:
-        """The readings by numbers, or those without the tokens that are not of the image.
+        """The readings without the tokens that are not of the image; none where no such tokens are seen.
 
         changes: of the tensors with as many tokens. In the first of them that changes, nothing has mixed the others
         with those of the image: they do not change.
@@ -237,19 +241,18 @@ class Readings:
         for change in changes:
             others = unmoved_tokens(axes, change)
             if len(others) < change.shape[axes.index("T")]:
-                if not others:
-                    break
-                return layouts_without(others, axes, tuple(entry.returned.shape), self.size, self._grids)
-        return self.by_numbers(entry)
+                shape = tuple(entry.returned.shape)
+                return layouts_without(others, axes, shape, self.size, self._grids) if others else []
+        return []
 
     def _clearest(self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor) -> Layout | None:
         """The reading that answers best; where two answer alike the first one, with a warning; none out of place."""
         answers = {layout: answer(layout, change) for layout in layouts}
-        in_place = [layout for layout in layouts if answers[layout] > _IN_PLACE or self.are_certain([layout])]
+        in_place = [layout for layout in layouts if answers[layout].is_in_place or self.are_certain([layout])]
         if not in_place:
             return None
-        best, *others = sorted(in_place, key=lambda layout: -answers[layout])
-        if not others or answers[best] - answers[others[0]] >= _TOO_CLOSE:
+        best, *others = sorted(in_place, key=lambda layout: -answers[layout].correlation)
+        if not others or answers[best].correlation - answers[others[0]].correlation >= _TOO_CLOSE:
             return best
         first = in_place[0]
         second = next(layout for layout in (best, others[0]) if layout != first)
@@ -297,6 +300,11 @@ class Search:
             for entry in self.calls
             if type(entry.module).__name__.startswith("Adaptive") and _is_of((nn.modules.pooling,), entry.module)
         }
+
+    @property
+    def is_of_whole_image(self) -> bool:
+        """Whether the score is that of a class."""
+        return self._asked.is_of_whole_image
 
     def choice(self) -> Location:
         """The best map for the score asked for; where none depends on it, for the highest one."""
@@ -383,7 +391,7 @@ class Search:
             place = position - start
             if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
                 entry, alive = self.calls[position], (layout(gradients[place]) != 0).any(1)
-                of_axes = [alive.movedim(axis, 0).flatten(1).any(1).sum().item() for axis in range(1, alive.ndim)]
+                of_axes = [int(alive.movedim(axis, 0).flatten(1).any(1).sum()) for axis in range(1, alive.ndim)]
                 facts = is_cut(entry.returned), self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
                 share = alive.float().mean().item()
                 maps.append(_Map(entry, layout, tuple(other_layouts), share, _breadth(of_axes), *facts))
@@ -409,7 +417,7 @@ class Search:
             unread = best.layout
             alike = [candidate for candidate in maps if candidate.layout == unread]
             changes = self._readings.changes({candidate.call.module for candidate in alike})
-            silent = [m for m in alike if m.call is best.call or answer(unread, changes(m.call)) <= _IN_PLACE]
+            silent = [m for m in alike if m.call is best.call or not answer(unread, changes(m.call)).is_in_place]
             maps = [candidate for candidate in maps if candidate not in silent]
             best, why = self._best(maps)
         return best, why
@@ -453,7 +461,9 @@ class Search:
         runs = Counter(entry.module for entry in self.calls if entry.first)
         same = [e for e in self.calls if e.returned is chosen.call.returned and (e.alone or e is chosen.call)]
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
-        return Location(named.name, named.module, tuple(named.returned.shape), chosen.layout, why)
+        of_one_sample = [*named.returned.shape]
+        of_one_sample[chosen.layout.axes.index("N")] = 1
+        return Location(named.name, named.module, tuple(of_one_sample), chosen.layout, why)
 
 
 def _alone(

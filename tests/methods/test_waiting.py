@@ -104,8 +104,8 @@ def test_the_search_that_a_blank_map_triggers_is_remembered(monkeypatch):
     from pytorch_grad_cam.locate import found_layers
 
     model, searches = convolutional(), []
-    search = found_layers.locate
-    monkeypatch.setattr(found_layers, "locate", lambda *args: searches.append(1) or search(*args))
+    search = found_layers.Search
+    monkeypatch.setattr(found_layers, "Search", lambda *args: searches.append(1) or search(*args))
     model.pool.register_forward_hook(lambda module, inputs, output: output * 0)
     cam = GradCAM(model, ["first"])
     for expected in (1, 1, 2):
