@@ -1,6 +1,7 @@
 """Classifiers of sounds: waveforms (N, samples), spectrograms (N, time, mel), (N, mel, time) or (N, 1, mel, time)."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -24,7 +25,7 @@ def transformers_cases() -> Iterator[Case]:
         ("UniSpeechSat", "unispeech_sat"),
         ("Data2VecAudio", "data2vec_audio"),
     ):
-        yield f"transformers {name}", lambda name=name, part=part: _of_waveform(name, part)
+        yield f"transformers {name}", partial(_of_waveform, name, part)
     yield "transformers Whisper", _whisper
 
 
@@ -73,7 +74,7 @@ def timm_cases() -> Iterator[Case]:
         ("convnext_atto", r"stages\.3(\..+)?|stages"),
         ("vit_tiny_patch16_224", r"blocks\.11(\.norm1|\.norm2)?|blocks|norm"),
     ):
-        yield f"timm {name} mel", lambda name=name, sensible=sensible: _timm(name, sensible)
+        yield f"timm {name} mel", partial(_timm, name, sensible)
 
 
 def _timm(name: str, sensible: str) -> Question:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-from benchmarks.families import audio, contrastive, detection, segmentation, video
+from benchmarks.families import audio, contrastive, dense, detection, language, segmentation, video, volumes
 from benchmarks.families.question import Case
 
 FAMILIES: dict[str, dict[str, Callable[[], Iterator[Case]]]] = {
@@ -20,7 +20,10 @@ FAMILIES: dict[str, dict[str, Callable[[], Iterator[Case]]]] = {
     },
     "video": {"torchvision": video.torchvision_cases, "transformers": video.transformers_cases},
     "audio": {"timm": audio.timm_cases, "transformers": audio.transformers_cases},
+    "volumes": {"monai": volumes.monai_cases},
+    "depth": {"transformers": dense.transformers_cases},
     "images and texts": {"open_clip": contrastive.open_clip_cases, "transformers": contrastive.transformers_cases},
+    "language": {"transformers": language.transformers_cases},
 }
 
 

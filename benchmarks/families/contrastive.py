@@ -1,6 +1,7 @@
 """Models of images and texts: the similarity of an image with the second of three texts."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def transformers_cases() -> Iterator[Case]:
     ):
         yield (
             f"transformers {name}",
-            lambda name=name, text=text, more=more: _transformers(name, text, vision, more, LAST_BLOCK),
+            partial(_transformers, name, text, vision, more, LAST_BLOCK),
         )
     yield "transformers Align", _align
     yield "transformers Siglip2", _siglip2

@@ -1,6 +1,7 @@
 """Detectors. A box is asked for: the best one, and the best one of a class."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def ultralytics_cases() -> Iterator[Case]:
         "yolov8n-pose", "yolo11n-pose", "yolo26n-pose", "yolov8n-obb", "yolo11n-obb", "yolo26n-obb",
         "rtdetr-resnet50", "yolov8n-rtdetr",
     ):  # fmt: skip
-        yield f"ultralytics {name}", lambda name=name: _ultralytics(name)
+        yield f"ultralytics {name}", partial(_ultralytics, name)
 
 
 def _ultralytics(name: str) -> Question:
@@ -141,7 +142,7 @@ def transformers_cases() -> Iterator[Case]:
         ("Owlv2", _owl, r"\w+\.vision_model(\.encoder(\.layers\.1(\..+)?)?|\.post_layernorm)?|layer_norm"),
         ("GroundingDino", _grounding_dino, of_levels),
     ):
-        yield f"transformers {name}", lambda name=name, build=build, sensible=sensible: build(name, sensible)
+        yield f"transformers {name}", partial(build, name, sensible)
 
 
 def _detr(name: str, sensible: str, **options: Any) -> Question:

@@ -24,8 +24,8 @@ class Question:
 
     targets: from the model's output to what is asked, by name. sensible: a regular expression of the layers at or
     behind the last stage of the encoder, up to the last one before the output. image: which of several inputs maps are
-    for. reading: the image as (N, C, *spatial), a view. cells: the size of one position of it, where maps at the scale
-    of pixels are as right as those of positions. options: of the CAM.
+    for. reading: the image as (N, C, *spatial), the same numbers. cells: the size of one position of it, where maps at the scale
+    of pixels are as right as those of positions. options: of the CAM. places: what is known of layers, see `judge`.
     """
 
     model: nn.Module
@@ -36,6 +36,7 @@ class Question:
     reading: Callable[[torch.Tensor], torch.Tensor] = lambda image: image
     cells: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def sizes(self) -> list[tuple[int, ...]]:
@@ -107,9 +108,11 @@ def of_class(number: int = 1) -> Callable[[Any], dict[str, Target]]:
 
 
 def logits_in(output: Any) -> torch.Tensor:
-    """What a person takes for the scores: the tensor, 'logits', torchvision's 'out'."""
+    """What a person takes for the scores: the tensor, the first of several, 'logits', torchvision's 'out'."""
     if isinstance(output, torch.Tensor):
         return output
+    if isinstance(output, tuple):
+        return logits_in(output[0])
     return output["out"] if "out" in output else output["logits"]
 
 

@@ -1,6 +1,7 @@
 """Segmentation networks. A class is asked for, within its mask, and the mean of another class's logits."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def torchvision_cases() -> Iterator[Case]:
         ("deeplabv3_mobilenet_v3_large", mobilenet),
         ("lraspp_mobilenet_v3_large", mobilenet),
     ):
-        yield f"torchvision {name}", lambda name=name, sensible=sensible: _torchvision(name, sensible)
+        yield f"torchvision {name}", partial(_torchvision, name, sensible)
 
 
 def _torchvision(name: str, sensible: str) -> Question:
@@ -48,7 +49,7 @@ def segmentation_models_pytorch_cases() -> Iterator[Case]:
             sensible += r"|encoder\.layer2(\.\d+)?"
         yield (
             f"segmentation_models_pytorch {name} {encoder}",
-            lambda name=name, encoder=encoder, sensible=sensible: _smp(name, encoder, sensible),
+            partial(_smp, name, encoder, sensible),
         )
 
 
@@ -78,7 +79,7 @@ def monai_cases() -> Iterator[Case]:
     ):  # fmt: skip
         yield (
             f"monai {name}",
-            lambda name=name, options=options, side=side, sensible=sensible: _monai(name, options, side, sensible),
+            partial(_monai, name, options, side, sensible),
         )
 
 
@@ -107,7 +108,7 @@ def transformers_cases() -> Iterator[Case]:
         ("CLIPSeg", _clipseg),
         ("Sam", _sam),
     ):
-        yield f"transformers {name}", lambda name=name, build=build: build(name)
+        yield f"transformers {name}", partial(build, name)
 
 
 def _semantic(name: str, config: Any, side: int, sensible: str) -> Question:

@@ -1,6 +1,7 @@
 """Classifiers of videos, (N, channels, frames, H, W) in torchvision, (N, frames, channels, H, W) in transformers."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def torchvision_cases() -> Iterator[Case]:
     ):
         yield (
             f"torchvision {name}",
-            lambda name=name, side=side, frames=frames, sensible=sensible: _torchvision(name, side, frames, sensible),
+            partial(_torchvision, name, side, frames, sensible),
         )
     yield "torchvision mvit_v1", lambda: _mvit(second_version=False)
     yield "torchvision mvit_v2", lambda: _mvit(second_version=True)
@@ -66,7 +67,7 @@ def transformers_cases() -> Iterator[Case]:
     ):
         yield (
             f"transformers {name}",
-            lambda name=name, options=options, sensible=sensible: _transformers(name, options, sensible),
+            partial(_transformers, name, options, sensible),
         )
     yield "transformers VJEPA2", _vjepa2
 
