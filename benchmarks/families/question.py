@@ -24,8 +24,8 @@ class Question:
 
     targets: from the model's output to what is asked, by name. sensible: a regular expression of the layers at or
     behind the last stage of the encoder, up to the last one before the output. image: which of several inputs maps are
-    for. reading: the image as (N, C, *spatial), the same numbers. cells: the size of one position of it, where maps at the scale
-    of pixels are as right as those of positions. options: of the CAM. places: what is known of layers, see `judge`.
+    for. reading: the image as (N, C, *spatial), the same numbers. cells: the size of one position of it, where maps at
+    the scale of pixels are as right as those of positions. options: of the CAM. places: what is known of layers.
     """
 
     model: nn.Module

@@ -189,9 +189,8 @@ def test_places_that_are_exchanged(classifier, warned, verdict):
     def find(question, target):
         found = found_by_us(question, target)
         (layer,) = found.layers
-        return found._replace(
-            maps=found.maps.mT, layers=[layer._replace(as_map=lambda output: output.mT)], warned=warned
-        )
+        exchanged = layer._replace(as_map=lambda output: output.mT, reading="exchanged")
+        return found._replace(maps=found.maps.mT, layers=[exchanged], warned=warned)
 
     judgement = judged(classifier, _target(classifier), find)
     assert judgement.verdict == verdict
