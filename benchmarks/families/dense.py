@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from benchmarks.families.question import Case, Question, Target
+from benchmarks.families.segmentation import NECK
 
 SIDE = 128
 SMALL = {"image_size": SIDE, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
-NECK = {"neck_hidden_sizes": [8, 16, 16, 32], "fusion_hidden_size": 16}
+SMALL_NECK = {"neck_hidden_sizes": [8, 16, 16, 32], "fusion_hidden_size": 16}
 
 
 def transformers_cases() -> Iterator[Case]:
@@ -25,8 +26,8 @@ def transformers_cases() -> Iterator[Case]:
 def _dpt() -> Question:
     import transformers
 
-    config = transformers.DPTConfig(**SMALL, **NECK, intermediate_size=64, backbone_out_indices=[0, 1, 2, 3])
-    sensible = r"dpt(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm|\.layers\.3(\..+)?)?|neck(\..+)?|head\.head\.[0-3]"
+    config = transformers.DPTConfig(**SMALL, **SMALL_NECK, intermediate_size=64, backbone_out_indices=[0, 1, 2, 3])
+    sensible = rf"dpt(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm|\.layers\.3(\..+)?)?|{NECK}|head\.head\.[0-3]"
     return _depth(transformers.DPTForDepthEstimation(config), sensible)
 
 
@@ -43,9 +44,9 @@ def _depth_anything() -> Question:
     import transformers
 
     config = transformers.DepthAnythingConfig(
-        backbone_config=_dinov2(), patch_size=16, reassemble_hidden_size=32, head_hidden_size=8, **NECK
+        backbone_config=_dinov2(), patch_size=16, reassemble_hidden_size=32, head_hidden_size=8, **SMALL_NECK
     )
-    sensible = r"backbone(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm)?|neck(\..+)?|head\.(conv[12]|activation1)"
+    sensible = rf"backbone(\.beit)?(\.encoder|\.layernorm)?(\.layers?\.3(\..+)?)?|{NECK}|head\.(conv[12]|activation1)"
     return _depth(transformers.DepthAnythingForDepthEstimation(config), sensible)
 
 
@@ -55,7 +56,10 @@ def _glpn() -> Question:
     config = transformers.GLPNConfig(
         hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16
     )
-    return _depth(transformers.GLPNForDepthEstimation(config), r"glpn(\..+)?\.3(\..+)?|decoder(\..+)?|head\.head\.[01]")
+    return _depth(
+        transformers.GLPNForDepthEstimation(config),
+        r"glpn(\..+)?\.3(\..+)?|decoder(?!\.stages\.[1-3]\.convolution)(\..+)?|head\.head\.[01]",
+    )
 
 
 def _zoe_depth() -> Question:
@@ -66,11 +70,11 @@ def _zoe_depth() -> Question:
         reshape_hidden_states=False,
     )  # fmt: skip
     config = transformers.ZoeDepthConfig(
-        backbone_config=backbone, backbone_hidden_size=32, **NECK, bottleneck_features=16, num_relative_features=8,
-        bin_embedding_dim=16,
+        backbone_config=backbone, backbone_hidden_size=32, **SMALL_NECK, bottleneck_features=16,
+        num_relative_features=8, bin_embedding_dim=16,
         num_attractors=[4, 2, 2, 1], bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}],
     )  # fmt: skip
-    sensible = r"backbone(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm)?|neck(\..+)?|relative_head\.(conv[12])"
+    sensible = rf"backbone(\.beit)?(\.encoder|\.layernorm)?(\.layers?\.3(\..+)?)?|{NECK}|relative_head\.(conv[12])"
     return _depth(
         transformers.ZoeDepthForDepthEstimation(config),
         sensible + r"|metric_head\.(conv2|seed|projectors|attractors).*",

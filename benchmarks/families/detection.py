@@ -23,8 +23,8 @@ TOKENS = torch.tensor([[1, 5, 8, 9, 2]])
 
 def torchvision_cases() -> Iterator[Case]:
     """Raw images of the size that the model works with, so that nothing is resized inside."""
-    resnet = r"backbone\.body\.layer4(\.\d+)?|backbone\.fpn(\..+)?|backbone"
-    mobilenet = r"backbone\.body(\.1[3-6])?|backbone\.fpn(\..+)?|backbone"
+    resnet = r"backbone\.body\.layer4(\.\d+)?|backbone\.fpn(?!\.inner_blocks)(\..+)?|backbone"
+    mobilenet = r"backbone\.body(\.1[3-6])?|backbone\.fpn(?!\.inner_blocks)(\..+)?|backbone"
     towers = r"|head\.classification_head\.conv(\.\d+)*"
     of_boxes = {"box_score_thresh": 0.0, "rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20}
     of_anchors = {"score_thresh": 0.0}
@@ -95,10 +95,20 @@ def _ultralytics(name: str) -> Question:
     model = kind(f"{name}.yaml", nc=CLASSES, verbose=False)
     model.requires_grad_()
     encoder_end, head = len(model.yaml["backbone"]) - 1, len(model.model) - 1
-    behind = "|".join(map(str, range(encoder_end, head)))
+    behind = "|".join(map(str, _behind(model.model, encoder_end)))
     within = "encoder|input_proj" if is_detr else r"cv3|one2one_cv3"
     sensible = rf"model\.({behind})(\..+)?|model\.{head}\.({within})(\.\d+(\.[01])?(\..+)?)?"
     return Question(model, torch.rand(1, 3, SIDE, SIDE), _boxes_of_detr if is_detr else _boxes_of_cells, sensible)
+
+
+def _behind(layers: Any, encoder_end: int) -> list[int]:
+    """The numbers of the layers that read the end of the encoder, directly or not, but for the head."""
+    behind = [encoder_end]
+    for layer in layers[encoder_end + 1 : -1]:
+        sources = [layer.f] if isinstance(layer.f, int) else layer.f
+        if any((layer.i + source if source < 0 else source) in behind for source in sources):
+            behind.append(layer.i)
+    return behind
 
 
 def _boxes_of_cells(output: Any) -> dict[str, Target]:

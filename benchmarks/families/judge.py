@@ -23,9 +23,9 @@ SILENT = "silently wrong"
 VERDICTS = (RIGHT, LITTLE, REFUSED, WARNED, SILENT)
 
 TOLERANCE = 1e-4
-# Tried in turn, in standard deviations of the image, and by how many images: with random weights the place of an answer
-# needs more of them to stand out, and strong noise saturates some networks.
-NOISES = (2.0, 0.02)
+# Tried in turn: how much of a part of the image becomes other noise of the same strength, all or a little, and in how
+# many images. With random weights the place of an answer needs many of them to stand out, and some networks saturate.
+NOISES = (1.0, 0.02)
 IMAGES = (2, 6, 12)
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -172,7 +172,7 @@ def _known_trouble_in_place(question: Question, layer: FoundLayer) -> str:
 
 
 def trouble_in_place(question: Question, layer: FoundLayer) -> str:
-    """Whether noise in a part of the image changes the layer most in that part of its grid, empty where it does.
+    """Whether other noise in a part of the image changes the layer most in that part of its grid, empty where it does.
 
     The parts are halves along each axis, 2 ** rank. A grid of one cell on an axis has no halves there. Random weights
     answer everything more strongly at some places than at others: the answers are relative to their mean over all
@@ -193,17 +193,18 @@ def trouble_in_place(question: Question, layer: FoundLayer) -> str:
 
 def _shares(question: Question, layer: FoundLayer, noise: float, seed: int) -> torch.Tensor:
     """(parts, parts): for noise in each part of a random image, which share of the change each part of the grid has."""
-    image = question.random_image(seed)
+    generator = torch.Generator().manual_seed(seed)
+    image = question.random_image(generator)
     clean = _activations(question, layer, image)
     axes = [length > 1 for length in clean.shape[2:]]
     parts = list(product(*[(0, 1) if divided else (None,) for divided in axes]))
-    generator = torch.Generator().manual_seed(seed)
     rows = []
     for part in parts:
         numbers = torch.arange(image.numel()).reshape(image.shape)
         region = _part(question.reading(numbers), part).flatten()
         noisy = image.clone()
-        noisy.view(-1)[region] += noise * torch.randn(region.shape, generator=generator)
+        kept, other = noisy.view(-1)[region], torch.randn(region.shape, generator=generator)
+        noisy.view(-1)[region] = (1 - noise**2) ** 0.5 * kept + noise * other
         change = (_activations(question, layer, noisy) - clean).abs()
         change /= change.sum()
         rows.append(torch.stack([_part(change, other).mean() for other in parts]))

@@ -44,9 +44,8 @@ class Question:
         size = tuple(self.reading(image_in(self.inputs, self.image)).shape[2:])
         return [size, tuple(self.cells * length for length in size)]
 
-    def random_image(self, seed: int) -> torch.Tensor:
-        image = image_in(self.inputs, self.image)
-        return torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+    def random_image(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.randn(image_in(self.inputs, self.image).shape, generator=generator)
 
     def answer(self, image: torch.Tensor | None = None) -> Any:
         """The model's output, for another image if there is one."""

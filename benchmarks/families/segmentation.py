@@ -10,6 +10,8 @@ from benchmarks.families.question import Case, Question, of_mean, of_pixels
 
 CLASSES = 5
 SIDE = 128
+# Of DPT, but for what carries an earlier stage of the encoder alone.
+NECK = r"neck(?!\.(reassemble_stage\.(layers|readout_projects)\.[0-2]|convs\.[0-2]))(\..+)?"
 
 
 def torchvision_cases() -> Iterator[Case]:
@@ -32,7 +34,9 @@ def _torchvision(name: str, sensible: str) -> Question:
 
 
 def segmentation_models_pytorch_cases() -> Iterator[Case]:
-    resnet = r"encoder(\.layer4(\.\d+)?)?|decoder(\..+)?"
+    shortcuts = r"p[234]\.skip_conv|gau\d\.conv2|block1|feature_norms\.[0-2]|fpn_lateral_blocks|mlp_stage\.[1-4]"
+    shortcuts += r"|(projection|reassemble)_blocks\.[0-2]|blocks\.x_[1-4]"
+    decoder = rf"|decoder(?!\.({shortcuts}))(\..+)?"
     for name, encoder in (
         ("Unet", "resnet18"), ("UnetPlusPlus", "resnet18"), ("MAnet", "resnet18"), ("Linknet", "resnet18"),
         ("FPN", "resnet18"), ("PSPNet", "resnet18"), ("PAN", "resnet18"), ("DeepLabV3", "resnet18"),
@@ -40,11 +44,11 @@ def segmentation_models_pytorch_cases() -> Iterator[Case]:
         ("Segformer", "mit_b0"), ("DPT", "tu-vit_tiny_patch16_224"),
     ):  # fmt: skip
         sensible = {
-            "resnet18": resnet,
-            "mobilenet_v2": r"encoder(\.features\.1[4-8](\.\d+)?)?|decoder(\..+)?",
-            "mit_b0": r"encoder(\.(block4|norm4|patch_embed4)(\..+)?)?|decoder(\..+)?",
-            "tu-vit_tiny_patch16_224": r"encoder(\.model\.(blocks\.(9|10|11)(\.norm1|\.norm2)?|norm))?|decoder(\..+)?",
-        }[encoder]
+            "resnet18": r"encoder(\.layer4(\.\d+)?)?",
+            "mobilenet_v2": r"encoder(\.features\.1[4-8](\.\d+)?)?",
+            "mit_b0": r"encoder(\.(block4|norm4|patch_embed4)(\..+)?)?",
+            "tu-vit_tiny_patch16_224": r"encoder(\.model\.(blocks\.(9|10|11)(\.norm1|\.norm2)?|norm))?",
+        }[encoder] + decoder
         if name == "PSPNet":  # which takes the third stage for its last
             sensible += r"|encoder\.layer2(\.\d+)?"
         yield (
@@ -68,7 +72,7 @@ def monai_cases() -> Iterator[Case]:
     for name, options, side, sensible in (
         ("UNet", stages, 32, r"model\.1\.submodule\.1\.submodule(\..+)?|model\.1\.submodule(\.[12](\..+)?)?|model\.1"),
         ("BasicUNet", {"features": (8, 8, 16, 32, 64, 8)}, 32, r"down_4(\..+)?|upcat_[1-4](\..+)?"),
-        ("AttentionUnet", stages, 32, r"model\.1(\..+)?"),
+        ("AttentionUnet", stages, 32, r"model\.1(?!\.submodule\.0)(\..+)?"),
         ("DynUNet", {**kernels, "filters": [8, 16, 32]}, 32, r"bottleneck(\..+)?|upsamples(\..+)?|skip_layers(\..+)?"),
         ("SegResNet", {}, 32, r"down_layers\.3(\..+)?|up_(layers|samples)(\..+)?|conv_final\.[01]"),
         ("SwinUNETR", {"feature_size": 12, "depths": (1, 1, 1, 1)}, 64,
@@ -125,7 +129,9 @@ def _segformer(name: str) -> Question:
         hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=32,
         num_labels=CLASSES,
     )  # fmt: skip
-    return _semantic(name, config, SIDE, r"segformer(\..+)?\.3(\..+)?|decode_head\.(?!classifier).+")
+    return _semantic(
+        name, config, SIDE, r"segformer(\..+)?\.3(\..+)?|decode_head\.(?!classifier|linear_projections\.[0-2]).+"
+    )
 
 
 def _mobilevit(name: str) -> Question:
@@ -172,7 +178,7 @@ def _upernet(name: str) -> Question:
         num_labels=CLASSES,
     )
     last_stage = r"backbone(\.swin)?(\.encoder\.(stages|layers)\.3(\..+)?|\.hidden_states_norms\.stage4)?"
-    sensible = rf"{last_stage}|decode_head\.(?!classifier).+"
+    sensible = rf"{last_stage}|decode_head\.(?!classifier|lateral_convs).+"
     return _semantic(library, config, SIDE, sensible)
 
 
@@ -181,10 +187,10 @@ def _beit(name: str) -> Question:
 
     config = getattr(transformers, f"{name}Config")(
         image_size=SIDE, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64,
-        out_indices=[1, 2, 3, 4], use_auxiliary_head=False, num_labels=CLASSES,
+        out_indices=[0, 1, 2, 3], use_auxiliary_head=False, num_labels=CLASSES,
     )  # fmt: skip
     part = "beit" if name == "Beit" else "data2vec_vision"
-    sensible = rf"{part}(\.encoder(\.layer(s)?\.3(\..+)?)?)?|fpn\d(\..+)?|decode_head\.(?!classifier).+"
+    sensible = rf"{part}(\.encoder)?(\.layers?\.3(\..+)?)?|(fpn\.)?fpn4|decode_head\.(?!classifier|lateral_convs).+"
     return _semantic(name, config, SIDE, sensible)
 
 
@@ -197,7 +203,7 @@ def _dpt(name: str) -> Question:
         use_auxiliary_head=False, num_labels=CLASSES,
     )  # fmt: skip
     return _semantic(
-        name, config, SIDE, r"dpt(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm)?|neck(\..+)?|head\.head\.[0-2]"
+        name, config, SIDE, rf"dpt(\.encoder(\.layer(s)?\.3(\..+)?)?|\.layernorm)?|{NECK}|head\.head\.[0-2]"
     )
 
 
@@ -216,7 +222,9 @@ def _mask2former(name: str) -> Question:
         num_queries=10, num_labels=CLASSES,
     )  # fmt: skip
     return _universal(
-        name, config, r"model\.pixel_level_module\.(encoder(\.swin)?\.encoder\.(layers|stages)\.3.*|decoder(\..+)?)"
+        name,
+        config,
+        r"model\.pixel_level_module\.(encoder(\.swin)?\.encoder\.(layers|stages)\.3.*|decoder(?!\.(adapter_1|input_projections\.[12]))(\..+)?)",
     )
 
 
@@ -232,7 +240,9 @@ def _maskformer(name: str) -> Question:
         num_labels=CLASSES,
     )  # fmt: skip
     return _universal(
-        name, config, r"model\.pixel_level_module(\.encoder(\..+)?\.(layers|stages)\.3.*|\.decoder(\..+)?|\.encoder)?"
+        name,
+        config,
+        r"model\.pixel_level_module(\.encoder(\..+)?\.(layers|stages)\.3.*|\.decoder(?!\.fpn\.layers\.\d\.proj)(\..+)?|\.encoder)?",
     )
 
 
@@ -272,7 +282,9 @@ def _clipseg(name: str) -> Question:
     )  # fmt: skip
     text = torch.tensor([[1, 5, 8, 9, 2]])
     inputs = {"pixel_values": torch.randn(1, 3, SIDE, SIDE), "input_ids": text, "attention_mask": torch.ones_like(text)}
-    sensible = r"clip\.vision_model\.encoder(\.layers\.[23](\..+)?)?|decoder\.(?!transposed_convolution).+"
+    sensible = (
+        r"clip\.vision_model\.encoder(\.layers\.[23](\..+)?)?|decoder\.(?!transposed_convolution|reduces\.[12]).+"
+    )
     model = transformers.CLIPSegForImageSegmentation(config)
     return Question(model, inputs, of_mean(lambda output: output.logits), sensible, "pixel_values")
 

@@ -59,7 +59,7 @@ def _mvit(second_version: bool) -> Question:
 
 
 def transformers_cases() -> Iterator[Case]:
-    tokens = r"{0}(\.encoder(\.layer(s)?\.2(\..+)?)?|\.layernorm)?|fc_norm"
+    tokens = r"{0}(\.encoder|\.layernorm)?(\.layers?\.2(\..+)?)?|fc_norm"
     for name, options, sensible in (
         ("VideoMAE", {"patch_size": 16, "tubelet_size": 2}, tokens.format("videomae")),
         ("Vivit", {"tubelet_size": [2, 16, 16]}, tokens.format("vivit")),
@@ -92,7 +92,8 @@ def _vjepa2() -> Question:
     )  # fmt: skip
     model = transformers.VJEPA2ForVideoClassification(config)
     inputs = {"pixel_values_videos": torch.randn(1, 8, 3, 64, 64)}
-    sensible = r"vjepa2(\.encoder(\.layer(s)?\.2(\..+)?|\.layernorm)?)?"
+    pooler = r"|pooler\.(self_attention_layers\.0|cross_attention_layer\.layer_norm1)"
+    sensible = r"vjepa2(\.encoder(\.layer\.2(\..+)?|\.layernorm)?)?" + pooler
     return Question(model, inputs, of_class(), sensible, "pixel_values_videos", frames_first)
 
 
