@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.families.judge import LITTLE, REFUSED, RIGHT, VERDICTS
+from benchmarks.families.judge import VERDICTS
 from benchmarks.families.records import OTHERS, Record, everything
 from benchmarks.peers import environment_of
 from benchmarks.report import save, table, write_report
@@ -31,13 +31,12 @@ def rows_of(records: list[Record], theirs: list[Record]) -> dict[str, dict[str, 
         ours, of_peer = ([r for r in judgements if label in (r["family"], "all")] for judgements in (records, theirs))
         verdicts, by_peer = (Counter(record["verdict"] for record in judgements) for judgements in (ours, of_peer))
         others = {verdict: verdicts[verdict] for verdict in OTHERS if verdicts[verdict]}
-        right, little, refused = (by_peer[verdict] for verdict in (RIGHT, LITTLE, REFUSED))
         rows[label] = {
-            "models": len({record["model"] for record in ours}),
+            "models": len({(record["family"], record["model"]) for record in ours}),
             "targets": len(ours),
             **{verdict: verdicts[verdict] for verdict in VERDICTS},
             **others,
-            "torch-cam 0.5": f"{right} right, {little} says little, {refused} refused of {len(of_peer)}",
+            "torch-cam 0.5": " / ".join(str(by_peer[verdict]) for verdict in VERDICTS),
             "grad-cam 1.5.7": "finds no layers",
         }
     return rows
@@ -55,7 +54,8 @@ def main() -> None:
         return
     rows = rows_of(records, [] if options.no_peer else _by_torch_cam(options.only))
     missing = "; ".join(f"{library} is not installed, {count} models" for library, count in left_out.items())
-    notes = f"targets are counted: a model may be asked for two{missing and '; '}{missing}"
+    notes = "targets are counted, of a model one or two; torch-cam: the same five numbers"
+    notes += f"; {missing}" if missing else ""
     if options.only or options.no_peer:
         sys.stdout.write(f"{table(rows)}\n\n{notes}\n")
         return

@@ -46,12 +46,13 @@ def _transformers(name: str, text: dict, vision: dict, more: dict, sensible: str
 
 def _align() -> Question:
     vision = {
-        "image_size": SIDE, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 64,
+        "image_size": 2 * SIDE, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 64,
         "num_block_repeats": [1] * 7,
     }  # fmt: skip
     text = {**SMALL, "vocab_size": 50}
     sensible = r"vision_model(\.encoder(\.blocks\.[67](\..+)?|\.top_\w+)?)?"
-    return _transformers("Align", text, vision, {"projection_dim": 160}, sensible)
+    image = torch.randn(1, 3, 2 * SIDE, 2 * SIDE)
+    return _transformers("Align", text, vision, {"projection_dim": 160}, sensible, pixel_values=image)
 
 
 def _siglip2() -> Question:
