@@ -105,7 +105,7 @@ def described(error: Exception) -> str:
 
 
 def trouble_with(question: Question, target: Target, found: Found) -> str:
-    """What is wrong with a map, empty where nothing is. A blank one is right where all evidence is against the score."""
+    """What is wrong with a map, empty where nothing is. A blank map is right if all evidence is against the score."""
     count, *size = found.maps.shape
     right_size = tuple(size) in question.sizes if found.enlarged else len(size) == len(question.sizes[0])
     if count != 1 or not right_size:
