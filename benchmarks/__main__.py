@@ -10,8 +10,8 @@ import sys
 
 QUICK = ("speed", "growth", "agreement", "digits")
 ALL = (
-    *QUICK, "breakdown", "score_cam", "parity", "incumbent_tests", "zero_config", "registration", "leaks", "mutants",
-    "folder", "page", "plots",
+    *QUICK, "breakdown", "score_cam", "parity", "incumbent_tests", "zero_config", "families", "registration", "leaks",
+    "mutants", "folder", "page", "plots",
 )  # fmt: skip
 WITH_DEVICE = ("speed", "growth", "breakdown", "folder")
 

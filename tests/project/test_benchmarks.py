@@ -1,15 +1,20 @@
 """What the benchmarks rest on; the peers themselves need PyPI and are not run here."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.breakdown import slowest
 from benchmarks.contest import HERE, Contestant, Failure
 from benchmarks.contestants.networks import COMPARED, RACED, growing, work
 from benchmarks.digits import correlation, localisation
+from benchmarks.families.cases import FAMILIES
+from benchmarks.families.judge import LITTLE, REFUSED, RIGHT, SILENT, WARNED, Found, FoundLayer, found_by_us, judged
+from benchmarks.families.question import Question, as_trained, of_class, of_pixels
 from benchmarks.growth import slope
 from benchmarks.maps import finished
 from benchmarks.report import table
@@ -148,3 +153,83 @@ def test_tables_of_cells():
     assert shown({"ratios": [2.0], "beside": 0.2}) == "2.00 (once) ≠"
     assert not math.isnan(fast.record()["ratios"][0])
     assert vars(Cell.of(fast.record())) == vars(fast)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    return as_trained(Question(model, torch.randn(1, 3, 16, 16), of_class(), "2"))
+
+
+def _target(question, asked="class"):
+    return question.targets(question.answer())[asked]
+
+
+def test_a_model_that_is_explained_rightly(classifier):
+    assert judged(classifier, _target(classifier)).verdict == RIGHT
+
+
+def test_a_layer_that_says_little(classifier):
+    judgement = judged(replace(classifier, sensible="4"), _target(classifier))
+    assert judgement.verdict == LITTLE
+    assert judgement.layer.startswith("2 (ReLU")
+
+
+def test_a_model_that_is_refused(classifier):
+    target = _target(classifier)._replace(given=17)
+    judgement = judged(classifier, target)
+    assert (judgement.verdict, judgement.why[:10]) == (REFUSED, "IndexError")
+
+
+@pytest.mark.parametrize(("warned", "verdict"), [(False, SILENT), (True, WARNED)])
+def test_places_that_are_exchanged(classifier, warned, verdict):
+    def find(question, target):
+        found = found_by_us(question, target)
+        (layer,) = found.layers
+        exchanged = layer._replace(as_map=lambda output: output.mT, reading="exchanged")
+        return found._replace(maps=found.maps.mT, layers=[exchanged], warned=warned)
+
+    judgement = judged(classifier, _target(classifier), find)
+    assert judgement.verdict == verdict
+    assert "parts in place" in judgement.why
+
+
+def test_another_gradient_and_another_size(classifier):
+    def with_maps(change):
+        return lambda question, target: change(found_by_us(question, target))
+
+    judgement = judged(classifier, _target(classifier), with_maps(lambda f: f._replace(maps=f.maps**2)))
+    assert "from the map of the gradient" in judgement.why
+    judgement = judged(classifier, _target(classifier), with_maps(lambda f: f._replace(maps=f.maps[:, :3])))
+    assert judgement.why == "a map of (1, 3, 16) for an image of (16, 16)"
+
+
+def test_a_score_that_does_not_depend_on_the_layer(classifier):
+    unused = nn.Conv2d(3, 4, 3)
+
+    def find(question, target):
+        maps = torch.zeros(1, 16, 16)
+        return Found(maps, [FoundLayer("unused", unused, lambda output: output, "")], False, True)
+
+    model = nn.Sequential(classifier.model)
+    model.register_forward_pre_hook(lambda module, inputs: unused(inputs[0]).sum() and None)
+    judgement = judged(replace(classifier, model=model), _target(classifier), find)
+    assert judgement.why == "the score does not depend on the layer"
+
+
+def test_pixels_are_asked_for_by_their_mask():
+    model = nn.Conv2d(3, 4, 3, 1, 1)
+    question = Question(model, torch.randn(1, 3, 8, 8), of_pixels(), "")
+    target = _target(question)
+    logits = model(question.inputs)[0]
+    assert torch.isclose(target.score(logits[None]), logits[target.given][logits.argmax(0) == target.given].mean())
+
+
+def test_models_of_a_family_have_names_of_their_own():
+    for libraries in FAMILIES.values():
+        names = [name for cases in libraries.values() for name, _ in cases()]
+        assert len(names) == len(set(names))
+        assert all(name.startswith(tuple(libraries)) for name in names)
