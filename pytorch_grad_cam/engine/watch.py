@@ -19,6 +19,9 @@ _lock = Lock()
 class Watch:
     """A context: within, `seen` is called behind each run of the modules in this thread, `before` in front of it.
 
+    `seen` comes before all other hooks behind a module: a model whose own hooks record outputs, as transformers' do,
+    goes on with the records of what `seen` returned.
+
     everywhere: set within, the runs in other threads are seen too, as those of autograd's own that run a checkpointed
     block again.
     """
@@ -38,7 +41,7 @@ class Watch:
             for module in self._modules:
                 if self._before is not None:
                     self._handles.append(module.register_forward_pre_hook(self._starts))
-                self._handles.append(module.register_forward_hook(self._ran, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(self._ran, prepend=True, with_kwargs=True))
         return self
 
     def __exit__(self, *exception: object) -> None:
