@@ -10,6 +10,7 @@ from nets import images
 from torch import nn
 
 from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import apply
 from pytorch_grad_cam.engine.trees import floating_tensors
@@ -44,6 +45,17 @@ def test_fresh_is_used():
         maps = GradCAM(used, layer)(images(), 1)
         assert abs(maps - GradCAM(RecordsByHooks(), layer)(images(), 1)).max() < 1e-6
         assert abs(maps - GradCAM(fresh, layer)(images(), 1)).max() < 1e-6
+
+
+def test_hooks_of_1_x():
+    fresh, used = RecordsByHooks(), RecordsByHooks()
+    used(images())
+    gradients = []
+    for model in (fresh, used):
+        hooks = ActivationsAndGradients(model.requires_grad_(False), [model.one], None)
+        hooks(images())[:, 1].sum().backward()
+        gradients += hooks.gradients
+    torch.testing.assert_close(*gradients)
 
 
 def segformer(transformers: Any) -> tuple[nn.Module, Any]:
