@@ -7,18 +7,20 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pytorch_grad_cam.engine.torch_quirks.compiled_modules import compiled_modules_run_as_written, is_compiled
 from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
 _WRITES_UNCOUNTED = ("torch.ao.", "torchao.")
+_compiled_call = attrgetter("_compiled_call_impl")  # that of `module.compile()`
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, _Flags] = weakref.WeakKeyDictionary()
 
@@ -26,8 +28,9 @@ _in_use: weakref.WeakKeyDictionary[nn.Module, _Flags] = weakref.WeakKeyDictionar
 class KnownModel:
     """A model's modules and tensors, as they were when they were looked at.
 
-    Looking walks the whole model. To see whether it still has the same modules, parameters and buffers is one pass over
-    lists; flags (training, requires_grad), devices and values are read where they are needed, not known.
+    Looking walks the whole model. To see whether it still has the same modules, parameters and buffers, and the same of
+    them compiled, is one pass over lists; flags (training, requires_grad), devices and values are read where they are
+    needed, not known.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,6 +41,7 @@ class KnownModel:
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
         self._contents = self._read()
+        self.compiled = any(map(is_compiled, self.modules))
         self.made_in_inference_mode = [
             (table, name, tensor)
             for table in self._tables
@@ -68,8 +72,9 @@ class KnownModel:
         return None if self._first_tensor is None else self._first_tensor.device
 
     def _read(self) -> list[Any]:
-        """All children, parameters and buffers, then their names; in C, since this is done in every call."""
-        return [*chain.from_iterable(map(dict.values, self._tables)), *chain.from_iterable(self._tables)]
+        """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
+        contents = chain.from_iterable(map(dict.values, self._tables))
+        return [*contents, *chain.from_iterable(self._tables), *map(_compiled_call, self.modules)]
 
 
 def _made_in_inference_mode(tensor: torch.Tensor) -> bool:
@@ -107,6 +112,7 @@ class WatchedBuffer:
 @contextmanager
 def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None = None) -> Iterator[KnownModel]:
     """Within: gradients enabled, every submodule in evaluation mode and, if `frozen`, no parameter that requires one.
+    What is compiled of the model runs as it was written.
 
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
     that only what their gradient needs. Afterwards, whatever happened, the flags, the buffers that the model itself
@@ -129,7 +135,11 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
             states += [(generator, generator.get_state()) for generator in _generators(known.device)]
-            yield known
+            if known.compiled:
+                with compiled_modules_run_as_written:
+                    yield known
+            else:
+                yield known
         finally:
             for generator, state in states:
                 generator.set_state(state)
