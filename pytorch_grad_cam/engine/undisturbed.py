@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pytorch_grad_cam.engine.torch_quirks.checkpoints import checkpoints_run_once
 from pytorch_grad_cam.engine.torch_quirks.compiled_modules import compiled_modules_run_as_written, is_compiled
-from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
@@ -125,7 +125,7 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     states: list[tuple[torch.Generator, torch.Tensor]] = []
     # Out of inference mode gradients are enabled too.
     autograd = torch.inference_mode(False) if torch.is_inference_mode_enabled() else torch.enable_grad()
-    with autograd, reentrant_checkpoints_run_once:
+    with autograd, checkpoints_run_once:
         with _lock:
             flags = _in_use.setdefault(model, _Flags())
             flags.users += 1

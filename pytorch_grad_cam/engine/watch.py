@@ -21,13 +21,9 @@ class Watch:
 
     `seen` comes before all other hooks behind a module: a model whose own hooks record outputs, as transformers' do,
     goes on with the records of what `seen` returned.
-
-    everywhere: set within, the runs in other threads are seen too, as those of autograd's own that run a checkpointed
-    block again.
     """
 
     def __init__(self, modules: Iterable[nn.Module], before: Callable[[], Any] | None = None) -> None:
-        self.everywhere = False
         self._modules, self._before = modules, before
         self._handles: list[RemovableHandle] = []
 
@@ -54,7 +50,7 @@ class Watch:
             self._before()
 
     def _ran(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Any:
-        if self.everywhere or get_ident() == self._thread:
+        if get_ident() == self._thread:
             # Another thread may see the hook before, or after, PyTorch knows that it wants the keyword arguments.
             kwargs, output = ({}, *kwargs_and_output)[-2:]
             return self.seen(module, (args, kwargs), output)
