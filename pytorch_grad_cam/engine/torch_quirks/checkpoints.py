@@ -1,5 +1,5 @@
-"""Checkpointed blocks, which refuse gradients of activations (one kind) or run once more in the backward pass, where the
-hooks and the attention kernels of the first run are gone (the other).
+"""Checkpointed blocks, which refuse gradients of activations (one kind) or run once more in the backward pass, without
+the hooks and the attention kernels of the first run (the other).
 """
 
 from collections.abc import Callable
