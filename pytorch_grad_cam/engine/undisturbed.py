@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from pytorch_grad_cam.engine.torch_quirks.checkpoints import checkpoints_run_once
 from pytorch_grad_cam.engine.torch_quirks.compiled_modules import compiled_modules_run_as_written, is_compiled
+from pytorch_grad_cam.engine.torch_quirks.quantised_modules import QuantisedWatch, is_quantised
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
@@ -41,7 +42,7 @@ class KnownModel:
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
         self._contents = self._read()
-        self.compiled = any(map(is_compiled, self.modules))
+        self.peculiarities = list(_peculiarities(self.modules))
         self.made_in_inference_mode = [
             (table, name, tensor)
             for table in self._tables
@@ -75,6 +76,15 @@ class KnownModel:
         """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
         contents = chain.from_iterable(map(dict.values, self._tables))
         return [*contents, *chain.from_iterable(self._tables), *map(_compiled_call, self.modules)]
+
+
+def _peculiarities(modules: list[nn.Module]) -> Iterator[Callable[[], AbstractContextManager[Any]]]:
+    """The contexts that only some models need."""
+    if any(map(is_compiled, modules)):
+        yield lambda: compiled_modules_run_as_written
+    quantised = list(filter(is_quantised, modules))
+    if quantised:
+        yield lambda: QuantisedWatch(quantised)
 
 
 def _made_in_inference_mode(tensor: torch.Tensor) -> bool:
@@ -112,7 +122,7 @@ class WatchedBuffer:
 @contextmanager
 def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None = None) -> Iterator[KnownModel]:
     """Within: gradients enabled, every submodule in evaluation mode and, if `frozen`, no parameter that requires one.
-    What is compiled of the model runs as it was written.
+    What is compiled of the model runs as it was written; quantised modules raise where a gradient would pass them by.
 
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
     that only what their gradient needs. Afterwards, whatever happened, the flags, the buffers that the model itself
@@ -135,8 +145,10 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
             states += [(generator, generator.get_state()) for generator in _generators(known.device)]
-            if known.compiled:
-                with compiled_modules_run_as_written:
+            if known.peculiarities:
+                with ExitStack() as stack:
+                    for context in known.peculiarities:
+                        stack.enter_context(context())
                     yield known
             else:
                 yield known

@@ -316,7 +316,14 @@ def test_model_compiled_in_place():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("export", [lambda m, x: torch.jit.trace(m, x), lambda m, x: torch.export.export(m, (x,))])
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda m, x: torch.jit.trace(m, x),
+        lambda m, x: torch.export.export(m, (x,)),
+        lambda m, x: torch.export.export(m, (x,)).module(),
+    ],
+)
 def test_exported_models_are_refused(export):
     model, x = convolutional(), images()
     with pytest.raises(TypeError, match=r"has no layers that can be watched: pass the nn\.Module that it was made of"):

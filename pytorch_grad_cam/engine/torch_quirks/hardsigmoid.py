@@ -20,7 +20,7 @@ class _Hardsigmoid(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        (rises,) = ctx.saved_tensors
+        rises: torch.Tensor = ctx.saved_tensors[0]
         return gradient * rises / 6
 
 
