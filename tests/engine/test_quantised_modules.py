@@ -31,11 +31,11 @@ def behind() -> nn.Module:
     return quantize_dynamic(Shortcut().eval(), {"mlp"})
 
 
-@pytest.mark.parametrize("method", [GradCAM, LayerCAM, FullGrad])
+@pytest.mark.parametrize("ours", [GradCAM, LayerCAM, FullGrad])
 @pytest.mark.parametrize("layer", [None, "stem"])
-def test_no_gradient_goes_round(behind, method, layer):
+def test_no_gradient_goes_round(behind, ours, layer):
     with pytest.raises(ValueError, match=r"through Linear, which is quantised: explain the model as it was before, or"):
-        method(behind, layer)(images(), 3)
+        ours(behind, layer)(images(), 3)
     assert not any(module._forward_hooks for module in behind.modules())
 
 
@@ -46,9 +46,9 @@ def test_all_layers_quantised():
             found()
 
 
-@pytest.mark.parametrize("method", [EigenCAM, AblationCAM, ScoreCAM])
-def test_methods_without_gradients(behind, method):
-    assert method(behind, "stem")(images(), 3).max() == 1
+@pytest.mark.parametrize("ours", [EigenCAM, AblationCAM, ScoreCAM])
+def test_methods_without_gradients(behind, ours):
+    assert ours(behind, "stem")(images(), 3).max() == 1
 
 
 def test_in_front_of_the_layer():
