@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pytorch_grad_cam.engine.inputs import running_device
 from pytorch_grad_cam.engine.torch_quirks.checkpoints import checkpoints_run_once
 from pytorch_grad_cam.engine.torch_quirks.compiled_modules import compiled_modules_run_as_written, is_compiled
 from pytorch_grad_cam.engine.torch_quirks.quantised_modules import QuantisedWatch, is_quantised
@@ -37,7 +38,17 @@ class KnownModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.modules = list(model.modules())
-        self.parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
+        parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
+        sharded = {parameter for module in self.modules if _is_sharded(module) for parameter in module.parameters()}
+        self.parameters = [
+            parameter for parameter in parameters if parameter.device.type != "meta" and parameter not in sharded
+        ]
+        self.offloaded: list[tuple[dict[str, Any], str]] = [
+            (module._parameters, name)
+            for module in self.modules
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.device.type == "meta"
+        ]
         tables = [(module._modules, module._parameters, module._buffers) for module in self.modules]
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
@@ -69,8 +80,11 @@ class KnownModel:
 
     @property
     def device(self) -> torch.device | None:
-        """Where the model's first parameter or buffer lives; None for a model that has neither."""
-        return None if self._first_tensor is None else self._first_tensor.device
+        """Where the model runs, see `inputs.running_device`."""
+        first = self._first_tensor
+        if first is None or first.device.type != "meta":
+            return None if first is None else first.device
+        return running_device(self.model, first)
 
     def _read(self) -> list[Any]:
         """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
@@ -85,6 +99,11 @@ def _peculiarities(modules: list[nn.Module]) -> Iterator[Callable[[], AbstractCo
     quantised = list(filter(is_quantised, modules))
     if quantised:
         yield lambda: QuantisedWatch(quantised)
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 gathers its parameters: those gathered take `requires_grad` from the others once, and keep it."""
+    return any(base.__name__ == "FSDPModule" for base in type(module).__mro__)
 
 
 def _made_in_inference_mode(tensor: torch.Tensor) -> bool:
@@ -176,6 +195,7 @@ class _Flags:
         self.users = self.unfrozen = 0
         self.training: list[nn.Module] = []
         self.requiring: list[nn.Parameter] = []
+        self.offloaded: list[tuple[dict[str, Any], str]] = []
         self.exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         self.buffers: list[WatchedBuffer] = []
         self.usable: dict[torch.Tensor, torch.Tensor] = {}
@@ -199,11 +219,18 @@ class _Flags:
         for parameter in requiring:
             parameter.requires_grad = False
         self.requiring += requiring
+        for parameters, name in known.offloaded:
+            if parameters[name].requires_grad:
+                parameters[name].requires_grad = False
+                self.offloaded.append((parameters, name))
 
     def _thaw(self) -> None:
         for parameter in self.requiring:
             parameter.requires_grad = True
         self.requiring.clear()
+        for parameters, name in self.offloaded:  # accelerate makes new ones whenever a module runs
+            parameters[name].requires_grad = True
+        self.offloaded = []
 
     def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
         """A model that was made in inference mode runs with copies, tied ones with the same copy."""
