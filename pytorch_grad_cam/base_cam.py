@@ -68,7 +68,8 @@ class BaseCAM(OverridePoints):
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
     layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says which.
-    reshape_transform: from what a layer returns to (N, C, *spatial); None finds the layout of tokens and of
+    reshape_transform: from what a layer returns, or the gradient with respect to it, to (N, C, *spatial); one that is
+    not linear has an attribute `of_gradients`, from both to the gradient. None finds the layout of tokens and of
     channels-last maps by the input's size (see `locate.layout_of`).
     compute_input_gradient: the input that the override points get has its `.grad`.
     uses_gradients: None as the class says; False saves the backward pass.
@@ -292,6 +293,8 @@ class BaseCAM(OverridePoints):
             check_shape(activations, image)
             if transform is not None:
                 layouts.check_proportions(activations.shape[2:], image.shape[2:])
+                if (of_gradients := getattr(transform, "of_gradients", None)) is not None:
+                    read = partial(read_as_map, partial(of_gradients, output), self.detach)
             where, grid = None, activations.shape[2:]
             if self.align != "cell":
                 where = aligned(self.align, self.model, layer, call.inputs, as_map, self.spatial_from, grid)
