@@ -33,6 +33,7 @@ from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape
 from pytorch_grad_cam.engine.targets import Target, Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
+from pytorch_grad_cam.engine.training_mode import warn_of_another_output
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
@@ -93,7 +94,7 @@ class BaseCAM(OverridePoints):
     capture_class: Callable[..., Capturing] = Capture
     location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
-    _released = False
+    _released = _modes_compared = False
 
     @old_constructor
     def __init__(
@@ -189,6 +190,9 @@ class BaseCAM(OverridePoints):
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
         the input; RuntimeError after the end of `with`; for targets see `engine.targets.resolve_targets`.
 
+        A model in training mode whose output has another shape there than in evaluation mode, which is explained, gives
+        a CamWarning at the first call, see `engine.training_mode`.
+
         Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
         the first target layer.
         """
@@ -198,6 +202,11 @@ class BaseCAM(OverridePoints):
         with undisturbed(self.model, frozen, self._known) as self._known:
             smoothed = self.forward_augmentation_smoothing if aug_smooth else self._maps
             maps = torch.as_tensor(smoothed(input_tensor, targets, eigen_smooth)).float()
+        if self.model.training and not self._modes_compared:
+            self._modes_compared = True
+            if self.uses_targets:
+                how = self.spatial_from, self.output_transform
+                warn_of_another_output(self.model, input_tensor, *how, self.outputs)
         return maps if as_tensor else to_array(maps)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:

@@ -165,7 +165,8 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
         if not are_class_scores:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         return ClassTargets(outputs.argmax(1))
-    listed = _one_a_sample(chosen(targets, outputs), outputs)
+    samples = outputs.shape[0] if are_class_scores else len(outputs)
+    listed = _one_a_sample(chosen(targets, outputs), samples, outputs)
     if isinstance(listed, ClassTargets) and are_class_scores:
         return listed  # as they came from here
     classes = [_class_of(target) for target in listed]
@@ -230,8 +231,7 @@ class RowScores:
         return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
 
 
-def _one_a_sample(targets: Any, outputs: Any) -> Sequence[Any]:
-    samples = len(outputs)
+def _one_a_sample(targets: Any, samples: int, outputs: Any) -> Sequence[Any]:
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):
