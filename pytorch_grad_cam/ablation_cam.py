@@ -11,7 +11,7 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
-from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
+from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.ablated_scores import score_falls
 
@@ -62,6 +62,7 @@ class AblationCAM(BaseCAM):
         def of_ablated(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
             options = self.ablation_layer, self.ratio_channels_to_ablate, self.batch_size
             with run.tail() as tail:
+                check_own_scores(tail.scores, len(run.image))
                 target_lists = [list(resolve_targets(target_list, tail.scores)) for target_list in target_lists]
                 scores = scores_of_lists(tail.scores, target_lists)
                 falls = score_falls(tail, target_lists, scores, run.activations, *options)

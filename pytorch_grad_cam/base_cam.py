@@ -28,6 +28,7 @@ from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
 from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
+from pytorch_grad_cam.engine.training_mode import warn_of_another_output
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
@@ -63,7 +64,8 @@ class BaseCAM(OverridePoints):
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
     layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says which.
-    reshape_transform: from what a layer returns to (N, C, *spatial); None finds the layout of tokens and of
+    reshape_transform: from what a layer returns, or the gradient with respect to it, to (N, C, *spatial); one that is
+    not linear has an attribute `of_gradients`, from both to the gradient. None finds the layout of tokens and of
     channels-last maps by the input's size (see `locate.layout_of`).
     compute_input_gradient: the input that the override points get has its `.grad`.
     uses_gradients: None as the class says; False saves the backward pass.
@@ -87,7 +89,7 @@ class BaseCAM(OverridePoints):
     capture_class: Callable[..., Capturing] = Capture
     location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
-    _released = False
+    _released = _modes_compared = False
 
     @old_constructor
     def __init__(
@@ -183,6 +185,9 @@ class BaseCAM(OverridePoints):
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
         the input; RuntimeError after the end of `with`; for targets see `engine.targets.resolve_targets`.
 
+        A model in training mode whose output has another shape there than in evaluation mode, which is explained, gives
+        a CamWarning at the first call, see `engine.training_mode`.
+
         Cost: one forward of the model and, with gradients, for each of the K targets one backward of the part behind
         the first target layer.
         """
@@ -191,7 +196,15 @@ class BaseCAM(OverridePoints):
         with undisturbed(self.model, frozen, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
+        if self.model.training and not self._modes_compared:
+            self._compare_modes(input_tensor)
         return maps if as_tensor else to_array(maps)
+
+    def _compare_modes(self, inputs: Inputs) -> None:
+        self._modes_compared = True
+        if self.uses_targets:
+            how = self.spatial_from, self.output_transform
+            warn_of_another_output(self.model, inputs, *how, self.outputs)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
@@ -279,14 +292,22 @@ class BaseCAM(OverridePoints):
         for place, index in chosen_runs(captured, self.call_index):
             layer, output = captured[place]
             as_map = transform or self._found_layouts.as_map(layer, output, call.image, call.inputs)
-            read = partial(read_as_map, as_map, self.detach)
+            read: AsMap = partial(read_as_map, as_map, self.detach)
             activations = read(output)
             check_shape(activations, call.image)
             if transform is not None:
-                self._found_layouts.check_proportions(activations.shape[2:], call.image.shape[2:])
+                read = self._read_by_transform(transform, output, activations, call.image)
             where = None if self.align == "cell" else self._registered(self.align, call, layer, as_map, activations)
             runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {}), [], []))
         return runs
+
+    def _read_by_transform(
+        self, transform: AsMap, output: Any, activations: torch.Tensor, image: torch.Tensor
+    ) -> AsMap:
+        """What reads gradients as maps: the transform, or what it says of them itself."""
+        self._found_layouts.check_proportions(activations.shape[2:], image.shape[2:])
+        of_gradients = getattr(transform, "of_gradients", None)
+        return partial(read_as_map, partial(of_gradients, output) if of_gradients else transform, self.detach)
 
     def _registered(
         self,

@@ -11,7 +11,7 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
-from pytorch_grad_cam.engine.targets import Target, resolve_targets, scores_of_lists
+from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy, masked_scores
 
@@ -63,6 +63,7 @@ class ScoreCAM(BaseCAM):
 
         def of_masked(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
             blank = run.call.scores_of(torch.zeros_like(image), torch.arange(len(image)))
+            check_own_scores(blank, len(image))
             target_lists = [list(resolve_targets(target_list, blank)) for target_list in target_lists]
             scores = scores_of_lists(blank, target_lists)[:, :, None].repeat(1, 1, activations.shape[1])
             if chosen.any():

@@ -10,8 +10,8 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
-from pytorch_grad_cam.engine.targets import Targets
+from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, on_device_of
+from pytorch_grad_cam.engine.targets import Targets, check_own_scores
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM, attribute_of
@@ -73,6 +73,8 @@ class SESS(MetaCAM):
         with undisturbed(self.model), torch.no_grad():
             inputs = on_device_of(self.model, input_tensor)
             outputs = call(self.model, inputs)
-            maps = self.window_maps(inputs, self.output_transform(outputs), targets, smoothing)
+            scores = self.output_transform(outputs)
+            check_own_scores(scores, len(image_of(inputs, self.spatial_from)))
+            maps = self.window_maps(inputs, scores, targets, smoothing)
         self.outputs = outputs
         return maps.float() if as_tensor else to_array(maps.float())

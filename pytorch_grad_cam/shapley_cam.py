@@ -10,6 +10,7 @@ from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.torch_quirks.attention import twice_differentiable_attention
+from pytorch_grad_cam.engine.torch_quirks.hardsigmoid import TwiceDifferentiableHardsigmoid
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 
 
@@ -31,7 +32,7 @@ class ShapleyCapture(Capture):
     """The capture with Shapley gradients in the place of gradients. Cost: one more backward for each layer."""
 
     def run(self, inputs: Inputs) -> Any:
-        with twice_differentiable_attention:
+        with twice_differentiable_attention, TwiceDifferentiableHardsigmoid():
             return super().run(inputs)
 
     def derivatives(

@@ -51,7 +51,7 @@ class ActivationsAndGradients:
         self.detach = detach
         self._thread = ThreadState()
         hook = _Hook(self)
-        self.handles = [layer.register_forward_hook(hook) for layer in self.target_layers]
+        self.handles = [layer.register_forward_hook(hook, prepend=True) for layer in self.target_layers]
         self._finalizer = weakref.finalize(self, _remove, self.handles)
 
     def __reduce__(self) -> tuple[Any, ...]:

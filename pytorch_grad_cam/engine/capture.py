@@ -90,11 +90,7 @@ class Capture(Watch):
         wanted: list[torch.Tensor] = []
         for _, output in self.runs:
             wanted += floating_tensors(output)
-        self.everywhere = True
-        try:
-            found = self.derivatives(score, [*wanted, *inputs], keep_graph)
-        finally:
-            self.everywhere = False
+        found = self.derivatives(score, [*wanted, *inputs], keep_graph)
         if any(map(partial(is_, None), found[: len(wanted)])):
             self._check_reached(found)
         remaining = iter(found)
@@ -113,16 +109,14 @@ class Capture(Watch):
         return gradients_without_zero_rows(score, wanted, keep_graph)
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
-        if self._recording:
-            # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
-            torch.set_grad_enabled(self._gradients)
-            kept = source(output) if self._gradients else output
-            self._outputs.setdefault(module, []).append(kept)
-            # The model goes on with a copy: an operation in place behind the layer must not change what was captured.
-            return copied(kept)
-        # A checkpointed block runs once more in the backward pass: it must make the graph that it made before.
-        again = self.everywhere and torch.is_grad_enabled()
-        return copied(source(output)) if again else None
+        if not self._recording:
+            return None
+        # Where the layer runs inside a `no_grad` block of the model's own, the graph must begin all the same.
+        torch.set_grad_enabled(self._gradients)
+        kept = source(output) if self._gradients else output
+        self._outputs.setdefault(module, []).append(kept)
+        # The model goes on with a copy: an operation in place behind the layer must not change what was captured.
+        return copied(kept)
 
     def _check_reached(self, gradients: Sequence[torch.Tensor | None]) -> None:
         remaining = iter(gradients)

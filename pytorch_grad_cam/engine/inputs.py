@@ -31,9 +31,21 @@ def apply(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def model_device(model: nn.Module) -> torch.device | None:
-    """Where the model's first parameter or buffer lives; None for a model that has neither."""
-    tensor = next(chain(model.parameters(), model.buffers()), None)
-    return None if tensor is None else tensor.device
+    """Where the model runs, see `running_device`, by its first parameter or buffer."""
+    return running_device(model, next(chain(model.parameters(), model.buffers()), None))
+
+
+def running_device(model: nn.Module, first: torch.Tensor | None) -> torch.device | None:
+    """The device of the model's first tensor; None for a model that has none, which takes inputs where they are.
+
+    Where accelerate has put it on 'meta' and fetches the values when a module runs: what accelerate says, or None.
+    """
+    if first is None or first.device.type != "meta":
+        return None if first is None else first.device
+    hooks = [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]
+    devices = [getattr(hook, "execution_device", None) for hook in hooks]
+    device = next((device for device in devices if device is not None), None)
+    return None if device is None else torch.empty(0, device=device).device  # an index, a name or a device
 
 
 def on_device_of(model: nn.Module, inputs: Inputs) -> Inputs:

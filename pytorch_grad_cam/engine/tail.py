@@ -203,6 +203,7 @@ def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
     for module in model.modules():
         replica = object.__new__(type(module))  # that of torch.fx makes a class of its own for each object
         replica.__dict__.update(module.__dict__)
+        replica.__dict__.pop("_compiled_call_impl", None)  # of `module.compile()`: it calls the module itself
         replicas[module] = replica
     for module, replica in replicas.items():
         children = {name: None if child is None else replicas[child] for name, child in module._modules.items()}

@@ -15,6 +15,9 @@ from pytorch_grad_cam.engine.trees import detached
 Target = Callable[[Any], torch.Tensor]
 TargetLists = Sequence[Sequence[Target]]
 
+_BATCH_SECOND = (
+    "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
+)
 _SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
 
 
@@ -164,7 +167,8 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
         if not are_class_scores:
             raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
         return ClassTargets(outputs.argmax(1))
-    listed = _one_a_sample(chosen(targets, outputs), outputs.shape[0] if are_class_scores else len(outputs))
+    samples = outputs.shape[0] if are_class_scores else len(outputs)
+    listed = _one_a_sample(chosen(targets, outputs), samples, outputs)
     if isinstance(listed, ClassTargets) and are_class_scores:
         return listed  # as they came from here
     classes = [_class_of(target) for target in listed]
@@ -173,6 +177,15 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
         return ClassTargets(cast(list[int], classes))
     known = zip(listed, classes, strict=True)
     return [_resolve(target) if number is None else ClassifierOutputTarget(number) for target, number in known]
+
+
+def check_own_scores(scores: Any, images: int) -> None:
+    """Raise ValueError where the images have not a score each, for methods that change one image at a time."""
+    if len(scores) != images:
+        raise ValueError(
+            f"the model gives {len(scores)} outputs for {images} images (a bag of them?), but a method that changes "
+            "them one by one needs an output for each: use a method with gradients, such as GradCAM"
+        )
 
 
 def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
@@ -233,7 +246,7 @@ class RowScores:
         return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
 
 
-def _one_a_sample(targets: Any, samples: int) -> Sequence[Any]:
+def _one_a_sample(targets: Any, samples: int, outputs: Any) -> Sequence[Any]:
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):
@@ -241,8 +254,17 @@ def _one_a_sample(targets: Any, samples: int) -> Sequence[Any]:
     if not isinstance(targets, list | tuple | Sequence) or isinstance(targets, str):
         raise TypeError(f"targets are class indices, callables, a list of them or None, not {targets!r}")
     if len(targets) != samples:
-        raise ValueError(f"{len(targets)} targets for {samples} samples: give one for each, or a single one for all")
+        way_out = "give one for each, or a single one for all"
+        if len(targets) == 1:
+            way_out = f"give one for each, or {targets[0]!r} without the list for all (1.5.7 explained the first alone)"
+        elif _ndim(outputs) == 3:
+            way_out += _BATCH_SECOND
+        raise ValueError(f"{len(targets)} targets for {samples} samples: {way_out}")
     return targets
+
+
+def _ndim(tree: Any) -> int | None:
+    return getattr(tree, "ndim", None)
 
 
 def _class_of(target: Any) -> int | None:
@@ -285,6 +307,7 @@ def _scalar(target: Target, output: Any) -> torch.Tensor:
     if score.numel() != 1:
         raise ValueError(
             f"target {target!r} returned shape {tuple(score.shape)}, expected one value: sum or select what it explains"
+            f"{_BATCH_SECOND if _ndim(output) == 2 else ''}"
         )
     return full_precision(score.reshape(()))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
@@ -15,11 +16,15 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
+from pytorch_grad_cam.engine.inputs import running_device
+from pytorch_grad_cam.engine.torch_quirks.checkpoints import checkpoints_run_once
+from pytorch_grad_cam.engine.torch_quirks.compiled_modules import compiled_modules_run_as_written, is_compiled
+from pytorch_grad_cam.engine.torch_quirks.quantised_modules import QuantisedWatch, is_quantised
 
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
 _WRITES_UNCOUNTED = ("torch.ao.", "torchao.")
+_compiled_call = attrgetter("_compiled_call_impl")  # that of `module.compile()`
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, _Flags] = weakref.WeakKeyDictionary()
 
@@ -27,18 +32,30 @@ _in_use: weakref.WeakKeyDictionary[nn.Module, _Flags] = weakref.WeakKeyDictionar
 class KnownModel:
     """A model's modules and tensors, as they were when they were looked at.
 
-    Looking walks the whole model. To see whether it still has the same modules, parameters and buffers is one pass over
-    lists; flags (training, requires_grad), devices and values are read where they are needed, not known.
+    Looking walks the whole model. To see whether it still has the same modules, parameters and buffers, and the same of
+    them compiled, is one pass over lists; flags (training, requires_grad), devices and values are read where they are
+    needed, not known.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.modules = list(model.modules())
-        self.parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
+        parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
+        sharded = {parameter for module in self.modules if _is_sharded(module) for parameter in module.parameters()}
+        self.parameters = [
+            parameter for parameter in parameters if parameter.device.type != "meta" and parameter not in sharded
+        ]
+        self.offloaded: list[tuple[dict[str, Any], str]] = [
+            (module._parameters, name)
+            for module in self.modules
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.device.type == "meta"
+        ]
         tables = [(module._modules, module._parameters, module._buffers) for module in self.modules]
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
         self._contents = self._read()
+        self.peculiarities = _peculiarities(self.modules)
         self.made_in_inference_mode = [
             (table, name, tensor)
             for table in self._tables
@@ -65,12 +82,38 @@ class KnownModel:
 
     @property
     def device(self) -> torch.device | None:
-        """Where the model's first parameter or buffer lives; None for a model that has neither."""
-        return None if self._first_tensor is None else self._first_tensor.device
+        """Where the model runs, see `inputs.running_device`."""
+        first = self._first_tensor
+        if first is None or first.device.type != "meta":
+            return None if first is None else first.device
+        return running_device(self.model, first)
 
     def _read(self) -> list[Any]:
-        """All children, parameters and buffers, then their names; in C, since this is done in every call."""
-        return [*chain.from_iterable(map(dict.values, self._tables)), *chain.from_iterable(self._tables)]
+        """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
+        contents = chain.from_iterable(map(dict.values, self._tables))
+        return [*contents, *chain.from_iterable(self._tables), *map(_compiled_call, self.modules)]
+
+
+def _peculiarities(modules: list[nn.Module]) -> Callable[[], AbstractContextManager[Any]]:
+    """The context that the model needs: of most an empty one."""
+    quantised = list(filter(is_quantised, modules))
+    are_compiled = any(map(is_compiled, modules))
+    return partial(_peculiar, are_compiled, quantised) if are_compiled or quantised else nullcontext
+
+
+@contextmanager
+def _peculiar(are_compiled: bool, quantised: list[nn.Module]) -> Iterator[None]:
+    with ExitStack() as stack:
+        if are_compiled:
+            stack.enter_context(compiled_modules_run_as_written)
+        if quantised:
+            stack.enter_context(QuantisedWatch(quantised))
+        yield
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 gathers its parameters: those gathered take `requires_grad` from the others once, and keep it."""
+    return any(base.__name__ == "FSDPModule" for base in type(module).__mro__)
 
 
 def _made_in_inference_mode(tensor: torch.Tensor) -> bool:
@@ -108,6 +151,7 @@ class WatchedBuffer:
 @contextmanager
 def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None = None) -> Iterator[KnownModel]:
     """Within: gradients enabled, every submodule in evaluation mode and, if `frozen`, no parameter that requires one.
+    What is compiled of the model runs as it was written; quantised modules raise where a gradient would pass them by.
 
     Frozen, the autograd graph holds only what leads to the tensors that the caller makes require a gradient, and of
     that only what their gradient needs. Afterwards, whatever happened, the flags, the buffers that the model itself
@@ -120,7 +164,7 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
     states: list[tuple[torch.Generator, torch.Tensor]] = []
     # Out of inference mode gradients are enabled too.
     autograd = torch.inference_mode(False) if torch.is_inference_mode_enabled() else torch.enable_grad()
-    with autograd, reentrant_checkpoints_run_once:
+    with autograd, checkpoints_run_once:
         with _lock:
             flags = _in_use.setdefault(model, _Flags())
             flags.frozen.append(frozen)
@@ -129,7 +173,8 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
             states += _random_states(known.device)
-            yield known
+            with known.peculiarities():
+                yield known
         finally:
             for generator, state in states:
                 generator.set_state(state)
@@ -158,6 +203,7 @@ class _Flags:
     frozen: list[bool] = field(default_factory=list)
     training: list[nn.Module] = field(default_factory=list)
     requiring: list[nn.Parameter] = field(default_factory=list)
+    offloaded: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = field(default_factory=list)
     buffers: list[WatchedBuffer] = field(default_factory=list)
     usable: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
@@ -180,11 +226,22 @@ class _Flags:
         self.requiring += requiring
         for parameter in requiring:
             parameter.requires_grad = False
+        if known.offloaded:
+            self._freeze_offloaded(known.offloaded)
+
+    def _freeze_offloaded(self, offloaded: list[tuple[dict[str, Any], str]]) -> None:
+        for parameters, name in offloaded:
+            if parameters[name].requires_grad:
+                parameters[name].requires_grad = False
+                self.offloaded.append((parameters, name))
 
     def _thaw(self) -> None:
         for parameter in self.requiring:
             parameter.requires_grad = True
         self.requiring.clear()
+        for parameters, name in self.offloaded:  # accelerate makes new ones whenever a module runs
+            parameters[name].requires_grad = True
+        self.offloaded = []
 
     def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
         """A model that was made in inference mode runs with copies, tied ones with the same copy."""
@@ -202,6 +259,8 @@ class _Flags:
             module.training = True
         for parameter in self.requiring:
             parameter.requires_grad = True
+        for parameters, name in self.offloaded:
+            parameters[name].requires_grad = True
         for buffer in self.buffers:
             buffer.restore()
         for tensors, name, tensor in self.exchanged:

@@ -19,12 +19,11 @@ _lock = Lock()
 class Watch:
     """A context: within, `seen` is called behind each run of the modules in this thread, `before` in front of it.
 
-    everywhere: set within, the runs in other threads are seen too, as those of autograd's own that run a checkpointed
-    block again.
+    `seen` comes before all other hooks behind a module: a model whose own hooks record outputs, as transformers' do,
+    goes on with the records of what `seen` returned.
     """
 
     def __init__(self, modules: Iterable[nn.Module], before: Callable[[], Any] | None = None) -> None:
-        self.everywhere = False
         self._modules, self._before = modules, before
         self._handles: list[RemovableHandle] = []
 
@@ -38,7 +37,7 @@ class Watch:
             for module in self._modules:
                 if self._before is not None:
                     self._handles.append(module.register_forward_pre_hook(self._starts))
-                self._handles.append(module.register_forward_hook(self._ran, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(self._ran, prepend=True, with_kwargs=True))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -51,7 +50,7 @@ class Watch:
             self._before()
 
     def _ran(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Any:
-        if self.everywhere or get_ident() == self._thread:
+        if get_ident() == self._thread:
             # Another thread may see the hook before, or after, PyTorch knows that it wants the keyword arguments.
             kwargs, output = ({}, *kwargs_and_output)[-2:]
             return self.seen(module, (args, kwargs), output)

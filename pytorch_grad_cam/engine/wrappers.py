@@ -11,9 +11,10 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 def unwrapped(model: Any) -> nn.Module:
     """The model inside torch.compile, DataParallel and DistributedDataParallel: the same layers, parameters and device.
 
-    Raises TypeError for what has no layers to hook: scripted and exported programs, and what is no module.
+    Raises TypeError for what has no layers to hook: scripted and exported programs, the module of an exported program,
+    and what is no module.
     """
-    if isinstance(model, torch.jit.ScriptModule | torch.export.ExportedProgram):
+    if isinstance(model, torch.jit.ScriptModule | torch.export.ExportedProgram) or _is_exported(model):
         name = type(model).__name__
         raise TypeError(f"{name} has no layers that can be watched: pass the nn.Module that it was made of")
     if not isinstance(model, nn.Module):
@@ -22,3 +23,13 @@ def unwrapped(model: Any) -> nn.Module:
         return unwrapped(model.module)
     compiled = model._modules.get("_orig_mod")  # of torch.compile
     return model if compiled is None else unwrapped(compiled)
+
+
+def _is_exported(model: Any) -> bool:
+    """Whether it is the module of an exported program, which calls operations and no modules but a check of its inputs.
+
+    The names of the layers are there, on modules that hold their parameters and never run.
+    """
+    return isinstance(model, torch.fx.GraphModule) and not any(
+        node.op == "call_module" and node.target != "_guards_fn" for node in model.graph.nodes
+    )

@@ -10,6 +10,7 @@ from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import TOLERANCES, Replace
+from pytorch_grad_cam.engine.torch_quirks.quantised_modules import NoDerivative
 
 _AFFINE = {
     f"{name}Backward{version}"
@@ -51,7 +52,10 @@ def contributions(
 
     with torch.enable_grad():
         for samples in sorted({1, len(every)}):
-            scores = scores_with(every[:samples], source)
+            try:
+                scores = scores_with(every[:samples], source)
+            except NoDerivative:
+                return None
             if not scores.requires_grad or not all(map(_is_affine, nodes_behind(scores.grad_fn))):
                 return None
         added, sizes = zip(*(_by_channel(score, kept[0], channel_axis) for score in scores), strict=True)

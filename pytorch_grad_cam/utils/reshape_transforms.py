@@ -67,10 +67,19 @@ def swinT_reshape_transform(tensor: torch.Tensor, height: int | None = None, wid
 def fasterrcnn_reshape_transform(x: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A map (N, C', h, w) from the levels (N, C, H, W) of a feature pyramid: absolute, of the last one's size, joined.
 
-    The last level is the coarsest, 'pool' in torchvision's detectors.
+    The last level is the coarsest, 'pool' in torchvision's detectors. Gradients are those with respect to the absolute
+    values, so times the sign of what the levels hold.
 
     >>> fasterrcnn_reshape_transform({"0": torch.zeros(1, 8, 20, 24), "pool": torch.zeros(1, 8, 5, 6)}).shape
     torch.Size([1, 16, 5, 6])
     """
     levels = list(x.values())
     return torch.cat([resize(level.abs(), levels[-1].shape[2:]) for level in levels], dim=1)
+
+
+def _of_gradients(x: Mapping[str, torch.Tensor], gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    size = list(x.values())[-1].shape[2:]
+    return torch.cat([resize(gradients[level] * x[level].sign(), size) for level in x], dim=1)
+
+
+fasterrcnn_reshape_transform.of_gradients = _of_gradients  # type: ignore[attr-defined]

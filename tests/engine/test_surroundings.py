@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from pytorch_grad_cam import SESS, AblationCAM, BaseCAM, EigenCAM, FullGrad, GradCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
-from pytorch_grad_cam.engine.torch_quirks.reentrant_checkpoints import reentrant_checkpoints_run_once
+from pytorch_grad_cam.engine.torch_quirks.checkpoints import checkpoints_run_once
 from pytorch_grad_cam.meta_cam import MetaCAM
 
 
@@ -94,7 +94,7 @@ class TestSameMaps:
         expected = maps_of(method, convolutional(), images())
         found = maps_of(method, Checkpointed(inside, use_reentrant).eval(), images())
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert "apply" not in vars(CheckpointFunction), "training goes on with checkpoints"
+        assert torch.utils.checkpoint.CheckpointFunction is CheckpointFunction, "training goes on with checkpoints"
 
     @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
     @pytest.mark.parametrize("use_reentrant", [True, False])
@@ -357,15 +357,59 @@ class TestProcesses:
         np.testing.assert_allclose(found, cam(x, 3), atol=1e-6)
 
 
-def test_other_threads_keep_their_checkpoints():
-    x, names = images().requires_grad_(), []
-    with reentrant_checkpoints_run_once:
-        in_threads(
-            lambda index: names.append(checkpoint(torch.sin, x, use_reentrant=True).grad_fn.__class__.__name__), 2
-        )
-        assert checkpoint(torch.sin, x, use_reentrant=True).grad_fn.__class__.__name__ == "SinBackward0"
-    assert names == ["CheckpointFunctionBackward"] * 2
-    assert checkpoint(torch.sin, x, use_reentrant=True).grad_fn.__class__.__name__ == names[0]
+class CheckpointedAttention(nn.Module):
+    """Tokens of which attention runs within a checkpoint in evaluation mode too, as timm's and others' do."""
+
+    def __init__(self, checkpointed: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.qkv = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Linear(8, 24)
+        self.head = nn.Linear(8, 5)
+        self.checkpointed, self.runs = checkpointed, 0
+
+    def attention(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        query, key, value = self.qkv(self.norm(tokens))[:, None].chunk(3, dim=-1)
+        return nn.functional.scaled_dot_product_attention(query, key, value)[:, 0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.stem(x).flatten(2).mT
+        mixed = checkpoint(self.attention, tokens, use_reentrant=False) if self.checkpointed else self.attention(tokens)
+        return self.head((tokens + mixed).tanh().mean(1))
+
+
+@pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_checkpoints_in_evaluation_mode_run_once(method, layer):
+    model = CheckpointedAttention(checkpointed=True).eval()
+    expected = maps_of(method, CheckpointedAttention(checkpointed=False).eval(), images(), layer=layer)
+    np.testing.assert_array_equal(maps_of(method, model, images(), layer=layer), expected)
+    runs = model.runs
+    GradCAM(model, "norm")(images(), 3)
+    assert model.runs == runs + 3, "two to find the layout of the tokens"
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_other_threads_keep_their_checkpoints(use_reentrant):
+    runs = []
+
+    def block(x):
+        runs.append(1)
+        return x.sin()
+
+    def trained(index):
+        x = images().requires_grad_()
+        checkpoint(block, x, use_reentrant=use_reentrant).sum().backward()
+
+    with checkpoints_run_once:
+        in_threads(trained, 2)
+        assert len(runs) == 4
+        runs.clear()
+        trained(0)
+        assert len(runs) == 1
+    runs.clear()
+    trained(0)
+    assert len(runs) == 2
 
 
 def test_every_method_is_one_of_two_kinds(method):

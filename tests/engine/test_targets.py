@@ -66,7 +66,11 @@ def test_subclass_of_a_class_target_is_called():
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
-        ([1], ValueError, "1 targets for 2 samples"),
+        (
+            [1],
+            ValueError,
+            r"1 targets for 2 samples: .*or 1 without the list for all \(1\.5\.7 explained the first",
+        ),
         ([1, 1, 1], ValueError, "3 targets for 2 samples"),
         ([], ValueError, "0 targets for 2 samples"),
         (3, IndexError, "class 3: the model's output has 3 classes"),

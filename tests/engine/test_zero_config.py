@@ -306,6 +306,7 @@ def test_wrapped_models_are_unwrapped():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch >= 2.6")
 def test_model_compiled_in_place():
     model, x = convolutional(), images()
     expected = GradCAM(model, "last")(x, 3)
@@ -315,7 +316,14 @@ def test_model_compiled_in_place():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("export", [lambda m, x: torch.jit.trace(m, x), lambda m, x: torch.export.export(m, (x,))])
+@pytest.mark.parametrize(
+    "export",
+    [
+        lambda m, x: torch.jit.trace(m, x),
+        lambda m, x: torch.export.export(m, (x,)),
+        lambda m, x: torch.export.export(m, (x,)).module(),
+    ],
+)
 def test_exported_models_are_refused(export):
     model, x = convolutional(), images()
     with pytest.raises(TypeError, match=r"has no layers that can be watched: pass the nn\.Module that it was made of"):

@@ -174,11 +174,11 @@ def test_model_that_runs_under_no_grad():
     ],
 )
 def test_model_without_a_gradient(model):
-    with pytest.raises(ValueError, match=r"no gradient leads from the output to the image.* pass target_layers"):
+    with pytest.raises(ValueError, match=r"no gradient leads (from the output to the image|through).* target_layers"):
         EigenCAM(model)(images(), 0)
-    with pytest.raises(ValueError, match="no gradient leads from the score"):
+    with pytest.raises(ValueError, match=r"no gradient leads (from the score|through Linear, which is quantised)"):
         GradCAM(model, "net.last" if hasattr(model, "net") else "last")(images(), 0)
-    with pytest.raises(ValueError, match="no gradient leads from the score to the image"):
+    with pytest.raises(ValueError, match=r"no gradient leads (from the score to the image|through Linear)"):
         GuidedBackpropReLUModel(model)(images(), 0)
     for cam_class in (EigenCAM, ScoreCAM, AblationCAM):
         maps = cam_class(model, "net.last" if hasattr(model, "net") else "last")(images(), 0)

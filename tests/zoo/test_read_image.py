@@ -46,6 +46,24 @@ def test_thirty_two_bits_go_from_their_lowest_value_to_their_highest(pixels, tmp
     np.testing.assert_array_equal(explain(digits_net, image, targets=5).picture, expected)
 
 
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_a_file_of_sixteen(bits, name, tmp_path, digits_net):
+    """X-ray and other detectors have 10 to 14 bits: unscaled, 12 of them would become 16 grey levels."""
+    image = Image.fromarray((2 ** (bits - 2) + GREY * 2 ** (bits - 1) // 4096).astype(np.uint16))
+    image.save(tmp_path / name)
+    read = np.asarray(read_image(tmp_path / name))
+    assert (read.min(), read.max(), len(np.unique(read))) == (0, 255, 256)
+    np.testing.assert_array_equal(explain(digits_net, image, targets=5).picture, read)
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(2**14, 2**14 // 256), (2**16 - 1, 255)])
+def test_sixteen_bits_that_use_their_range_keep_it(highest, expected, tmp_path):
+    Image.fromarray(np.linspace(256, highest, 64).reshape(8, 8).astype(np.uint16)).save(tmp_path / "deep.png")
+    read = np.asarray(read_image(tmp_path / "deep.png"))
+    assert (read.min(), read.max()) == (1, expected)
+
+
 def test_values_that_are_not_finite(tmp_path):
     Image.fromarray(np.full((8, 8), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(UnusableInput, match=r"nan\.tif .*not finite"):
