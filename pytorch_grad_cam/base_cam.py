@@ -22,7 +22,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.inputs import Inputs, image_of, usable, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
@@ -32,6 +32,7 @@ from pytorch_grad_cam.engine.training_mode import warn_of_another_output
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
+from pytorch_grad_cam.locate.found_axes import found_axes
 from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, FoundLayouts, as_asked
 from pytorch_grad_cam.locate.search import Location
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
@@ -49,9 +50,10 @@ class CamOptions(TypedDict, total=False):
     tta_transforms: ttach.Compose | None
     detach: bool
     output_transform: Callable[[Any], Any] | None
-    spatial_from: int | str | None
+    spatial_from: SpatialFrom
     call_index: int | None
     align: Alignment
+    axes: str | None
 
 
 class BaseCAM(OverridePoints):
@@ -74,6 +76,10 @@ class BaseCAM(OverridePoints):
     output_transform: from the model's output to what the targets read; None is `engine.targets.scores_in`.
     spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
     call_index: which run of a layer that runs several times; None is the mean over all.
+    axes: the axes of the image where its channels are not the second: 'N' the batch, 'C' the channels, any other letter
+    a spatial axis, as 'NTCHW' for clips (N, frames, C, H, W), 'NHWC', 'NTM' for spectrograms without channels. None
+    finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the spatial axes in the
+    order in which the image has them.
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
     or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
@@ -103,9 +109,10 @@ class BaseCAM(OverridePoints):
         detach: bool = True,
         *,
         output_transform: Callable[[Any], Any] | None = None,
-        spatial_from: int | str | None = None,
+        spatial_from: SpatialFrom = None,
         call_index: int | None = None,
         align: Alignment = "cell",
+        axes: str | None = None,
     ) -> None:
         self.model = unwrapped(model)
         self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
@@ -113,7 +120,8 @@ class BaseCAM(OverridePoints):
             raise ValueError("target_layers is empty: pass layers, or None to have one found")
         self.reshape_transform = self._transform = reshape_transform
         self.output_transform = output_transform or scores_in
-        self.spatial_from, self.call_index = spatial_from, call_index
+        self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
+        self._axes_are_known, self.call_index = axes is not None, call_index
         self.align = checked_alignment(align)
         self.registrations: dict[nn.Module, Registration] = {}
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
@@ -123,8 +131,8 @@ class BaseCAM(OverridePoints):
         self._known = KnownModel(self.model)
         self.device = self._known.device
         self._finds_layers = self.uses_layers and target_layers is None
-        self._found_layers = FoundLayers(self.model, spatial_from, self.output_transform, self.uses_targets)
-        self._found_layouts = FoundLayouts(self.model, spatial_from)
+        self._found_layers = FoundLayers(self.model, self.spatial_from, self.output_transform, self.uses_targets)
+        self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
 
     @overload
@@ -255,6 +263,8 @@ class BaseCAM(OverridePoints):
         the target layers as maps if that is known before they have run.
         """
         inputs = usable(inputs, self._known.device)
+        if not self._axes_are_known:
+            self._find_axes(inputs)
         image = image_of(inputs, self.spatial_from)
         if self.compute_input_gradient:
             image = image.detach().requires_grad_()
@@ -264,6 +274,11 @@ class BaseCAM(OverridePoints):
         already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
         how = self.model, self.target_layers, self.uses_gradients, self.detach
         return inputs, image, already_run or self.capture_class(*how), self._transform
+
+    def _find_axes(self, inputs: Inputs) -> None:
+        place = found_axes(self.model, inputs, self.spatial_from)
+        self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
+        self._axes_are_known = True
 
     def _found(self, asked: Asked) -> Capturing | None:
         """Find the target layers; the forward in which they were found if it can be the call's own."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.compat.activations_and_gradients import ActivationsAndGradients
-from pytorch_grad_cam.engine.inputs import Inputs, image_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, with_image
 
 
 class ForeignHooks:
@@ -20,7 +20,7 @@ class ForeignHooks:
     def __init__(
         self,
         hooks: Any,
-        spatial_from: int | str | None,
+        spatial_from: SpatialFrom,
         model: nn.Module,
         layers: Sequence[nn.Module],
         gradients: bool,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pytorch_grad_cam.engine.inputs import Inputs, image_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, with_image
 
 if TYPE_CHECKING:
     import ttach
@@ -18,7 +18,7 @@ def smoothed_over(
     clean_maps: torch.Tensor,
     maps_of: Callable[[Inputs], torch.Tensor],
     inputs: Inputs,
-    spatial_from: int | str | None,
+    spatial_from: SpatialFrom,
 ) -> torch.Tensor:
     """The mean of the maps over the augmentations, each turned back: of the shape of `clean_maps`.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -64,38 +64,107 @@ def usable(inputs: Inputs, device: torch.device | None) -> Inputs:
     return inputs if device is None or inputs.device == device else inputs.to(device)
 
 
-def image_of(inputs: Inputs, spatial_from: int | str | None = None) -> torch.Tensor:
+class ImagePlace(NamedTuple):
+    """Which of the inputs is the image, and which of its axes are the channels, where they are not the second.
+
+    key: the position in the tuple or the key in the mapping; None is the first tensor with spatial axes. channels: the
+    axis of the channels; None for images without one, as a spectrogram (N, time, mel).
+    """
+
+    key: int | str | None
+    channels: int | None
+
+    def channels_second(self, tensor: torch.Tensor) -> torch.Tensor:
+        """From the image as the model takes it to a view (N, C, *spatial)."""
+        return tensor.unsqueeze(1) if self.channels is None else tensor.movedim(self.channels, 1)
+
+    def as_taken(self, image: torch.Tensor) -> torch.Tensor:
+        """From (N, C, *spatial) to the image as the model takes it."""
+        return image.squeeze(1) if self.channels is None else image.movedim(1, self.channels)
+
+
+SpatialFrom = int | str | ImagePlace | None
+
+
+def place_of(axes: str, key: SpatialFrom) -> ImagePlace:
+    """The place of an image whose axes are named: 'N' the batch, first; 'C' the channels, if there are any; any other
+    letter a spatial axis. Raises ValueError for other strings.
+
+    >>> place_of("NTCHW", None)
+    ImagePlace(key=None, channels=2)
+    """
+    if not axes.startswith("N") or len({*axes}) < len(axes) or not 1 <= len({*axes} - {"N", "C"}) <= 3:
+        raise ValueError(
+            f"axes is {axes!r}, expected 'N' (the batch), then 'C' (the channels, if there are any) and a letter for "
+            "each of one to three spatial axes, as 'NTCHW' or 'NHWC'"
+        )
+    return ImagePlace(key_of(key), axes.index("C") if "C" in axes else None)
+
+
+def key_of(spatial_from: SpatialFrom) -> int | str | None:
+    """The position or key alone."""
+    return spatial_from.key if isinstance(spatial_from, ImagePlace) else spatial_from
+
+
+def image_of(inputs: Inputs, spatial_from: SpatialFrom = None) -> torch.Tensor:
     """The tensor (N, C, *spatial) that maps are made for.
 
     spatial_from: its position in the tuple or its key; None is the first floating-point tensor with a spatial axis.
-    Raises TypeError when there is none.
+    Of a list of images (C, *spatial), as detectors take them, the batch. Raises TypeError when there is none,
+    ValueError for a list of images of several sizes.
     """
-    wanted = None if spatial_from is None else inputs[spatial_from]
-    for leaf in [inputs] if isinstance(inputs, torch.Tensor) else tree_leaves(as_tree(inputs)):
+    if spatial_from is None and isinstance(inputs, torch.Tensor) and inputs.is_floating_point() and inputs.ndim > 2:
+        return inputs
+    if _is_list_of_images(inputs):
+        return _batch_of(inputs)
+    leaf = _leaf_of(inputs, key_of(spatial_from))
+    return spatial_from.channels_second(leaf) if isinstance(spatial_from, ImagePlace) else leaf
+
+
+def _leaf_of(inputs: Inputs, key: int | str | None) -> torch.Tensor:
+    wanted = None if key is None else inputs[key]
+    for leaf in tree_leaves(as_tree(inputs)):
         is_tensor = isinstance(leaf, torch.Tensor)
         if leaf is wanted or (wanted is None and is_tensor and leaf.is_floating_point() and leaf.ndim > 2):
             return cast(torch.Tensor, leaf)
-    raise TypeError(_no_image_in(inputs, spatial_from))
+    raise TypeError(_no_image_in(inputs, key))
 
 
-def _no_image_in(inputs: Inputs, spatial_from: int | str | None) -> str:
-    described = type(inputs).__name__ if spatial_from is None else f"input {spatial_from!r}"
+def _is_list_of_images(inputs: Inputs) -> bool:
+    are_tensors = isinstance(inputs, list) and all(isinstance(image, torch.Tensor) for image in inputs)
+    return are_tensors and len(inputs) > 0 and all(i.ndim == 3 and i.is_floating_point() for i in inputs)
+
+
+def _batch_of(images: list[torch.Tensor]) -> torch.Tensor:
+    sizes = sorted({tuple(image.shape) for image in images})
+    if len(sizes) > 1:
+        raise ValueError(f"a list of images of several sizes, {sizes}: call the CAM once for each size")
+    return torch.stack(images)
+
+
+def _no_image_in(inputs: Inputs, key: int | str | None) -> str:
+    described = type(inputs).__name__ if key is None else f"input {key!r}"
     return (
         f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor, and with other inputs "
         "a tuple of arguments or a mapping of keyword arguments; spatial_from= says which of them it is"
     )
 
 
-def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: int | str | None = None) -> Inputs:
-    """The inputs with another image."""
+def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: SpatialFrom = None) -> Inputs:
+    """The inputs with another image (N, C, *spatial)."""
+    if _is_list_of_images(inputs):
+        return list(image)
     leaves, structure = tree_flatten(as_tree(inputs))
-    replaced = image_of(inputs, spatial_from)
+    replaced = _leaf_of(inputs, key_of(spatial_from))
     index = next(index for index, leaf in enumerate(leaves) if leaf is replaced)
-    return tree_unflatten([*leaves[:index], image, *leaves[index + 1 :]], structure)
+    taken = spatial_from.as_taken(image) if isinstance(spatial_from, ImagePlace) else image
+    return tree_unflatten([*leaves[:index], taken, *leaves[index + 1 :]], structure)
 
 
 def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
     """The inputs of the samples `rows`: of each tensor that has the batch as its first axis; others as they are."""
+    if _is_list_of_images(inputs):
+        return [inputs[row] for row in rows.tolist()]
 
     def select(leaf: Any) -> Any:
         return leaf[rows.to(leaf.device)] if has_rows(leaf, batch) else leaf

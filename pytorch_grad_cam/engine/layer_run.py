@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.capture import Captured
-from pytorch_grad_cam.engine.inputs import Inputs, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of, with_image
 from pytorch_grad_cam.engine.inputs import call as run_model
 from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.engine.tail import PartialForward
@@ -39,7 +39,7 @@ class Call(NamedTuple):
     target_lists: TargetLists
     eigen_smooth: bool
     output_transform: Any
-    spatial_from: int | str | None
+    spatial_from: SpatialFrom
     known_tails: dict[tuple[nn.Module, int, int], bool]
 
     def scores_of(self, images: torch.Tensor, rows: torch.Tensor) -> Any:

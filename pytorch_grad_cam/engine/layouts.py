@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise, permutations
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 
 from pytorch_grad_cam.engine.trees import first_tensor
 
+_RANK_OF_CLIPS = 3
 TOKEN_AXES = ("NTC", "NCT", "TNC")
 # Behind up to 16 extra tokens a square grid of 8 x 8 or more is never read as a larger one: 9 * 9 - 8 * 8 = 17. A class
 # token and 4 registers need 5; in 38 networks of timm and transformers nothing changes between 4 and 64.
@@ -27,7 +29,8 @@ _FEWEST_CELLS = 0.5
 class Layout(NamedTuple):
     """A reading of a tensor as a map: called with the tensor, or its gradient, it gives (N, C, *grid).
 
-    axes: one letter for each axis: N batch, C channels, S a spatial axis, T tokens. grid: the cells along each axis of
+    axes: one letter for each axis: N batch, C channels, S a spatial axis, T tokens; F the batch with the image's first
+    spatial axis (frames, views) folded into it. grid: the cells along each axis of
     the image. extra: how many tokens (class, distillation, registers) stand before those of the grid. spans: where
     others stand among or behind them, the tokens of the grid, from and to. order: where the tensor has the spatial axes
     in another order than the image, which of them are the image's first, second and third.
@@ -42,6 +45,9 @@ class Layout(NamedTuple):
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.axes.startswith("NCS") and not self.order:
             return tensor  # itself, because gradients are asked for with respect to this very tensor
+        if self.axes.startswith("F"):
+            of_frames = self._replace(axes="N" + self.axes[1:], grid=self.grid[1:])(tensor)
+            return torch.unflatten(of_frames, 0, (-1, self.grid[0])).movedim(1, 2)
         maps = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" in self.axes:
             maps = torch.unflatten(self._of_grid(maps), 2, self._grid_of_tensor())
@@ -94,7 +100,7 @@ def layouts_of(
     first, as nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
     """
     rank = len(image_size)
-    readings = []
+    readings = _folded(shape, batch, image_size, partial(layouts_of, known_grids=known_grids))
     if len(shape) == rank + 2 and shape[0] == batch:
         for axes in ("NC" + "S" * rank, "N" + "S" * rank + "C"):
             layout = _spatial(axes, shape)
@@ -115,16 +121,31 @@ def layouts_of(
     return sorted(readings, key=order)
 
 
-def convolutions_layouts(shape: Sequence[int], image_size: Sequence[int]) -> list[Layout]:
+def convolutions_layouts(shape: Sequence[int], batch: int, image_size: Sequence[int]) -> list[Layout]:
     """The reading of what a convolution made: channels first; with more cells than the image has pixels where the model
     enlarges it, as detectors do. None for what has other axes than the image.
     """
     plain = channels_first(shape)
-    if len(plain.grid) != len(image_size):
-        return []
+    if len(plain.grid) != len(image_size) or shape[0] != batch:
+        return _folded(shape, batch, image_size, convolutions_layouts)
     if _has_one_stride(plain.grid, image_size):
         return [plain]
     return [layout for layout in _turned(plain, image_size) if not _is_enlarged(layout.grid, image_size)]
+
+
+def _folded(
+    shape: Sequence[int],
+    batch: int,
+    image_size: Sequence[int],
+    of_frames: Callable[[Sequence[int], int, Sequence[int]], list[Layout]],
+) -> list[Layout]:
+    """The readings of a tensor whose batch has the frames of clips folded into it."""
+    frames, *frame_size = image_size
+    if len(image_size) < _RANK_OF_CLIPS or frames == 1 or shape[0] != batch * frames:
+        return []
+    readings = of_frames(shape, batch * frames, frame_size)
+    first = [layout for layout in readings if layout.axes.startswith("N")]
+    return [each._replace(axes="F" + each.axes[1:], grid=(frames, *each.grid)) for each in first]
 
 
 def layouts_without(
@@ -138,9 +159,13 @@ def layouts_without(
     tokens = shape[axes.index("T")]
     cells = tokens - len(others)
     like_image = grid_of_proportions(cells, image_size)
-    grids = [grid for grid in known_grids if math.prod(grid) == cells] or ([] if like_image is None else [like_image])
-    readings = [Layout(axes, grid) for grid in grids]
-    return [turned.among(others, tokens) for layout in readings for turned in _turned(layout, image_size)]
+    grids = _of_as_many_cells(known_grids, cells, image_size) or ([] if like_image is None else [like_image])
+    readings = [layout for grid in grids for layout in _arranged(Layout(axes, grid), image_size)]
+    return [layout.among(others, tokens) for layout in readings]
+
+
+def _of_as_many_cells(grids: set[tuple[int, ...]], cells: int, image_size: Sequence[int]) -> list[tuple[int, ...]]:
+    return [grid for grid in grids if math.prod(grid) == cells and len(grid) == len(image_size)]
 
 
 def is_even(layout: Layout, image_size: Sequence[int]) -> bool:
@@ -158,12 +183,21 @@ def _turned(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
     for order in permutations(range(rank)):
         grid = tuple(layout.grid[axis] for axis in order)
         fits = all(cells <= size for cells, size in zip(grid, image_size, strict=True))
-        if order == tuple(range(rank)):
+        if order == tuple(range(rank)) and (fits or covers(grid, image_size)):
             yield layout
             if covers(grid, image_size):
                 return
         elif fits:
             yield layout._replace(grid=grid, order=order)
+
+
+def _arranged(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
+    """The layout, and where its cells are no squares each order of its axes and of the tokens along them."""
+    if covers(layout.grid, image_size):
+        yield layout
+        return
+    for grid in dict.fromkeys(permutations(layout.grid)):
+        yield from _turned(layout._replace(grid=grid), image_size)
 
 
 def _uneven(shape: Sequence[int], image_size: Sequence[int]) -> Iterator[Layout]:
@@ -203,9 +237,8 @@ def _token_grids(
 ) -> Iterator[Layout]:
     """The readings of an axis of tokens, the best first: known grids, then grids of the image's proportions."""
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
-        for grid in known_grids:
-            if math.prod(grid) == tokens - extra:
-                yield from _turned(Layout(axes, grid, extra), image_size)
+        for grid in _of_as_many_cells(known_grids, tokens - extra, image_size):
+            yield from _arranged(Layout(axes, grid, extra), image_size)
     for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
         grid_like_image = grid_of_proportions(tokens - extra, image_size)
         if grid_like_image is not None:

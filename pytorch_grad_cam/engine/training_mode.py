@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, model_device, on_device_of, rows_of
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, model_device, on_device_of, rows_of
 
 
 def warn_of_another_output(
     model: nn.Module,
     inputs: Inputs,
-    spatial_from: int | str | None,
+    spatial_from: SpatialFrom,
     scores_in: Callable[[Any], Any],
     outputs: Any,
 ) -> None:

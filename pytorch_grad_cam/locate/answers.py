@@ -73,6 +73,6 @@ def _ramp(size: Sequence[int]) -> torch.Tensor:
     """A ramp from 1 at one corner to exp(-4) at the opposite one, with another slope along each axis."""
     ramp = torch.ones(())
     for axis, length in enumerate(size):
-        logarithms = torch.linspace(0, -_STEEPNESS * (axis + 1) / sum(range(len(size) + 1)), length)
+        logarithms = torch.linspace(0, -_STEEPNESS * 2**axis / (2 ** len(size) - 1), length)
         ramp = ramp * logarithms.exp().reshape(-1, *[1] * (len(size) - axis - 1))
     return ramp

@@ -12,7 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
 from pytorch_grad_cam.engine.capture import Capture
-from pytorch_grad_cam.engine.inputs import Inputs, rows_of
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, layouts_of
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
 from pytorch_grad_cam.engine.trees import first_tensor
@@ -46,7 +46,7 @@ class FoundLayers:
     def __init__(
         self,
         model: nn.Module,
-        spatial_from: int | str | None,
+        spatial_from: SpatialFrom,
         output_transform: Callable[[Any], Any],
         uses_targets: bool = True,
     ) -> None:
@@ -111,7 +111,7 @@ class FoundLayers:
 class FoundLayouts:
     """How the outputs of layers hold their maps."""
 
-    def __init__(self, model: nn.Module, spatial_from: int | str | None) -> None:
+    def __init__(self, model: nn.Module, spatial_from: SpatialFrom) -> None:
         self.model, self.spatial_from = model, spatial_from
         self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
         self._searched: dict[tuple[nn.Module, Size], Layout] = {}

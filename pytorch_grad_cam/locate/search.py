@@ -13,7 +13,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
@@ -98,7 +98,7 @@ class _Map(NamedTuple):
 def locate(
     model: nn.Module,
     x: Any,
-    spatial_from: int | str | None = None,
+    spatial_from: SpatialFrom = None,
     output_transform: Callable[[Any], Any] = scores_in,
     targets: Targets = None,
 ) -> Location:
@@ -124,7 +124,7 @@ def locate(
 def suggest_layers(
     model: nn.Module,
     x: Any,
-    spatial_from: int | str | None = None,
+    spatial_from: SpatialFrom = None,
     output_transform: Callable[[Any], Any] = scores_in,
     targets: Targets = None,
 ) -> list[Location]:
@@ -144,7 +144,7 @@ def suggest_layers(
     return locations
 
 
-def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: int | str | None = None) -> Layout:
+def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialFrom = None) -> Layout:
     """The layout of a given layer's output, by how it answers to noise on the image. Cost: two forwards of one sample.
 
     Raises ValueError when the output cannot be read as a map of the image.
@@ -161,11 +161,11 @@ class Readings:
     x: what the model was called with, on its device; calls: what its modules returned.
     """
 
-    def __init__(self, model: nn.Module, x: Any, spatial_from: int | str | None, calls: Sequence[Call]) -> None:
+    def __init__(self, model: nn.Module, x: Any, spatial_from: SpatialFrom, calls: Sequence[Call]) -> None:
         self._model, self._x, self._spatial_from, self._calls = model, x, spatial_from, calls
         self._image = image_of(x, spatial_from)
         self.size = tuple(self._image.shape[2:])
-        self._grids = _grids_of_convolutions(calls, self._image.ndim)
+        self._grids = _grids_of_convolutions(calls, self._image)
         self._channels_first: set[int] = set()
         for entry in calls:
             handed_on = id(entry.read) in self._channels_first and _is_of(_ELEMENTWISE, entry.module)
@@ -176,8 +176,8 @@ class Readings:
     def by_numbers(self, entry: Call) -> list[Layout]:
         """The readings that the numbers allow, the best first."""
         shape = tuple(entry.returned.shape)
-        if id(entry.returned) in self._channels_first and shape[0] == len(self._image):
-            return convolutions_layouts(shape, self.size)
+        if id(entry.returned) in self._channels_first:
+            return convolutions_layouts(shape, len(self._image), self.size)
         if shape not in self._by_numbers:
             self._by_numbers[shape] = layouts_of(shape, len(self._image), self.size, self._grids)
         return self._by_numbers[shape]
@@ -277,7 +277,7 @@ class Search:
         self,
         model: nn.Module,
         x: Any,
-        spatial_from: int | str | None,
+        spatial_from: SpatialFrom,
         output_transform: Callable[[Any], Any],
         targets: Targets,
         uses_targets: bool = True,
@@ -461,15 +461,15 @@ class Search:
         runs = Counter(entry.module for entry in self.calls if entry.first)
         same = [e for e in self.calls if e.returned is chosen.call.returned and (e.alone or e is chosen.call)]
         named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
-        of_one_sample = [*named.returned.shape]
-        of_one_sample[chosen.layout.axes.index("N")] = 1
-        return Location(named.name, named.module, tuple(of_one_sample), chosen.layout, why)
+        samples, shape, axes = len(self.forward.image), [*named.returned.shape], chosen.layout.axes
+        shape[axes.index("F" if "F" in axes else "N")] //= samples
+        return Location(named.name, named.module, tuple(shape), chosen.layout, why)
 
 
 def _alone(
     model: nn.Module,
     x: Any,
-    spatial_from: int | str | None,
+    spatial_from: SpatialFrom,
     output_transform: Callable[[Any], Any],
     targets: Targets,
 ) -> Search:
@@ -488,13 +488,14 @@ def _passing(maps: Sequence[_Map], rule: Callable[[_Map], bool]) -> list[_Map]:
     return [candidate for candidate in maps if rule(candidate)] or list(maps)
 
 
-def _grids_of_convolutions(calls: Sequence[Call], rank: int) -> set[tuple[int, ...]]:
-    """The grids that convolutions made, patch embeddings among them."""
-    return {
-        tuple(entry.returned.shape[2:])
-        for entry in calls
-        if entry.returned.ndim == rank and isinstance(entry.module, nn.modules.conv._ConvNd)
+def _grids_of_convolutions(calls: Sequence[Call], image: torch.Tensor) -> set[tuple[int, ...]]:
+    """The grids that convolutions made, patch embeddings among them; of frames of a clip also those of the clip."""
+    made = [tuple(e.returned.shape) for e in calls if isinstance(e.module, nn.modules.conv._ConvNd)]
+    of_images = {shape[2:] for shape in made if len(shape) == image.ndim}
+    of_frames = {
+        shape[2:] for shape in made if len(shape) == image.ndim - 1 and shape[0] == len(image) * image.shape[2]
     }
+    return of_images | of_frames | {(image.shape[2], *grid) for grid in of_frames}
 
 
 def _is_of(kinds: Sequence[ModuleType], module: nn.Module) -> bool:

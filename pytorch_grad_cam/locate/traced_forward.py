@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.capture import Capture
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, with_image
 from pytorch_grad_cam.engine.trace import Trace
 from pytorch_grad_cam.engine.watch import Arguments
 
@@ -21,7 +21,7 @@ class TracedForward(Trace):
     runs: what each module returned, in the order of execution. outputs: the model's. Cost: one forward with its graph.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, spatial_from: int | str | None) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, spatial_from: SpatialFrom) -> None:
         super().__init__(model)
         self._model = model
         self.image = image_of(inputs, spatial_from).detach().clone().requires_grad_()

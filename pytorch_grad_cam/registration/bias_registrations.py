@@ -4,15 +4,13 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.bias_gradients import BiasWatch
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
 from pytorch_grad_cam.registration.registration import Registration, registered
 
 
-def bias_registrations(
-    model: nn.Module, inputs: Inputs, spatial_from: int | str | None = None
-) -> list[Registration | None]:
+def bias_registrations(model: nn.Module, inputs: Inputs, spatial_from: SpatialFrom = None) -> list[Registration | None]:
     """By geometry, for each bias that `engine.bias_gradients` numbers: even tiles where that does not tell, None for
     what is no map. Cost: one forward.
     """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import call, image_of, on_device_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.maps import most_precise_dtype
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.watch import Outputs
@@ -47,7 +47,7 @@ def measured_centres(
     layer: nn.Module,
     x: Any,
     as_map: Callable[[Any], torch.Tensor],
-    spatial_from: int | str | None = None,
+    spatial_from: SpatialFrom = None,
     grid: Sequence[int] | None = None,
     images: int | None = None,
     seed: int = 0,

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, on_device_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.engine.undisturbed import undisturbed
@@ -121,7 +121,7 @@ def registration_of(
     layer: nn.Module | str,
     x: Any,
     reshape_transform: AsMap | None = None,
-    spatial_from: int | str | None = None,
+    spatial_from: SpatialFrom = None,
     measure: bool = True,
     grid: Sequence[int] | None = None,
 ) -> Registration:
@@ -170,7 +170,7 @@ def aligned(
     layer: nn.Module,
     inputs: Inputs,
     as_map: AsMap | None,
-    spatial_from: int | str | None,
+    spatial_from: SpatialFrom,
     grid: Sequence[int],
 ) -> Registration:
     """Where the cells of a layer are drawn as `align` says. Cost: see `registration_of`."""
@@ -187,7 +187,7 @@ def _by_geometry(
     layer: nn.Module,
     x: Any,
     as_map: AsMap,
-    spatial_from: int | str | None,
+    spatial_from: SpatialFrom,
     grid: Sequence[int] | None,
 ) -> Registration:
     """The registration of the first run of the layer whose cells are followed from the image; else even tiles.

@@ -1,0 +1,63 @@
+"""Which axis of the image are its channels: what the first learned module that reads the image takes as channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.engine.inputs import ImagePlace, SpatialFrom, call, image_of, key_of, rows_of
+from pytorch_grad_cam.engine.trace import Call, traced
+
+_Convolution = nn.modules.conv._ConvNd
+_SECOND = 1
+_MOST_SPATIAL_AXES = 3
+
+
+def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> SpatialFrom:
+    """Where the image is, with the axis of its channels if that is not the second.
+
+    The second axis counts as the channels where the model's first convolution takes as many, and where nothing tells.
+    Of the forward's first learned module that reads all of the image: the second axis of a convolution's input, which
+    is the image with its axes in another order, with an axis more, or with frames folded into the batch; the last axis
+    that anything else reads of a sequence (N, T, features).
+    Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`.
+    """
+    image = image_of(inputs, spatial_from)
+    convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
+    fits = image.ndim > 3 if convolution is None else convolution.in_channels == image.shape[_SECOND]
+    if fits or isinstance(inputs, list):
+        return spatial_from
+    learned = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+    with torch.no_grad(), traced(model, set(learned)) as calls:
+        call(model, rows_of(inputs, torch.tensor([0]), len(image)))
+    for entry in calls:
+        channels = _channels_of(entry, image.shape)
+        if channels is not _UNKNOWN:
+            return spatial_from if channels == _SECOND else ImagePlace(key_of(spatial_from), channels)
+    return spatial_from
+
+
+_UNKNOWN = -1
+
+
+def _channels_of(entry: Call, shape: Sequence[int]) -> int | None:
+    """The axis of the image of this shape that the module takes as channels; None for an image without channels,
+    `_UNKNOWN` where it did not read the whole image.
+    """
+    read = [] if entry.read is None else [*entry.read.shape]
+    if isinstance(entry.module, _Convolution):
+        whole = sorted(size for size in read if size != 1) == sorted(size for size in shape[1:] if size != 1)
+        if not whole or len(shape) - 2 > _MOST_SPATIAL_AXES:
+            return _UNKNOWN
+        if read[_SECOND] == 1 and 1 not in shape[1:]:
+            return None
+        alike = [axis for axis in range(1, len(shape)) if shape[axis] == read[_SECOND]]
+        # Of axes of one length that which leaves the others in the order in which they are read.
+        others = [size for size in read[:_SECOND] + read[_SECOND + 1 :] if size != 1]
+        in_order = [axis for axis in alike if [*shape[1:axis], *shape[axis + 1 :]] == others]
+        return (in_order or alike)[0]
+    reads_features = len(shape) == 3 and read == [1, *shape[1:]] and type(entry.module) is not nn.BatchNorm1d
+    return 2 if reads_features else _UNKNOWN
