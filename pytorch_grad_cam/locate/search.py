@@ -246,23 +246,24 @@ class Readings:
         return []
 
     def _clearest(self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor) -> Layout | None:
-        """The reading that answers best; where two answer alike the first one, with a warning; none out of place."""
+        """The reading that answers best; of those that answer alike the first one, with a warning where no convolution
+        made its grid; None where none answers in its place.
+        """
         answers = {layout: answer(layout, change) for layout in layouts}
         in_place = [layout for layout in layouts if answers[layout].is_in_place or self.are_certain([layout])]
         if not in_place:
             return None
-        best, *others = sorted(in_place, key=lambda layout: -answers[layout].correlation)
-        if not others or answers[best].correlation - answers[others[0]].correlation >= _TOO_CLOSE:
-            return best
-        first = in_place[0]
-        second = next(layout for layout in (best, others[0]) if layout != first)
-        issue(
-            CamWarning(
-                f"{entry.name} gives {tuple(entry.returned.shape)}, which can be read as {first} and as {second}, and "
-                f"it answers alike to noise on the image in both: it is read as {first}. Pass a reshape_transform if "
-                "that is wrong"
+        best = max(in_place, key=lambda layout: answers[layout].correlation)
+        alike = [k for k in in_place if answers[best].correlation - answers[k].correlation < _TOO_CLOSE]
+        first, *others = [k for k in alike if k.grid in self._grids] or alike
+        if others:
+            issue(
+                CamWarning(
+                    f"{entry.name} gives {tuple(entry.returned.shape)}, which can be read as {first} and as "
+                    f"{others[0]}, and it answers alike to noise on the image in both: it is read as {first}. Pass a "
+                    "reshape_transform if that is wrong"
+                )
             )
-        )
         return first
 
 
