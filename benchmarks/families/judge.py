@@ -23,9 +23,9 @@ SILENT = "silently wrong"
 VERDICTS = (RIGHT, LITTLE, REFUSED, WARNED, SILENT)
 
 TOLERANCE = 1e-4
-# Tried in turn: how much of a part of the image becomes other noise of the same strength, all or a little, and in how
+# Tried in turn: how much of a part of the image becomes other noise of the same strength, a little or all, and in how
 # many images. With random weights the place of an answer needs many of them to stand out, and some networks saturate.
-NOISES = (1.0, 0.02)
+NOISES = (0.1, 1.0)
 IMAGES = (2, 6, 12)
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -212,9 +212,11 @@ def _shares(question: Question, layer: FoundLayer, noise: float, seed: int) -> t
 
 
 def _activations(question: Question, layer: FoundLayer, image: torch.Tensor) -> torch.Tensor:
+    """Of all runs of the layer that have the grid of the first one, their channels together."""
     with torch.no_grad(), Kept([layer]) as kept:
         question.answer(image)
-    return torch.cat([layer.as_map(tensor).float() for _, tensor in kept.outputs], dim=1)
+    maps = [layer.as_map(tensor).float() for _, tensor in kept.outputs]
+    return torch.cat([values for values in maps if values.shape[2:] == maps[0].shape[2:]], dim=1)
 
 
 def _part(tensor: torch.Tensor, halves: Sequence[int | None]) -> torch.Tensor:

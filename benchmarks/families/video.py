@@ -18,9 +18,9 @@ SMALL = {
 def torchvision_cases() -> Iterator[Case]:
     resnet = r"layer4(\.\d+)?"
     for name, side, frames, sensible in (
-        ("r3d_18", 64, 16, resnet),
+        ("r3d_18", 64, 24, resnet),
         ("mc3_18", 64, 8, resnet),
-        ("r2plus1d_18", 64, 16, resnet),
+        ("r2plus1d_18", 64, 24, resnet),
         ("s3d", 224, 14, r"features(\.1[3-5](\..+)?)?"),
         ("swin3d_t", 64, 8, r"features(\.6(\..+)?)?|norm"),
     ):
