@@ -22,7 +22,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, place_of, usable, with_image
+from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
@@ -34,6 +34,7 @@ from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_axes import found_axes
 from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, FoundLayouts, as_asked
+from pytorch_grad_cam.locate.place_check import check_place
 from pytorch_grad_cam.locate.search import Location
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
@@ -54,6 +55,7 @@ class CamOptions(TypedDict, total=False):
     call_index: int | None
     align: Alignment
     axes: str | None
+    check_place: bool
 
 
 class BaseCAM(OverridePoints):
@@ -80,6 +82,8 @@ class BaseCAM(OverridePoints):
     a spatial axis, as 'NTCHW' for clips (N, frames, C, H, W), 'NHWC', 'NTM' for spectrograms without channels. None
     finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the spatial axes in the
     order in which the image has them.
+    check_place: whether the first call for each layer and size of the image checks that the layer answers where the map
+    is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
     or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
@@ -95,7 +99,7 @@ class BaseCAM(OverridePoints):
     capture_class: Callable[..., Capturing] = Capture
     location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
-    _released = _modes_compared = False
+    _released = _has_begun = _modes_compared = False
 
     @old_constructor
     def __init__(
@@ -113,6 +117,7 @@ class BaseCAM(OverridePoints):
         call_index: int | None = None,
         align: Alignment = "cell",
         axes: str | None = None,
+        check_place: bool = True,
     ) -> None:
         self.model = unwrapped(model)
         self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
@@ -121,8 +126,9 @@ class BaseCAM(OverridePoints):
         self.reshape_transform = self._transform = reshape_transform
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
-        self._axes_are_known, self.call_index = axes is not None, call_index
+        self.call_index = call_index
         self.align = checked_alignment(align)
+        self.check_place = check_place
         self.registrations: dict[nn.Module, Registration] = {}
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
@@ -228,7 +234,7 @@ class BaseCAM(OverridePoints):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._released = True
+        self._released, self._has_begun = True, False
         if self._hooks is not None:
             self._hooks.release()
 
@@ -263,22 +269,24 @@ class BaseCAM(OverridePoints):
         the target layers as maps if that is known before they have run.
         """
         inputs = usable(inputs, self._known.device)
-        if not self._axes_are_known:
-            self._find_axes(inputs)
+        if not self._has_begun:
+            self._begin(inputs)
         image = image_of(inputs, self.spatial_from)
         if self.compute_input_gradient:
             image = image.detach().requires_grad_()
             inputs = with_image(inputs, image, self.spatial_from)
-        if self._released:
-            raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
         how = self.model, self.target_layers, self.uses_gradients, self.detach
         return inputs, image, already_run or self.capture_class(*how), self._transform
 
-    def _find_axes(self, inputs: Inputs) -> None:
-        place = found_axes(self.model, inputs, self.spatial_from)
-        self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
-        self._axes_are_known = True
+    def _begin(self, inputs: Inputs) -> None:
+        """What is done once: the axes of the image are found, unless they were named."""
+        if self._released:
+            raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
+        if not isinstance(self.spatial_from, ImagePlace):
+            place = found_axes(self.model, inputs, self.spatial_from)
+            self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
+        self._has_begun = True
 
     def _found(self, asked: Asked) -> Capturing | None:
         """Find the target layers; the forward in which they were found if it can be the call's own."""
@@ -311,16 +319,16 @@ class BaseCAM(OverridePoints):
             activations = read(output)
             check_shape(activations, call.image)
             if transform is not None:
-                read = self._read_by_transform(transform, output, activations, call.image)
+                read = self._read_by_transform(transform, layer, output, activations, call.image)
             where = None if self.align == "cell" else self._registered(self.align, call, layer, as_map, activations)
             runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {}), [], []))
         return runs
 
     def _read_by_transform(
-        self, transform: AsMap, output: Any, activations: torch.Tensor, image: torch.Tensor
+        self, transform: AsMap, layer: nn.Module, output: Any, activations: torch.Tensor, image: torch.Tensor
     ) -> AsMap:
         """What reads gradients as maps: the transform, or what it says of them itself."""
-        self._found_layouts.check_proportions(activations.shape[2:], image.shape[2:])
+        self._found_layouts.check_proportions(layer, activations.shape[2:], image.shape[2:])
         of_gradients = getattr(transform, "of_gradients", None)
         return partial(read_as_map, partial(of_gradients, output) if of_gradients else transform, self.detach)
 
@@ -349,9 +357,18 @@ class BaseCAM(OverridePoints):
             drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
             of_layers.setdefault(run.layer, []).append(drawn[-1])
         warn_of_blank_maps(drawn, evidence, partial(self._advice, call))
+        if self._found_layouts.unchecked:
+            self._check_places(call, runs, drawn)
         if len(of_layers) == len(drawn):
             return drawn
         return [torch.stack(maps).mean(0) for maps in of_layers.values()]
+
+    def _check_places(self, call: Call, runs: Sequence[CapturedRun], drawn: Sequence[torch.Tensor]) -> None:
+        for (_, read, run, *_), maps in zip(runs, drawn, strict=True):
+            if self.check_place and len(maps) and run.layer in self._found_layouts.unchecked:
+                how = self.model, call.inputs, self.spatial_from, run.layer, run.call_index
+                check_place(*how, read, run.activations, maps[0, 0])
+        self._found_layouts.unchecked.clear()
 
     def _advice(self, call: Call) -> str:
         """Which layer to take where no gradient reaches those that are there, see `FoundLayers.advice`."""

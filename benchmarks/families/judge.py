@@ -70,8 +70,8 @@ def found_by_us(question: Question, target: Target) -> Found:
 
 def layers_of(cam: Any) -> list[FoundLayer]:
     """The layers that a CAM found, and how each is read."""
-    location = cam.location
-    return [FoundLayer(location.name, location.layer, location.as_map, str(location.layout))]
+    found = (cam.location, *cam.location.others)
+    return [FoundLayer(each.name, each.layer, each.as_map, str(each.layout)) for each in found]
 
 
 def found_by_torch_cam(question: Question, target: Target) -> Found:
@@ -125,7 +125,7 @@ def map_by_hand(
     """Grad-CAM from plain hooks and literal autograd, and whether any gradient reaches the layers.
 
     Where a model runs its encoder under `no_grad`, the graph reaches through it. Each run of a layer has a map,
-    rectified, scaled to [0, 1] and enlarged; their mean is scaled to [0, 1] again.
+    rectified, scaled to [0, 1] and enlarged; their mean, of several layers the maximum, is scaled to [0, 1] again.
     """
     image = image_in(question.inputs, question.image).clone().requires_grad_()
     with torch.enable_grad(), Kept(layers) as kept:
@@ -142,7 +142,7 @@ def map_by_hand(
         evidence = (slopes.mean(axes, keepdim=True) * activations).sum(1, keepdim=True).relu()
         maps.append(F.interpolate(_scaled(evidence), size=tuple(size), mode=_INTERPOLATION[len(axes)])[:, 0])
         depends = depends or bool(slopes.any())
-    return _scaled(torch.stack(maps).mean(0)), depends
+    return _scaled(torch.stack(maps).amax(0) if len(layers) > 1 else torch.stack(maps).mean(0)), depends
 
 
 def _with_gradients(*_: object) -> None:

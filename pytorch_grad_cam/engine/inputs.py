@@ -74,16 +74,50 @@ class ImagePlace(NamedTuple):
     key: int | str | None
     channels: int | None
 
-    def channels_second(self, tensor: torch.Tensor) -> torch.Tensor:
-        """From the image as the model takes it to a view (N, C, *spatial)."""
-        return tensor.unsqueeze(1) if self.channels is None else tensor.movedim(self.channels, 1)
+    def image_in(self, inputs: Inputs) -> torch.Tensor:
+        """The image (N, C, *spatial)."""
+        leaf = _leaf_of(inputs, self.key, 3 if self.channels is not None else 2)
+        return leaf.unsqueeze(1) if self.channels is None else leaf.movedim(self.channels, 1)
 
-    def as_taken(self, image: torch.Tensor) -> torch.Tensor:
-        """From (N, C, *spatial) to the image as the model takes it."""
-        return image.squeeze(1) if self.channels is None else image.movedim(1, self.channels)
+    def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
+        """The inputs with another one."""
+        leaf = _leaf_of(inputs, self.key, 3 if self.channels is not None else 2)
+        taken = image.squeeze(1) if self.channels is None else image.movedim(1, self.channels)
+        return _exchanged(inputs, leaf, taken)
 
 
-SpatialFrom = int | str | ImagePlace | None
+class PackedPatches(NamedTuple):
+    """An image that the model takes as patches (N, patches, numbers), those of its grid first, then padding.
+
+    key: where they are. shapes: where their grids are: (N, 2), or the coordinates (N, patches, 2). A map has a cell
+    for each patch.
+    """
+
+    key: str
+    shapes: str
+
+    def image_in(self, inputs: Inputs) -> torch.Tensor:
+        """The patches (N, numbers, rows, columns). Raises ValueError for images of several grids."""
+        rows, columns = self._grid(inputs)
+        packed: torch.Tensor = inputs[self.key]
+        return torch.unflatten(packed[:, : rows * columns], 1, (rows, columns)).movedim(-1, 1)
+
+    def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
+        """The inputs with other patches, and the padding as it is."""
+        patches = image.movedim(1, -1).flatten(1, 2)
+        packed = inputs[self.key]
+        return {**inputs, self.key: torch.cat([patches, packed[:, patches.shape[1] :]], dim=1)}
+
+    def _grid(self, inputs: Inputs) -> tuple[int, int]:
+        shapes = inputs[self.shapes]
+        grids = {tuple(grid) for grid in (shapes if shapes.ndim == 2 else shapes.amax(1) + 1).tolist()}
+        if len(grids) > 1:
+            raise ValueError(f"images of several grids of patches, {sorted(grids)}: call the CAM once for each grid")
+        ((rows, columns),) = grids
+        return int(rows), int(columns)
+
+
+SpatialFrom = int | str | ImagePlace | PackedPatches | None
 
 
 def place_of(axes: str, key: SpatialFrom) -> ImagePlace:
@@ -103,7 +137,7 @@ def place_of(axes: str, key: SpatialFrom) -> ImagePlace:
 
 def key_of(spatial_from: SpatialFrom) -> int | str | None:
     """The position or key alone."""
-    return spatial_from.key if isinstance(spatial_from, ImagePlace) else spatial_from
+    return spatial_from.key if isinstance(spatial_from, ImagePlace | PackedPatches) else spatial_from
 
 
 def image_of(inputs: Inputs, spatial_from: SpatialFrom = None) -> torch.Tensor:
@@ -117,15 +151,16 @@ def image_of(inputs: Inputs, spatial_from: SpatialFrom = None) -> torch.Tensor:
         return inputs
     if _is_list_of_images(inputs):
         return _batch_of(inputs)
-    leaf = _leaf_of(inputs, key_of(spatial_from))
-    return spatial_from.channels_second(leaf) if isinstance(spatial_from, ImagePlace) else leaf
+    if isinstance(spatial_from, ImagePlace | PackedPatches):
+        return spatial_from.image_in(inputs)
+    return _leaf_of(inputs, spatial_from)
 
 
-def _leaf_of(inputs: Inputs, key: int | str | None) -> torch.Tensor:
+def _leaf_of(inputs: Inputs, key: int | str | None, least_axes: int = 3) -> torch.Tensor:
     wanted = None if key is None else inputs[key]
     for leaf in tree_leaves(as_tree(inputs)):
         is_tensor = isinstance(leaf, torch.Tensor)
-        if leaf is wanted or (wanted is None and is_tensor and leaf.is_floating_point() and leaf.ndim > 2):
+        if leaf is wanted or (wanted is None and is_tensor and leaf.is_floating_point() and leaf.ndim >= least_axes):
             return cast(torch.Tensor, leaf)
     raise TypeError(_no_image_in(inputs, key))
 
@@ -154,11 +189,15 @@ def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: SpatialFrom = 
     """The inputs with another image (N, C, *spatial)."""
     if _is_list_of_images(inputs):
         return list(image)
+    if isinstance(spatial_from, ImagePlace | PackedPatches):
+        return spatial_from.with_image(inputs, image)
+    return _exchanged(inputs, _leaf_of(inputs, spatial_from), image)
+
+
+def _exchanged(inputs: Inputs, leaf: torch.Tensor, other: torch.Tensor) -> Inputs:
     leaves, structure = tree_flatten(as_tree(inputs))
-    replaced = _leaf_of(inputs, key_of(spatial_from))
-    index = next(index for index, leaf in enumerate(leaves) if leaf is replaced)
-    taken = spatial_from.as_taken(image) if isinstance(spatial_from, ImagePlace) else image
-    return tree_unflatten([*leaves[:index], taken, *leaves[index + 1 :]], structure)
+    index = next(index for index, each in enumerate(leaves) if each is leaf)
+    return tree_unflatten([*leaves[:index], other, *leaves[index + 1 :]], structure)
 
 
 def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:

@@ -235,11 +235,15 @@ def _is_enlarged(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
 def _token_grids(
     axes: str, tokens: int, image_size: Sequence[int], known_grids: set[tuple[int, ...]]
 ) -> Iterator[Layout]:
-    """The readings of an axis of tokens, the best first: known grids, then grids of the image's proportions."""
-    for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
+    """The readings of an axis of tokens, the best first: known grids, then grids of the image's proportions.
+
+    Where convolutions made grids, others have no extra tokens: so many queries, or channels, are no map and a token.
+    """
+    most_extra = 0 if axes == "NCT" else min(MOST_EXTRA_TOKENS, tokens - 1)
+    for extra in range(most_extra + 1):
         for grid in _of_as_many_cells(known_grids, tokens - extra, image_size):
             yield from _arranged(Layout(axes, grid, extra), image_size)
-    for extra in range(min(MOST_EXTRA_TOKENS, tokens - 1) + 1):
+    for extra in range(1 if known_grids else most_extra + 1):
         grid_like_image = grid_of_proportions(tokens - extra, image_size)
         if grid_like_image is not None:
             yield Layout(axes, grid_like_image, extra)

@@ -30,9 +30,14 @@ _KEY = 0x47726164
 
 def with_noise(image: torch.Tensor) -> torch.Tensor:
     """The image (N, C, *spatial) with faint noise, stronger towards one corner: plus or minus one, times a ramp."""
-    signs = np.random.Generator(np.random.Philox(key=_KEY)).integers(0, 2, size=tuple(image.shape)) * 2 - 1
     faint = max(_FAINT, _STEPS * torch.finfo(image.dtype).eps) * image.std().clamp(min=_LEAST_CONTRAST)
-    return image + faint * _ramp(image.shape[2:]).to(image) * torch.as_tensor(signs).to(image)
+    return image + faint * _ramp(image.shape[2:]).to(image) * signs_like(image)
+
+
+def signs_like(image: torch.Tensor) -> torch.Tensor:
+    """Plus or minus one for each number of the image, always the same."""
+    signs = np.random.Generator(np.random.Philox(key=_KEY)).integers(0, 2, size=tuple(image.shape)) * 2 - 1
+    return torch.as_tensor(signs).to(image)
 
 
 class Answer(NamedTuple):
@@ -44,6 +49,11 @@ class Answer(NamedTuple):
 
     correlation: float
     cells: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the cells lie where they are read."""
+        return self.correlation > _IN_PLACE
 
     @property
     def is_in_place(self) -> bool:

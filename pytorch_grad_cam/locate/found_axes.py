@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from pytorch_grad_cam.engine.inputs import ImagePlace, SpatialFrom, call, image_of, key_of, rows_of
+from pytorch_grad_cam.engine.inputs import ImagePlace, PackedPatches, SpatialFrom, call, image_of, key_of, rows_of
 from pytorch_grad_cam.engine.trace import Call, traced
 
 _Convolution = nn.modules.conv._ConvNd
@@ -25,9 +26,12 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     that anything else reads of a sequence (N, T, features).
     Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`.
     """
-    image = image_of(inputs, spatial_from)
+    for key, shapes in _PACKED:
+        if isinstance(inputs, Mapping) and shapes in inputs and inputs[key].ndim == _PACKED_NDIM:
+            return PackedPatches(key, shapes)
+    image = _image_of(inputs, spatial_from)
     convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
-    fits = image.ndim > 3 if convolution is None else convolution.in_channels == image.shape[_SECOND]
+    fits = image.ndim > 3 if convolution is None else convolution.in_channels == image.shape[_SECOND] and image.ndim > 2
     if fits or isinstance(inputs, list):
         return spatial_from
     learned = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
@@ -41,6 +45,20 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
 
 
 _UNKNOWN = -1
+_PACKED_NDIM = 3
+# Patches of images in their own proportions, and where their grids are: NaFlex in transformers and in timm.
+_PACKED = (("pixel_values", "spatial_shapes"), ("patches", "patch_coord"))
+
+
+def _image_of(inputs: Any, spatial_from: SpatialFrom) -> torch.Tensor:
+    """The image, or a signal (N, time) where there is no tensor with more axes."""
+    try:
+        return image_of(inputs, spatial_from)
+    except TypeError:
+        signals = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+        if not signals or signals[0].ndim != 2:
+            raise
+        return signals[0]
 
 
 def _channels_of(entry: Call, shape: Sequence[int]) -> int | None:

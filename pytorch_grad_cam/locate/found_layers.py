@@ -109,13 +109,14 @@ class FoundLayers:
 
 
 class FoundLayouts:
-    """How the outputs of layers hold their maps."""
+    """How the outputs of layers hold their maps. unchecked: the layers whose place is still to be checked."""
 
     def __init__(self, model: nn.Module, spatial_from: SpatialFrom) -> None:
         self.model, self.spatial_from = model, spatial_from
         self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
         self._searched: dict[tuple[nn.Module, Size], Layout] = {}
-        self._fitting: set[tuple[Size, Size]] = set()
+        self._fitting: set[tuple[nn.Module, Size, Size]] = set()
+        self.unchecked: set[nn.Module] = set()
 
     def keep(self, location: Location, size: Size) -> None:
         """Keep what a search has found for images of this size."""
@@ -134,6 +135,7 @@ class FoundLayouts:
         case = layer, first_tensor(output).shape, image.shape
         if case not in self._readers:
             layout = self._layout(*case, inputs)
+            self.unchecked.add(layer)
             self._readers[case] = first_tensor if layout == channels_first(case[1]) else layout.of_output
         return self._readers[case]
 
@@ -147,10 +149,12 @@ class FoundLayouts:
         readings = layouts_of(shape, of_image[0], size, set())
         return plain if not readings or plain in readings else readings[0]
 
-    def check_proportions(self, grid: Size, image_size: Size) -> None:
+    def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""
-        if (grid, image_size) not in self._fitting and not warn_of_proportions(grid, image_size):
-            self._fitting.add((grid, image_size))
+        case = layer, grid, image_size
+        if case not in self._fitting and not warn_of_proportions(grid, image_size):
+            self._fitting.add(case)
+            self.unchecked.add(layer)
 
 
 def _kind_of(targets: Targets) -> Hashable:

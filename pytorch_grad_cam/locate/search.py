@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
@@ -38,6 +39,8 @@ _ALIVE = 0.5
 _LATE = 5
 # The difference between two answers. A choice; nothing changes between 0.036 and 0.20.
 _TOO_CLOSE = 0.05
+# The share of the clearest answer. A choice: behind the pooled branch of an ASPP of 8 x 8 cells it is below a third.
+_NEARLY_AS_CLEAR = 0.8
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
@@ -80,19 +83,29 @@ class Location(NamedTuple):
 class _Map(NamedTuple):
     """A tensor that can be read as a map.
 
-    layout, other_layouts: its best reading and the others. share_alive: of its cells, those that a gradient reaches;
-    breadth_alive: how far they reach, see `_breadth`. is_cut: whether every path from the score to the image goes
-    through it. runs_once: whether its module does. is_hidden: whether something learned lies between it and the score.
+    layout, other_layouts: its best reading and the others. gradient: of the score with respect to it. is_cut: whether
+    every path from the score to the image goes through it. runs_once: whether its module does. is_hidden: whether
+    something learned lies between it and the score.
     """
 
     call: Call
     layout: Layout
     other_layouts: tuple[Layout, ...]
-    share_alive: float
-    breadth_alive: int
+    gradient: torch.Tensor
     is_cut: bool
     runs_once: bool
     is_hidden: bool
+
+    @property
+    def alive(self) -> torch.Tensor:
+        """The cells (N, *grid) that a gradient reaches."""
+        return (self.layout(self.gradient) != 0).any(1)
+
+    @property
+    def breadth_alive(self) -> int:
+        """How far they reach, see `_breadth`."""
+        alive = self.alive
+        return _breadth([int(alive.movedim(axis, 0).flatten(1).any(1).sum()) for axis in range(1, alive.ndim)])
 
 
 def locate(
@@ -203,14 +216,34 @@ class Readings:
         """Whether there is only one reading, with one stride for all axes and without tokens."""
         return len(layouts) == 1 and "T" not in layouts[0].axes and is_even(layouts[0], self.size)
 
-    def by_answers(self, entry: Call) -> Layout | None:
-        """The reading that answers to noise on the image in its place; None where none does. Cost: one forward."""
+    def by_answers(self, entry: Call, clearly: bool = False) -> Layout | None:
+        """The reading that answers to noise on the image in its place; None where none does. Cost: one forward.
+
+        clearly: few cells, that may do so by accident, do not count.
+        """
+        if all(layout.axes.startswith("NCS") for layout in self.by_numbers(entry)):
+            return self._in_order_of_first_convolution(entry)
         shape = entry.returned.shape
         orders = [axes for axes in TOKEN_AXES if len(shape) == len(axes) and shape[axes.index("N")] == len(self._image)]
         as_many = {axes: self._of_as_many_tokens(entry, axes.index("T")) for axes in orders}
         changes = self.changes({each.module for each in chain([entry], *as_many.values())})
         seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
-        return self._clearest(entry, [*dict.fromkeys([*seen, *self.by_numbers(entry)])], changes(entry))
+        layouts = [*dict.fromkeys([*seen, *self.by_numbers(entry)])]
+        return self._clearest(entry, layouts, changes(entry), clearly)
+
+    def _in_order_of_first_convolution(self, entry: Call) -> Layout | None:
+        """The reading with the spatial axes in the order in which the first convolution has them.
+
+        There the answer is clear: each cell has seen little of the image. Cost: one forward.
+        """
+        first = next(
+            each
+            for each in self._calls
+            if each.returned.ndim == entry.returned.ndim
+            and (each is entry or (_is_of(_CHANNELS_FIRST, each.module) and self.by_numbers(each)))
+        )
+        as_first = self._clearest(first, self.by_numbers(first), self.changes({first.module})(first))
+        return next((k for k in self.by_numbers(entry) if as_first and k.order == as_first.order), None)
 
     def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
         """How much the outputs of the modules change with faint noise on the image. Cost: one forward."""
@@ -245,12 +278,15 @@ class Readings:
                 return layouts_without(others, axes, shape, self.size, self._grids) if others else []
         return []
 
-    def _clearest(self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor) -> Layout | None:
+    def _clearest(
+        self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor, clearly: bool = False
+    ) -> Layout | None:
         """The reading that answers best; of those that answer alike the first one, with a warning where no convolution
         made its grid; None where none answers in its place.
         """
         answers = {layout: answer(layout, change) for layout in layouts}
-        in_place = [layout for layout in layouts if answers[layout].is_in_place or self.are_certain([layout])]
+        passing = {layout: found.is_clear if clearly else found.is_in_place for layout, found in answers.items()}
+        in_place = [layout for layout in layouts if passing[layout] or self.are_certain([layout])]
         if not in_place:
             return None
         best = max(in_place, key=lambda layout: answers[layout].correlation)
@@ -391,37 +427,58 @@ class Search:
         for position, (layout, *other_layouts) in self._candidates:
             place = position - start
             if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
-                entry, alive = self.calls[position], (layout(gradients[place]) != 0).any(1)
-                of_axes = [int(alive.movedim(axis, 0).flatten(1).any(1).sum()) for axis in range(1, alive.ndim)]
+                entry = self.calls[position]
                 facts = is_cut(entry.returned), self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
-                share = alive.float().mean().item()
-                maps.append(_Map(entry, layout, tuple(other_layouts), share, _breadth(of_axes), *facts))
+                maps.append(_Map(entry, layout, tuple(other_layouts), gradients[place], *facts))
         return maps
 
     def is_alive(self, candidate: _Map) -> bool:
         """Whether the score depends on enough of the map."""
         if self._asked.is_of_whole_image:
-            return candidate.share_alive >= _ALIVE
-        return candidate.share_alive > 0 and candidate.is_hidden
+            return candidate.alive.float().mean().item() >= _ALIVE
+        return candidate.is_hidden and bool(candidate.alive.any())
 
     def _verified(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
         """The best map by the rules whose tokens are the cells of a grid, and why.
 
-        Cost: for tokens, and where a tensor can be read in several ways, one forward; where the first choice does not
-        answer in its place, one more.
+        Cost: for tokens, for dense outputs and where a tensor can be read in several ways, one forward; where the first
+        choice does not answer in its place, one more.
         """
         best, why = self._best(maps)
         while best is not None and not self._readings.are_certain([best.layout, *best.other_layouts]):
-            layout = self._readings.by_answers(best.call)
+            layout = self._readings.by_answers(best.call, clearly=True)
+            if layout == best.layout:
+                return best, why
             if layout is not None:
-                return best._replace(layout=layout), why
+                # Which cells are alive depends on the reading: the choice is made anew, with the right one.
+                shape = best.call.returned.shape
+                maps = [
+                    m._replace(layout=layout, other_layouts=()) if m.call.returned.shape == shape else m for m in maps
+                ]
+                best, why = self._best(maps)
+                if best is not None and best.layout == layout:
+                    return best, why
+                continue
             unread = best.layout
             alike = [candidate for candidate in maps if candidate.layout == unread]
             changes = self._readings.changes({candidate.call.module for candidate in alike})
-            silent = [m for m in alike if m.call is best.call or not answer(unread, changes(m.call)).is_in_place]
-            maps = [candidate for candidate in maps if candidate not in silent]
+            silent = [m for m in alike if m.call is best.call or not answer(unread, changes(m.call)).is_clear]
+            maps = [candidate for candidate in maps if not any(candidate is each for each in silent)]
             best, why = self._best(maps)
         return best, why
+
+    def _behind_encoder(self, maps: Sequence[_Map]) -> _Map:
+        """Of the maps of the coarsest grid the last that answers to noise nearly as clearly as any of them.
+
+        Behind branches that pool the whole image, cells look everywhere. Cost: one forward.
+        """
+        strided = _passing(maps, lambda candidate: candidate.layout.grid not in self._pooled)
+        coarsest = min(math.prod(candidate.layout.grid) for candidate in strided)
+        coarse = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
+        changes = self._readings.changes({candidate.call.module for candidate in coarse})
+        answers = [answer(candidate.layout, changes(candidate.call)).correlation for candidate in coarse]
+        clear = [m for m, found in zip(coarse, answers, strict=True) if found >= _NEARLY_AS_CLEAR * max(answers)]
+        return (clear or coarse)[-1]
 
     def _best(self, maps: Sequence[_Map]) -> tuple[_Map | None, str]:
         """The best map by the rules, and why. The rules apply in turn; one that no map passes is skipped."""
@@ -434,15 +491,13 @@ class Search:
             return None, ""
         unpadded = _passing(large, lambda candidate: not _is_of((nn.modules.padding,), candidate.call.module))
         if self._asked.is_dense:
-            strided = _passing(unpadded, lambda candidate: candidate.layout.grid not in self._pooled)
-            coarsest = min(torch.Size(candidate.layout.grid).numel() for candidate in strided)
-            behind_encoder = [m for m in strided if torch.Size(m.layout.grid).numel() == coarsest]
-            return behind_encoder[-1], "the last map of the coarsest grid, behind the encoder"
+            return self._behind_encoder(unpadded), "the last map of the coarsest grid, behind the encoder"
         cuts = _passing(unpadded, lambda candidate: candidate.is_cut)
         last = cuts[-1]
         same_grid = [candidate for candidate in cuts if candidate.layout == last.layout]
         best = _passing(same_grid, lambda candidate: not _is_of((nn.modules.pooling,), candidate.call.module))[-1]
-        behind = maps[maps.index(best) + 1 :]
+        place = next(place for place, candidate in enumerate(maps) if candidate is best)
+        behind = maps[place + 1 :]
         if any(m.layout == best.layout and not self.is_alive(m) and m.is_hidden for m in behind):
             readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
             if readers:
