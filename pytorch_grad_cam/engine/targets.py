@@ -1,7 +1,7 @@
 """From a model's output, and targets in the many forms in which they may be given, to one score a sample."""
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import torch
 
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.scores import Undecided, scores_among
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
@@ -18,36 +19,15 @@ TargetLists = Sequence[Sequence[Target]]
 _BATCH_SECOND = (
     "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
 )
-_SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
 
 
 def scores_in(outputs: Any) -> Any:
-    """The scores in a model's output.
-
-    A tensor itself; of a mapping (transformers' ModelOutput, torchvision's segmentation models) or an object 'logits',
-    'out', 'logits_per_image' or 'pred_logits', else its first tensor; of a tuple, or a list of tensors, what its first
-    element has. Other lists, one entry a sample as detectors return them, stay as they are.
+    """The scores in a model's output: a tensor itself, of anything else what `engine.scores.scores_among` finds.
 
     >>> scores_in({"out": torch.zeros(2, 5), "aux": torch.ones(2, 5)}).shape
     torch.Size([2, 5])
     """
-    return outputs if isinstance(outputs, torch.Tensor) else _scores_among(outputs)
-
-
-def _scores_among(outputs: Any) -> Any:
-    for key in _SCORE_KEYS:
-        if isinstance(outputs, Mapping) and key in outputs:
-            return outputs[key]
-        if isinstance(getattr(outputs, key, None), torch.Tensor):
-            return getattr(outputs, key)
-    if isinstance(outputs, Mapping):
-        tensors = [value for value in outputs.values() if isinstance(value, torch.Tensor)]
-        return tensors[0] if tensors else outputs
-    if isinstance(outputs, tuple) and outputs:
-        return scores_in(outputs[0])
-    if isinstance(outputs, list) and outputs and isinstance(outputs[0], torch.Tensor):
-        return outputs[0]
-    return outputs
+    return outputs if isinstance(outputs, torch.Tensor) else scores_among(outputs)
 
 
 class ClassifierOutputTarget:
@@ -159,9 +139,12 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
     array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule.
 
-    Raises ValueError for a number of targets other than that of the samples, or when None is given for outputs that
-    are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
+    Raises ValueError for a number of targets other than that of the samples, for outputs that are Undecided, or when
+    None is given for outputs that are not (N, classes); TypeError for other kinds; IndexError for a class that the
+    output does not have.
     """
+    if isinstance(outputs, Undecided):
+        raise ValueError(outputs.why)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
         if not are_class_scores:
