@@ -333,7 +333,7 @@ class BaseCAM(OverridePoints):
             evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
             drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
             of_layers.setdefault(run.layer, []).append(drawn[-1])
-        warn_of_blank_maps(drawn, evidence, partial(self._advice, call))
+        warn_of_blank_maps(drawn, evidence, partial(self._advice, call), call)
         if len(of_layers) == len(drawn):
             return drawn
         return [torch.stack(maps).mean(0) for maps in of_layers.values()]

@@ -11,6 +11,10 @@ _HANDING_ON = (
 )
 
 
+MAY_HAND_ON = frozenset(f"{kind}Backward{number}" for kind in (*_PROBABILITIES, *_HANDING_ON) for number in range(3))
+"""The names of the nodes that are, or may hand on, probabilities."""
+
+
 def probabilities_behind(node: Any) -> list[Any]:
     """The nodes of a softmax or sigmoid, whose logarithm too, that a node of the graph hands on."""
     return [origin for origin in origins(node) if _kind(origin) in _PROBABILITIES]
@@ -34,6 +38,16 @@ def origins(node: Any) -> list[Any]:
 def logits_behind(probabilities: Any) -> list[Any]:
     """The nodes that computed the logits of a softmax's or sigmoid's node."""
     return origins(probabilities.next_functions[0][0])
+
+
+def is_logarithmic(probabilities: Any) -> bool:
+    """Whether the node is of their logarithms."""
+    return _kind(probabilities) == "LogSoftmax"
+
+
+def is_softmax(probabilities: Any) -> bool:
+    """Whether the node's probabilities depend on each other's logits."""
+    return _kind(probabilities) != "Sigmoid"
 
 
 def _kind(node: Any) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.saturation import explain_logits_where_lost
 from pytorch_grad_cam.engine.scores import Undecided, scores_among
 from pytorch_grad_cam.engine.trees import detached
 
@@ -174,9 +176,11 @@ def check_own_scores(scores: Any, images: int) -> None:
 def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
     """The targets' scores (N,), one a sample, in float32 or better. Plain class targets are gathered in one step.
 
+    Where a score is a probability whose gradient rounding loses, the gradient is that of the logit in front of it, with
+    a CamWarning: see `engine.saturation`, for the cost too.
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
-    if not isinstance(targets, ClassTargets):
+    if not isinstance(targets, ClassTargets) or outputs.grad_fn.__class__.__name__ in MAY_HAND_ON:
         return _scores_of_each(outputs, targets)
     classes = targets.classes
     if not isinstance(classes, torch.Tensor) and len(set(classes)) == 1:
@@ -191,11 +195,19 @@ def _columns(classes: Sequence[int] | torch.Tensor, outputs: torch.Tensor) -> to
 
 
 def _scores_of_each(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        classes = [_class_of(target) for target in targets]
-        if None not in classes:
-            return target_scores(outputs, ClassTargets(cast(list[int], classes)))
-    return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+    classes = targets.classes if isinstance(targets, ClassTargets) else _plain_classes(outputs, targets)
+    if classes is None:
+        scores = torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+    else:
+        scores = full_precision(outputs.gather(1, _columns(classes, outputs)[:, None])[:, 0])
+    explain_logits_where_lost(scores)
+    return scores
+
+
+def _plain_classes(outputs: Any, targets: Sequence[Target]) -> list[int] | None:
+    classes = [_class_of(target) for target in targets]
+    are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
+    return cast(list[int], classes) if are_class_scores and None not in classes else None
 
 
 def scores_of_lists(outputs: Any, target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
