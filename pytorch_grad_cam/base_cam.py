@@ -231,7 +231,7 @@ class BaseCAM(OverridePoints):
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
-            lists, several = target_lists(targets, scores, self.uses_targets)
+            lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             explained = lists if self.uses_targets else [[]]
             how = self.output_transform, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)

@@ -1,13 +1,14 @@
 """From a model's output, and targets in the many forms in which they may be given, to one score a sample."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, targets_of_classes
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rows import Rows
@@ -17,6 +18,7 @@ from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
 TargetLists = Sequence[Sequence[Target]]
+_Resolved = tuple[list[Sequence[Target]], bool]
 
 _BATCH_SECOND = (
     "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
@@ -110,10 +112,10 @@ class ClassTargets(Sequence[Target]):
         return map(ClassifierOutputTarget, classes)
 
 
-def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[list[Sequence[Target]], bool]:
+def target_lists(targets: Targets, outputs: Any, used: bool = True, image_shape: Sequence[int] = ()) -> _Resolved:
     """The target lists, each with one target a sample, and whether several for each sample were asked for.
 
-    used: False leaves the lists empty, for methods that know no class.
+    used: False leaves the lists empty, for methods that know no class. image_shape: see `resolve_targets`.
     Raises what `several_an_image` and `resolve_targets` raise.
     """
     are_numbers = isinstance(targets, list) and set(map(type, targets)) == {int}
@@ -122,36 +124,47 @@ def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[lis
         samples, classes = outputs.shape
         if len(numbers) == samples and -classes <= min(numbers) and max(numbers) < classes:
             return [ClassTargets(numbers)], False  # nothing is left to resolve, or to refuse
-    return _resolved_lists(targets, outputs, used)
+    return _resolved_lists(targets, outputs, used, image_shape)
 
 
-def _resolved_lists(targets: Targets, outputs: Any, used: bool) -> tuple[list[Sequence[Target]], bool]:
+def _resolved_lists(targets: Targets, outputs: Any, used: bool, image_shape: Sequence[int]) -> _Resolved:
     targets = chosen(targets, outputs)
     lists = several_an_image(targets)
     if not used:
         return [[]] * (1 if lists is None else len(lists)), lists is not None
     if lists is None:
-        return [resolve_targets(targets, outputs)], False
-    return [resolve_targets(target_list, outputs) for target_list in lists], True
+        return [resolve_targets(targets, outputs, image_shape)], False
+    return [resolve_targets(target_list, outputs, image_shape) for target_list in lists], True
 
 
-def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
+def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] = ()) -> Sequence[Target]:
     """One callable for each sample of the model's output.
 
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
     array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule.
 
-    Raises ValueError for a number of targets other than that of the samples, for outputs that are Undecided, or when
-    None is given for outputs that are not (N, classes); TypeError for other kinds; IndexError for a class that the
-    output does not have.
+    A class, from 0 or counted from the end, and None mean, by the output:
+
+    - (N, classes): its score; the sample's highest class.
+    - (N, classes, *spatial), as many axes as the image: the sum of its scores over the pixels where it is the highest
+      class, at all pixels, with a CamWarning, where it is so nowhere. With one class, 0 is where the logit is above 0
+      (of probabilities, above 0.5). None is refused. Changed copies of the image are asked about the same pixels.
+    - (N, T, classes), raw predictions of detectors of the DETR family among others: its highest score over T. None is
+      refused, as are boxes in the same tensor and outputs for signals, which can be dense too.
+    - A list of dicts with 'scores' and 'labels', as torchvision's detectors: the highest score with that label (no
+      negative ones); the highest of all. A label that was not found is refused.
+
+    The cost of the last three: one wait for the device for each target list, for what is refused or warned of.
+    image_shape: of the images, where it is known: what is dense is seen by it. Without it four axes are.
+
+    Raises ValueError for a number of targets other than that of the samples, for outputs that are Undecided, and for
+    what is refused; TypeError for other kinds; IndexError for a class that the output does not have.
     """
     if isinstance(outputs, Undecided):
         raise ValueError(outputs.why)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
-        if not are_class_scores:
-            raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
-        return ClassTargets(outputs.argmax(1))
+        return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
     samples = outputs.shape[0] if are_class_scores else len(outputs)
     listed = _one_a_sample(chosen(targets, outputs), samples, outputs)
     if isinstance(listed, ClassTargets) and are_class_scores:
@@ -160,8 +173,19 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
     _check_classes(classes, outputs)
     if are_class_scores and None not in classes:
         return ClassTargets(cast(list[int], classes))
-    known = zip(listed, classes, strict=True)
-    return [_resolve(target) if number is None else ClassifierOutputTarget(number) for target, number in known]
+    numbers = {sample: number for sample, number in enumerate(classes) if number is not None}
+    if numbers and _has_classes_elsewhere(outputs):
+        known = targets_of_classes(outputs, numbers, image_shape)
+    else:
+        known = {sample: ClassifierOutputTarget(number) for sample, number in numbers.items()}
+    return [known[sample] if sample in known else _resolve(target) for sample, target in enumerate(listed)]
+
+
+def _has_classes_elsewhere(outputs: Any) -> bool:
+    """Whether a class is not simply a number of each sample's output."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.ndim > 2
+    return isinstance(outputs, list | tuple) and isinstance(outputs[0], Mapping)
 
 
 def check_own_scores(scores: Any, images: int) -> None:
