@@ -1,7 +1,9 @@
 """Probabilities so near to 0 or 1 that rounding loses their gradient."""
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.graph import GradientEdge
@@ -30,38 +32,41 @@ def explain_logits_where_lost(scores: torch.Tensor) -> None:
         return
     edges = [GradientEdge(node, 0) for node in nodes]
     gradients = torch.autograd.grad(scores.sum(), edges, retain_graph=True)
-    if torch.stack([is_lost(*of_node).any() for of_node in zip(nodes, gradients, strict=True)]).any():
-        _explain_logits(nodes)
+    asked = [(_Limits.of(node), gradient) for node, gradient in zip(nodes, gradients, strict=True)]
+    if torch.stack([limits.lose(gradient).any() for limits, gradient in asked]).any():
+        new = [node for node in nodes if _LOST not in node.metadata]
+        for node in new:
+            node.metadata[_LOST] = node.register_hook(partial(_of_logits, _Limits.of(node)))
+        if new:
+            issue(CamWarning(_LOST))
 
 
-def is_lost(node: Any, gradient: torch.Tensor) -> torch.Tensor:
-    """Where the backward of a probabilities' node loses the gradient (N, ...) with respect to them: bool (N, 1, ...).
+class _Limits(NamedTuple):
+    """Which probabilities are so near to 0 or 1, and which axes a sample has. It has no hold on the graph."""
 
-    It is lost for a sample where it is for all of the probabilities that are asked for.
-    """
-    asked, is_kept = gradient != 0, ~_at_limit(node)
-    of_sample = [*range(1, asked.ndim)] or ([0] if is_softmax(node) else [])
-    if not of_sample:
-        return asked & ~is_kept
-    return asked.any(of_sample, keepdim=True) & ~(asked & is_kept).any(of_sample, keepdim=True)
+    reached: torch.Tensor
+    axes_of_sample: list[int]
 
+    @classmethod
+    def of(cls, node: Any) -> _Limits:
+        """Those of a node of probabilities or their logarithms."""
+        saved: torch.Tensor = node._saved_result.detach()
+        limits, are_logarithms = torch.finfo(saved.dtype), is_logarithmic(node)
+        probabilities = saved.exp() if are_logarithms else saved
+        reached = 1 - probabilities <= _EPSILONS_FROM_ONE * limits.eps
+        if not are_logarithms:
+            reached |= probabilities < limits.tiny / limits.eps**0.5
+        return cls(reached, [*range(1, saved.ndim)] or ([0] if is_softmax(node) else []))
 
-def _at_limit(node: Any) -> torch.Tensor:
-    saved: torch.Tensor = node._saved_result.detach()
-    probabilities = saved.exp() if is_logarithmic(node) else saved
-    limits = torch.finfo(saved.dtype)
-    at_one = 1 - probabilities <= _EPSILONS_FROM_ONE * limits.eps
-    return at_one if is_logarithmic(node) else at_one | (probabilities < limits.tiny / limits.eps**0.5)
-
-
-def _explain_logits(nodes: list[Any]) -> None:
-    new = [node for node in nodes if _explain_logits not in node.metadata]
-    for node in new:
-        node.metadata[_explain_logits] = node.register_hook(partial(_of_logits, node))
-    if new:
-        issue(CamWarning(_LOST))
+    def lose(self, gradient: torch.Tensor) -> torch.Tensor:
+        """For which samples all that the gradient (N, ...) asks for is lost: bool (N, 1, ...)."""
+        asked = gradient != 0
+        if not self.axes_of_sample:
+            return asked & self.reached
+        is_kept = (asked & ~self.reached).any(self.axes_of_sample, keepdim=True)
+        return asked.any(self.axes_of_sample, keepdim=True) & ~is_kept
 
 
-def _of_logits(node: Any, of_logits: Any, of_probabilities: Any) -> tuple[torch.Tensor]:
+def _of_logits(limits: _Limits, of_logits: Any, of_probabilities: Any) -> tuple[torch.Tensor]:
     (through,), (received,) = of_logits, of_probabilities
-    return (torch.where(is_lost(node, received), received.to(through.dtype), through),)
+    return (torch.where(limits.lose(received), received.to(through.dtype), through),)

@@ -1,6 +1,8 @@
 """Probabilities at 0 or 1, whose gradient rounding loses: the logit in front of them is explained, with a warning."""
 
+import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -164,3 +166,30 @@ def test_a_score_of_one_that_is_no_probability():
 
     with pytest.warns(CamWarning, match="zero gradient, the score does not depend"):
         GradCAM(Constant(), "net.last")(images(), 0)
+
+
+class Watched(torch.autograd.Function):
+    """The identity; its node in the graph has a part that can be watched."""
+
+    watched: list = []  # noqa: RUF012
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.part = nn.Module()
+        Watched.watched.append(weakref.ref(ctx.part))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_the_graph_is_freed_without_the_collector():
+    x, category = sure_class()
+    gc.disable()
+    try:
+        with pytest.warns(CamWarning, match=LOST):
+            GradCAM(Ending(lambda logits: Watched.apply(logits).softmax(1)), "net.last")(x, category)
+        assert [part() for part in Watched.watched] == [None]
+    finally:
+        gc.enable()
