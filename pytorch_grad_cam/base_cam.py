@@ -245,7 +245,7 @@ class BaseCAM(OverridePoints):
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
             scores = self.output_transform(outputs)
-            lists, several = target_lists(targets, scores, self.uses_targets)
+            lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             explained = lists if self.uses_targets else [[]]
             how = self.output_transform, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
@@ -356,7 +356,7 @@ class BaseCAM(OverridePoints):
             evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
             drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
             of_layers.setdefault(run.layer, []).append(drawn[-1])
-        warn_of_blank_maps(drawn, evidence, partial(self._advice, call))
+        warn_of_blank_maps(drawn, evidence, partial(self._advice, call), call)
         if self._found_layouts.unchecked:
             self._check_places(call, runs, drawn)
         if len(of_layers) == len(drawn):

@@ -15,13 +15,15 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWe
 DEFAULT_COMPARISON_CATEGORIES = (1, 2, 3)
 
 
-def against_similar_classes(outputs: torch.Tensor, targets: Targets, ranks: Sequence[int], alpha: float) -> list[Any]:
+def against_similar_classes(outputs: torch.Tensor, targets: Targets, ranks: Sequence[int], alpha: float) -> Any:
     r"""For each sample of the logits (N, classes) the score $y^c - \alpha y^d$, averaged over similar classes d.
 
     ranks: which classes are compared with c, by the distance of their logits from that of c; 1 is the closest. Targets
     that are no plain class, and classes without any other to compare with, stay as they are; several targets a sample
-    come back as several.
+    come back as several. Targets of outputs with more axes stay as they are.
     """
+    if isinstance(outputs, torch.Tensor) and outputs.ndim > 2:
+        return targets
     columns = several_an_image(targets)
     if columns is not None:
         of_columns = [against_similar_classes(outputs, column, ranks, alpha) for column in columns]

@@ -68,7 +68,7 @@ class FullGrad(BaseCAM):
             strongest.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), torch.inf, dim=1))
         evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(strongest, dim=1))
         scaled = scaled_evidence(evidence.signed.flatten(0, 1))
-        warn_of_blank_maps([scaled], [evidence], str)
+        warn_of_blank_maps([scaled], [evidence], str, call)
         return [scaled[:, None]]
 
     def _of_maps(self, call: Call, of_biases: Sequence[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:

@@ -69,7 +69,7 @@ class GuidedBackpropReLUModel:
         with undisturbed(self.model), torch.enable_grad():
             image = on_device_of(self.model, input_img.detach()).clone().requires_grad_()
             outputs = scores_in(self.forward(image))
-            score = target_scores(outputs, resolve_targets(target_category, outputs)).sum()
+            score = target_scores(outputs, resolve_targets(target_category, outputs, image.shape)).sum()
             rectifiers = [node for node in nodes_behind(score.grad_fn) if _is_rectifier(node)]
             if not rectifiers:
                 warnings.warn(

@@ -17,7 +17,8 @@ from pytorch_grad_cam.compat.array_interface import KEPT_ARGUMENTS, accepts_arra
 from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, transform_of
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
-from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
+from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
@@ -113,7 +114,8 @@ class OverridePoints:
             scores = self.output_transform(outputs)
             targets = chosen(targets, scores)
             if self.uses_targets and several_an_image(targets) is None:
-                targets = resolve_targets(targets, scores)
+                image = image_of(input_tensor, self.spatial_from)
+                targets = for_other_images(resolve_targets(targets, scores, image.shape))
         smoothed = smoothed_over(
             self.tta_transforms,
             clean_maps,
@@ -231,7 +233,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
-                targets = resolve_targets(targets, cam.output_transform(call(cam.model, inputs)))
+                targets = resolve_targets(targets, cam.output_transform(call(cam.model, inputs)), image.shape)
         if isinstance(targets, ClassTargets):
             targets = list(targets)
         with _cleared(cam.activations_and_grads):
@@ -241,7 +243,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
         outputs = capture.run(inputs)
         cam.outputs = detached(outputs)
         scores = cam.output_transform(outputs)
-        lists, several = target_lists(targets, scores, cam.uses_targets)
+        lists, several = target_lists(targets, scores, cam.uses_targets, image.shape)
         maps = []
         wanted = image if cam.compute_input_gradient else None
         for position, target_list in enumerate(lists):

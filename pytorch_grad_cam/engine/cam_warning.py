@@ -1,5 +1,7 @@
 """Warnings that say why a map is blank."""
 
+from __future__ import annotations
+
 import math
 import os
 import sys
@@ -8,11 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from pytorch_grad_cam.engine.layouts import grid_of_proportions
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.engine.layer_run import Call
 
 _thread = threading.local()
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
@@ -38,12 +43,12 @@ class RunEvidence(NamedTuple):
 
 
 def warn_of_blank_maps(
-    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], advice: Callable[[], str]
+    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Call
 ) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
     drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.
-    advice: what to do about a gradient of zero, asked for only then.
+    advice: what to do about a gradient of zero, asked for only then. call: what was asked, of which no graph is needed.
     Cost: the call's one wait for the device, and more only where there is something to say.
     """
     if getattr(_thread, "parts", False):
@@ -55,7 +60,7 @@ def warn_of_blank_maps(
     for position in range(alive.shape[1]):
         samples: dict[str, list[int]] = {}
         for sample in (~alive[:, position]).nonzero()[:, 0].tolist():
-            samples.setdefault(_reason(evidence[0], sample, position), []).append(sample)
+            samples.setdefault(_reason(evidence[0], call, sample, position), []).append(sample)
         for reason, blank in samples.items():
             warn_of_blank(blank, len(alive), reason + (advice() if reason == _ZERO_GRADIENT else ""))
     if not whole[alive].all():
@@ -125,20 +130,28 @@ def maps_are_parts() -> Iterator[None]:
 
 
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"
+_PROBABILITY = (
+    "the score is a probability at {}, which has no gradient: explain the logit before it, by a model without its "
+    "softmax or sigmoid or by an output_transform"
+)
 _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
 
-def _reason(evidence: RunEvidence, sample: int, position: int) -> str:
+def _reason(evidence: RunEvidence, call: Call, sample: int, position: int) -> str:
     activations, signed = evidence.activations[sample], evidence.signed[sample, position]
     gradients = evidence.strongest_gradients
     strongest = signed.new_ones(()) if gradients is None else gradients[sample, position]
     if not (activations.isfinite().all() & signed.isfinite().all() & strongest.isfinite()):
         return f"non-finite values in the layer ({_OVERFLOW})"
     if strongest == 0:
-        return _ZERO_GRADIENT
+        return _why_zero(call.probability_at_limit(sample, position))
     if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
         return "constant activations, the layer is the same at all positions (or has only one)"
     if signed.amax() <= 0:
         return "no positive evidence, all that the layer says speaks against the target"
     return "constant evidence, no position has more than another"
+
+
+def _why_zero(probability: int | None) -> str:
+    return _ZERO_GRADIENT if probability is None else _PROBABILITY.format(probability)

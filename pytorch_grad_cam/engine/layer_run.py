@@ -13,7 +13,10 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of, with_im
 from pytorch_grad_cam.engine.inputs import call as run_model
 from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.engine.tail import PartialForward
-from pytorch_grad_cam.engine.targets import Target, TargetLists
+from pytorch_grad_cam.engine.targets import Target, TargetLists, target_scores
+from pytorch_grad_cam.engine.trees import detached
+
+_ROUNDED = 1e-5
 
 
 class Enlarging(Protocol):
@@ -41,6 +44,17 @@ class Call(NamedTuple):
     output_transform: Any
     spatial_from: SpatialFrom
     known_tails: dict[tuple[nn.Module, int, int], bool]
+
+    def probability_at_limit(self, sample: int, position: int) -> int | None:
+        """0 or 1 where the sample's score rounds to it and is a probability: the sample's output is between 0 and 1.
+
+        None for other scores, and where all of the sample's output is 0. Cost: some waits for the device.
+        """
+        output = detached(self.scores)[sample]
+        if not isinstance(output, torch.Tensor) or output.amin() < 0 or output.amax() > 1 or not output.any():
+            return None
+        score = target_scores(output[None], self.target_lists[position][sample : sample + 1]).item()
+        return round(score) if abs(score - round(score)) < _ROUNDED else None
 
     def scores_of(self, images: torch.Tensor, rows: torch.Tensor) -> Any:
         """What targets read of the output for images in the place of those of the samples `rows`, with the other inputs

@@ -8,46 +8,30 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, targets_of_classes
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.saturation import explain_logits_where_lost
+from pytorch_grad_cam.engine.scores import Undecided, scores_among
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
 TargetLists = Sequence[Sequence[Target]]
+_Resolved = tuple[list[Sequence[Target]], bool]
 
 _BATCH_SECOND = (
     "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
 )
-_SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
 
 
 def scores_in(outputs: Any) -> Any:
-    """The scores in a model's output.
-
-    A tensor itself; of a mapping (transformers' ModelOutput, torchvision's segmentation models) or an object 'logits',
-    'out', 'logits_per_image' or 'pred_logits', else its first tensor; of a tuple, or a list of tensors, what its first
-    element has. Other lists, one entry a sample as detectors return them, stay as they are.
+    """The scores in a model's output: a tensor itself, of anything else what `engine.scores.scores_among` finds.
 
     >>> scores_in({"out": torch.zeros(2, 5), "aux": torch.ones(2, 5)}).shape
     torch.Size([2, 5])
     """
-    return outputs if isinstance(outputs, torch.Tensor) else _scores_among(outputs)
-
-
-def _scores_among(outputs: Any) -> Any:
-    for key in _SCORE_KEYS:
-        if isinstance(outputs, Mapping) and key in outputs:
-            return outputs[key]
-        if isinstance(getattr(outputs, key, None), torch.Tensor):
-            return getattr(outputs, key)
-    if isinstance(outputs, Mapping):
-        tensors = [value for value in outputs.values() if isinstance(value, torch.Tensor)]
-        return tensors[0] if tensors else outputs
-    if isinstance(outputs, tuple) and outputs:
-        return scores_in(outputs[0])
-    if isinstance(outputs, list) and outputs and isinstance(outputs[0], torch.Tensor):
-        return outputs[0]
-    return outputs
+    return outputs if isinstance(outputs, torch.Tensor) else scores_among(outputs)
 
 
 class ClassifierOutputTarget:
@@ -128,10 +112,10 @@ class ClassTargets(Sequence[Target]):
         return map(ClassifierOutputTarget, classes)
 
 
-def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[list[Sequence[Target]], bool]:
+def target_lists(targets: Targets, outputs: Any, used: bool = True, image_shape: Sequence[int] = ()) -> _Resolved:
     """The target lists, each with one target a sample, and whether several for each sample were asked for.
 
-    used: False leaves the lists empty, for methods that know no class.
+    used: False leaves the lists empty, for methods that know no class. image_shape: see `resolve_targets`.
     Raises what `several_an_image` and `resolve_targets` raise.
     """
     are_numbers = isinstance(targets, list) and set(map(type, targets)) == {int}
@@ -140,33 +124,47 @@ def target_lists(targets: Targets, outputs: Any, used: bool = True) -> tuple[lis
         samples, classes = outputs.shape
         if len(numbers) == samples and -classes <= min(numbers) and max(numbers) < classes:
             return [ClassTargets(numbers)], False  # nothing is left to resolve, or to refuse
-    return _resolved_lists(targets, outputs, used)
+    return _resolved_lists(targets, outputs, used, image_shape)
 
 
-def _resolved_lists(targets: Targets, outputs: Any, used: bool) -> tuple[list[Sequence[Target]], bool]:
+def _resolved_lists(targets: Targets, outputs: Any, used: bool, image_shape: Sequence[int]) -> _Resolved:
     targets = chosen(targets, outputs)
     lists = several_an_image(targets)
     if not used:
         return [[]] * (1 if lists is None else len(lists)), lists is not None
     if lists is None:
-        return [resolve_targets(targets, outputs)], False
-    return [resolve_targets(target_list, outputs) for target_list in lists], True
+        return [resolve_targets(targets, outputs, image_shape)], False
+    return [resolve_targets(target_list, outputs, image_shape) for target_list in lists], True
 
 
-def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
+def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] = ()) -> Sequence[Target]:
     """One callable for each sample of the model's output.
 
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
     array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule.
 
-    Raises ValueError for a number of targets other than that of the samples, or when None is given for outputs that
-    are not (N, classes); TypeError for other kinds; IndexError for a class that the output does not have.
+    A class, from 0 or counted from the end, and None mean, by the output:
+
+    - (N, classes): its score; the sample's highest class.
+    - (N, classes, *spatial), as many axes as the image: the sum of its scores over the pixels where it is the highest
+      class, at all pixels, with a CamWarning, where it is so nowhere. With one class, 0 is where the logit is above 0
+      (of probabilities, above 0.5). None is refused. Changed copies of the image are asked about the same pixels.
+    - (N, T, classes), raw predictions of detectors of the DETR family among others: its highest score over T. None is
+      refused, as are boxes in the same tensor and outputs for signals, which can be dense too.
+    - A list of dicts with 'scores' and 'labels', as torchvision's detectors: the highest score with that label (no
+      negative ones); the highest of all. A label that was not found is refused.
+
+    The cost of the last three: one wait for the device for each target list, for what is refused or warned of.
+    image_shape: of the images, where it is known: what is dense is seen by it. Without it four axes are.
+
+    Raises ValueError for a number of targets other than that of the samples, for outputs that are Undecided, and for
+    what is refused; TypeError for other kinds; IndexError for a class that the output does not have.
     """
+    if isinstance(outputs, Undecided):
+        raise ValueError(outputs.why)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
-        if not are_class_scores:
-            raise ValueError(f"targets=None needs class scores (N, classes), the model returned {_described(outputs)}")
-        return ClassTargets(outputs.argmax(1))
+        return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
     samples = outputs.shape[0] if are_class_scores else len(outputs)
     listed = _one_a_sample(chosen(targets, outputs), samples, outputs)
     if isinstance(listed, ClassTargets) and are_class_scores:
@@ -175,8 +173,19 @@ def resolve_targets(targets: Targets, outputs: Any) -> Sequence[Target]:
     _check_classes(classes, outputs)
     if are_class_scores and None not in classes:
         return ClassTargets(cast(list[int], classes))
-    known = zip(listed, classes, strict=True)
-    return [_resolve(target) if number is None else ClassifierOutputTarget(number) for target, number in known]
+    numbers = {sample: number for sample, number in enumerate(classes) if number is not None}
+    if numbers and _has_classes_elsewhere(outputs):
+        known = targets_of_classes(outputs, numbers, image_shape)
+    else:
+        known = {sample: ClassifierOutputTarget(number) for sample, number in numbers.items()}
+    return [known[sample] if sample in known else _resolve(target) for sample, target in enumerate(listed)]
+
+
+def _has_classes_elsewhere(outputs: Any) -> bool:
+    """Whether a class is not simply a number of each sample's output."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.ndim > 2
+    return isinstance(outputs, list | tuple) and isinstance(outputs[0], Mapping)
 
 
 def check_own_scores(scores: Any, images: int) -> None:
@@ -191,9 +200,11 @@ def check_own_scores(scores: Any, images: int) -> None:
 def target_scores(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
     """The targets' scores (N,), one a sample, in float32 or better. Plain class targets are gathered in one step.
 
+    Where a score is a probability whose gradient rounding loses, the gradient is that of the logit in front of it, with
+    a CamWarning: see `engine.saturation`, for the cost too.
     Raises TypeError when a target returns no tensor, ValueError when it returns more than one value.
     """
-    if not isinstance(targets, ClassTargets):
+    if not isinstance(targets, ClassTargets) or outputs.grad_fn.__class__.__name__ in MAY_HAND_ON:
         return _scores_of_each(outputs, targets)
     classes = targets.classes
     if not isinstance(classes, torch.Tensor) and len(set(classes)) == 1:
@@ -208,11 +219,19 @@ def _columns(classes: Sequence[int] | torch.Tensor, outputs: torch.Tensor) -> to
 
 
 def _scores_of_each(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
-    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        classes = [_class_of(target) for target in targets]
-        if None not in classes:
-            return target_scores(outputs, ClassTargets(cast(list[int], classes)))
-    return torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+    classes = targets.classes if isinstance(targets, ClassTargets) else _plain_classes(outputs, targets)
+    if classes is None:
+        scores = torch.stack([_scalar(target, output) for target, output in zip(targets, outputs, strict=True)])
+    else:
+        scores = full_precision(outputs.gather(1, _columns(classes, outputs)[:, None])[:, 0])
+    explain_logits_where_lost(scores)
+    return scores
+
+
+def _plain_classes(outputs: Any, targets: Sequence[Target]) -> list[int] | None:
+    classes = [_class_of(target) for target in targets]
+    are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
+    return cast(list[int], classes) if are_class_scores and None not in classes else None
 
 
 def scores_of_lists(outputs: Any, target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:

@@ -155,7 +155,7 @@ def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tu
     """The scores (N,) of unchanged images and their targets, one an image. Cost: one forward."""
     with undisturbed(model), torch.no_grad():
         outputs = scores_in(call(model, on_device_of(model, images)))
-        resolved = resolve_targets(targets, outputs)
+        resolved = resolve_targets(targets, outputs, images.shape)
         return target_scores(outputs, resolved).float(), resolved
 
 

@@ -9,6 +9,7 @@ import torch
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.engine.cam_warning import maps_are_parts, warn_of_blank
 from pytorch_grad_cam.engine.chunks import in_chunks
+from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of, rows_of, with_image
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.engine.targets import Target, Targets, chosen, resolve_targets, several_an_image, target_scores
@@ -62,8 +63,8 @@ class WindowMaps:
         columns = several_an_image(targets)
         if columns is not None:
             return torch.stack([self(inputs, scores, column, smoothing) for column in columns], dim=1)
-        resolved = resolve_targets(targets, scores)
         images = image_of(inputs, self.base_cam.spatial_from)
+        resolved = for_other_images(resolve_targets(targets, scores, images.shape))
         if not resolved:
             return images.new_zeros(0, *images.shape[2:])
         with maps_are_parts():

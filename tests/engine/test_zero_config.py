@@ -139,11 +139,11 @@ OUTPUTS = {
     "tensor": lambda logits: logits,
     "dict of logits": lambda logits: {"loss": None, "features": logits[:, None, None], "logits": logits},
     "dict of out": lambda logits: {"aux": 0 * logits, "out": logits},
-    "dict without a known key": lambda logits: {"prediction": logits, "other": 0 * logits},
+    "dict without a known key": lambda logits: {"loss": logits.sum(), "prediction": logits},
     "named tuple": lambda logits: Output(logits, logits[:, :2]),
     "tuple": lambda logits: (logits, [logits, logits]),
     "tuple of a dict": lambda logits: ({"logits": logits}, 3),
-    "list of tensors": lambda logits: [logits, 0 * logits],
+    "list of tensors": lambda logits: [logits, logits[:, :, None]],
     "dataclass": lambda logits: Structured(logits[:, :2], logits),
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Transformer, convolutional, images
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytorch_grad_cam import (
@@ -85,6 +86,14 @@ def test_one_wait_a_call_behind_tokens(kind, count):
     """With eight images there are enough tokens that rows of zeros are left out of the backward pass."""
     cam = kind(Transformer().eval(), "norm")
     assert len(waits_of(cam, images(count=count), None, as_tensor=True)) == 1
+
+
+def test_probabilities_wait_once_more():
+    """Whether rounding has lost their gradient; what a network only hands on, as here by a view, is not waited for."""
+    for end, expected in ((nn.Softmax(1), 2), (nn.Unflatten(1, (5, 1)), 1)):
+        model = convolutional().append(end)
+        cam = GradCAM(model, "last", output_transform=lambda output: output.flatten(1))
+        assert len(waits_of(cam, images(), 3, as_tensor=True)) == expected
 
 
 def test_augmentations_wait_once_each():

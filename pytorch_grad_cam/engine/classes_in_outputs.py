@@ -1,0 +1,208 @@
+"""What a class means in an output that is not (N, classes): in segmentations, raw predictions and detections."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
+from pytorch_grad_cam.engine.maps import full_precision
+
+_CALLABLE = "a callable from one sample's output to a scalar"
+_MASK = "SemanticSegmentationTarget(category, mask)"
+_PREDICTIONS_NDIM = 3  # (N, T, classes)
+_BOX_NUMBERS = 4
+# So many numbers are hardly all between 0 and 1 by chance. Detectors of boxes have thousands, or keep 300.
+_FEWEST_BOXES = 50
+
+
+@dataclass(frozen=True)
+class InPredictedMask:
+    """The sum of one class's scores over the pixels where an image's output (classes, *spatial) predicted it.
+
+    mask: (*spatial), of the image that is explained, so that its changed copies are asked about the same pixels.
+    """
+
+    category: int
+    mask: torch.Tensor = field(repr=False)
+
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        """A scalar from the scores (classes, *spatial) of one sample."""
+        return torch.where(self.mask, full_precision(output[self.category]), 0).sum()
+
+
+@dataclass(frozen=True)
+class WherePredicted:
+    """The same of the pixels where the output itself predicts the class; 0 where there are none."""
+
+    category: int
+
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        """A scalar from the scores (classes, *spatial) of one sample."""
+        return InPredictedMask(self.category, _mask(output, self.category))(output)
+
+
+@dataclass(frozen=True)
+class BestPrediction:
+    """The highest score of one class among the raw predictions (T, classes) of an image."""
+
+    category: int
+
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        """A scalar from the scores (T, classes) of one sample."""
+        return output[:, self.category].amax()
+
+
+@dataclass(frozen=True)
+class BestDetection:
+    """The highest score among an image's detections with a label, of all for None; 0 where there is none."""
+
+    label: int | None
+
+    def __call__(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """A scalar from the 'scores' (D,) and 'labels' (D,) of one sample."""
+        scores = output["scores"] if self.label is None else output["scores"][output["labels"] == self.label]
+        return scores.amax() if len(scores) else scores.sum()
+
+
+def for_other_images(targets: Sequence[Any]) -> Sequence[Any]:
+    """Targets for flipped or cut-out images, where what is predicted lies elsewhere."""
+    if not isinstance(targets, list):
+        return targets
+    return [WherePredicted(target.category) if isinstance(target, InPredictedMask) else target for target in targets]
+
+
+def targets_of_classes(
+    outputs: Any, classes: Mapping[int, int], image_shape: Sequence[int]
+) -> Mapping[int, Callable[[Any], torch.Tensor]]:
+    """What classes mean, each given and found by its sample.
+
+    image_shape: of the images (N, C, *spatial), empty where nobody knows; then three axes are raw predictions.
+    Raises IndexError for a class that the output does not have, ValueError where nobody can tell what it means.
+    """
+    if not isinstance(outputs, torch.Tensor):
+        return _in_detections(outputs, classes)
+    _check_axes(outputs, image_shape)
+    if outputs.ndim == len(image_shape) or outputs.ndim > _PREDICTIONS_NDIM:
+        return _in_predicted_masks(outputs, classes)
+    _check_numbers(classes.values(), outputs.shape[2])
+    _check_no_boxes(outputs)
+    return {sample: BestPrediction(category) for sample, category in classes.items()}
+
+
+def highest_of_all(outputs: Any, described: str) -> Sequence[Callable[[Any], torch.Tensor]]:
+    """What None means: each image's highest detection. Raises ValueError for other outputs, and where there is none."""
+    if _are_detections(outputs):
+        for sample, output in enumerate(outputs):
+            if not len(output["scores"]):
+                raise ValueError(f"targets=None is the highest detection, but {_found(sample, [])}")
+        return [BestDetection(None)] * len(outputs)
+    way_out = f"pass FasterRCNNBoxScoreTarget(labels, boxes) or {_CALLABLE}"
+    if isinstance(outputs, torch.Tensor):
+        of_class = f"for the pixels where it is predicted, {_MASK} for others"
+        if outputs.ndim == _PREDICTIONS_NDIM:
+            of_class = "for its best raw prediction"
+        way_out = f"pass a class, {of_class}, or {_CALLABLE}"
+    raise ValueError(f"targets=None needs class scores (N, classes), the model returned {described}: {way_out}")
+
+
+def _check_axes(outputs: torch.Tensor, image_shape: Sequence[int]) -> None:
+    shape, size = tuple(outputs.shape), tuple(image_shape[2:])
+    if not image_shape:
+        return
+    if shape[0] != image_shape[0]:
+        raise ValueError(
+            f"the output has shape {shape} for {image_shape[0]} images: pass {_CALLABLE}; an output "
+            "(time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
+        )
+    if len(shape) == _PREDICTIONS_NDIM == len(image_shape):
+        raise ValueError(
+            f"an output {shape} for signals can be (N, classes, length) or (N, steps, classes): pass {_MASK} for the "
+            f"former, or {_CALLABLE}, such as lambda output: output[:, 3].amax() for the latter"
+        )
+    if len(shape) not in (_PREDICTIONS_NDIM, len(image_shape)):
+        raise ValueError(
+            f"an output of shape {shape} has no classes that are known to lie on one axis: pass {_CALLABLE}, or an "
+            "output_transform to (N, classes), (N, predictions, classes) or (N, classes, *spatial)"
+        )
+    if shape[1:-1] in (size, tuple(image_shape[1:-1])) and shape[2:] != size:
+        raise ValueError(
+            f"an output of shape {shape} seems to have its classes last: pass "
+            f"output_transform=lambda output: output.movedim(-1, 1), or {_CALLABLE}"
+        )
+
+
+def _check_numbers(classes: Iterable[int], highest: int, of_one: str = "") -> None:
+    for number in classes:
+        if not -highest <= number < highest:
+            has = f"1 class, 0: {of_one}" if of_one and highest == 1 else f"{highest} classes, from 0"
+            raise IndexError(f"class {number}: the model's output has {has}")
+
+
+def _check_no_boxes(predictions: torch.Tensor) -> None:
+    """Raise ValueError where scores (between 0 and 1) stand behind four numbers of boxes, on either axis."""
+    values = predictions.detach()
+    for axis, others in ((1, 2), (2, 1)):
+        if values.shape[axis] > _BOX_NUMBERS and values.shape[others] >= _FEWEST_BOXES and len(values):
+            boxes, score = values.narrow(axis, 0, _BOX_NUMBERS), values.select(axis, _BOX_NUMBERS)
+            if (boxes.amax() > 1) & (score.amin() >= 0) & (score.amax() <= 1):
+                raise ValueError(
+                    f"axis {axis} of the output {tuple(values.shape)} seems to have boxes in front of scores, so that "
+                    "a class is not at its number: pass an output_transform to the class scores (N, predictions, "
+                    f"classes), such as lambda output: output[:, 4:].transpose(1, 2), or {_CALLABLE}"
+                )
+
+
+def _in_predicted_masks(outputs: torch.Tensor, classes: Mapping[int, int]) -> dict[int, InPredictedMask]:
+    """Each class where it is predicted; where it is so nowhere at all pixels, with a CamWarning.
+
+    Cost: one wait for the device.
+    """
+    _check_numbers(classes.values(), outputs.shape[1], "its positive pixels")
+    masks = {sample: _mask(outputs[sample], category) for sample, category in classes.items()}
+    somewhere = torch.stack([mask.any() for mask in masks.values()]).tolist()
+    for (sample, mask), is_somewhere in zip(masks.items(), somewhere, strict=True):
+        if not is_somewhere:
+            mask.fill_(True)
+            what = f"class {classes[sample]} of sample {sample}: predicted nowhere, so its scores at all pixels are"
+            issue(CamWarning(f"{what} explained; {_MASK} says where to look"))
+    return {sample: InPredictedMask(category, masks[sample]) for sample, category in classes.items()}
+
+
+def _mask(output: torch.Tensor, category: int) -> torch.Tensor:
+    """Where the scores (classes, *spatial) predict a class: bool (*spatial). One alone is where its logit is above 0,
+    its probability above 0.5.
+    """
+    scores = output.detach()
+    if len(scores) > 1:
+        return scores.argmax(0) == category % len(scores)
+    are_probabilities = (scores.amin() >= 0) & (scores.amax() <= 1)
+    return scores[0] > 0.5 * are_probabilities
+
+
+def _are_detections(outputs: Any) -> bool:
+    if not isinstance(outputs, list | tuple):
+        return False
+    return all(isinstance(output, Mapping) and "scores" in output and "labels" in output for output in outputs)
+
+
+def _in_detections(outputs: Sequence[Any], classes: Mapping[int, int]) -> dict[int, BestDetection]:
+    if not _are_detections(outputs):
+        named = f"{type(outputs[0]).__name__} with {', '.join(map(str, outputs[0]))}"
+        raise ValueError(
+            f"a class means nothing in a {named} for each sample: pass {_CALLABLE}, or an output_transform"
+        )
+    for sample, label in classes.items():
+        found = sorted(set(outputs[sample]["labels"].tolist()))
+        if label not in found:
+            raise ValueError(
+                f"no detection with label {label} in {_found(sample, found)}: pass one that was found, let the model "
+                f"keep lower scores, or pass FasterRCNNBoxScoreTarget(labels, boxes) or {_CALLABLE}"
+            )
+    return {sample: BestDetection(label) for sample, label in classes.items()}
+
+
+def _found(sample: int, labels: Sequence[int]) -> str:
+    found = f"the labels {', '.join(map(str, labels))} were" if labels else "nothing was"
+    return f"sample {sample}, where {found} found"
