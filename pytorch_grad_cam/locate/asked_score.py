@@ -37,24 +37,32 @@ class AskedScore(NamedTuple):
 
 
 def asked_scores(
-    scores: Any, targets: Targets, uses_targets: bool, calls: Sequence[Call], size: Sequence[int]
+    outputs: Any,
+    scores: Any,
+    targets: Targets,
+    uses_targets: bool,
+    calls: Sequence[Call],
+    image_shape: Sequence[int],
 ) -> Iterator[AskedScore]:
     """The targets' score; then, for what has no gradient, the highest number, and a random projection of the features.
 
-    scores: what targets read. calls: what the modules returned. size: of the image.
+    outputs: the model's. scores: what targets read of them. calls: what the modules returned. image_shape: (N, C,
+    *spatial).
     Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
     """
-    leaves = [leaf for leaf in tree_leaves(scores) if isinstance(leaf, torch.Tensor)]
-    differentiable = [leaf for leaf in leaves if leaf.requires_grad and leaf.numel()]
-    if not differentiable:
-        raise ValueError(NO_GRADIENT)
-    kind = _is_of_whole_image(scores), _is_dense(scores, size)
-    if uses_targets and (targets is not None or _is_of_whole_image(scores)):
-        of_lists = scores_of_lists(scores, target_lists(targets, scores)[0]).sum(1)
+    kind = _is_of_whole_image(scores), _is_dense(scores, image_shape[2:])
+    if uses_targets and (targets is not None or _is_of_whole_image(scores) or isinstance(scores, list)):
+        of_lists = scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]).sum(1)
         # Other factors than one, so that classes whose sum is constant do not cancel.
         asked = (of_lists * torch.linspace(1, 2, len(of_lists)).to(of_lists)).sum()
         if asked.requires_grad:
             yield AskedScore(asked, *kind)
+    leaves = [leaf for leaf in tree_leaves([scores, outputs]) if isinstance(leaf, torch.Tensor)]
+    differentiable = [leaf for leaf in leaves if leaf.requires_grad and leaf.numel()]
+    if not differentiable:
+        raise ValueError(NO_GRADIENT)
+    if isinstance(scores, torch.Tensor) and scores.requires_grad:
+        differentiable = [scores]
     yield AskedScore(torch.stack([leaf.float().amax() for leaf in differentiable]).sum(), *kind)
     of_heads = [entry.read for entry in calls if entry.returned.shape == differentiable[0].shape]
     features = [read for read in of_heads if read is not None and read.requires_grad]

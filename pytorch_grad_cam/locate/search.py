@@ -325,7 +325,8 @@ class Search:
         self.calls = [entry for entry in self.forward.runs if entry.returned.requires_grad]
         self._readings = Readings(model, x, spatial_from, self.forward.runs)
         scores = output_transform(self.forward.outputs)
-        self._asked_scores = asked_scores(scores, targets, uses_targets, self.calls, self._readings.size)
+        asked = self.forward.outputs, scores, targets, uses_targets, self.calls, self.forward.image.shape
+        self._asked_scores = asked_scores(*asked)
         self._candidates = [
             (position, layouts)
             for position, entry in enumerate(self.calls)
