@@ -47,12 +47,15 @@ class SingleShot(Detector):
 
 
 class Pooling(nn.Module):
-    """Eight boxes of two levels: what each sees is put into one table by its index, then read by one linear layer."""
+    """Eight boxes of two levels: what each sees is put into one table, then read by one linear layer.
 
-    def __init__(self, in_place: bool) -> None:
+    how: by "slice" or "index" in place, or by "index_put".
+    """
+
+    def __init__(self, how: str) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.stem, self.in_place = block(3, 8, 2), in_place
+        self.stem, self.how = block(3, 8, 2), how
         self.stages = nn.ModuleList(block(8, 8, 2) for _ in range(2))
         self.necks = nn.ModuleList(block(8, 8) for _ in range(2))
         self.head = nn.Linear(8 * 9, 4)
@@ -67,7 +70,9 @@ class Pooling(nn.Module):
             crops = [level_map[:, :, place : place + 4, place : place + 4] for place in range(4)]
             seen = torch.stack([F.adaptive_avg_pool2d(crop, 3).flatten(1) for crop in crops], dim=1)
             boxes = torch.arange(level, 8, 2)
-            if self.in_place:
+            if self.how == "slice":
+                table[:, level::2] = seen
+            elif self.how == "index":
                 table[:, boxes] = seen
             else:
                 table = table.index_put((torch.arange(len(x))[:, None], boxes[None]), seen)

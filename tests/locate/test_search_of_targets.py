@@ -222,10 +222,10 @@ def test_the_layer_of_a_box_does_not_depend_on_how_many_are_asked_for():
     assert alone.location.layer in together.location.layers
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("how", ["index_put", "index", "slice"])
 @pytest.mark.parametrize("number", [0, 1, 4, 5])
-def test_a_box_whose_sight_was_put_into_a_table_has_the_layer_of_its_level(in_place, number):
-    model, x = Pooling(in_place).eval(), picture()
+def test_a_box_whose_sight_was_put_into_a_table_has_the_layer_of_its_level(how, number):
+    model, x = Pooling(how).eval(), picture()
     cam = GradCAM(model)
     maps = cam(x, box(number))
     assert cam.location.name == f"necks.{number % 2}"
@@ -233,9 +233,9 @@ def test_a_box_whose_sight_was_put_into_a_table_has_the_layer_of_its_level(in_pl
     np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_all_boxes_of_a_table_have_the_layers_of_both_levels(in_place):
-    model, x = Pooling(in_place).eval(), picture()
+@pytest.mark.parametrize("how", ["index_put", "index", "slice"])
+def test_all_boxes_of_a_table_have_the_layers_of_both_levels(how):
+    model, x = Pooling(how).eval(), picture()
     cam = GradCAM(model)
     maps = cam(x, all_boxes)
     assert {each.name for each in (cam.location, *cam.location.others)} == {"necks.0", "necks.1"}
@@ -251,7 +251,7 @@ def test_a_table_of_few_boxes_is_no_segmentation():
         def forward(self, x):
             return super().forward(x)[:, :4]
 
-    cam = GradCAM(FewBoxes(in_place=False).eval())
+    cam = GradCAM(FewBoxes("index_put").eval())
     cam(picture(), all_boxes)
     assert {each.name for each in (cam.location, *cam.location.others)} == {"necks.0", "necks.1"}
 
