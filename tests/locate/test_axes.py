@@ -302,6 +302,7 @@ def test_what_a_string_says(axes, channels):
 
 @pytest.mark.xfail(strict=True, reason="the number of axes is not compared with the image's")
 def test_names_of_another_number_of_axes_are_refused():
+    """A map (2, 3, 16) of images (2, 3, 12, 16) comes without a word."""
     with pytest.raises(ValueError, match="axes"):
         GradCAM(convolutional(), axes="NTCHW")(images(), 1)
 

@@ -12,7 +12,7 @@ from nets import CLASSES
 from tokens import DIM, Tokens
 from torch import nn
 
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import AblationCAM, GradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.layouts import Layout
 from pytorch_grad_cam.locate import layout_of, locate
@@ -540,6 +540,42 @@ def test_a_layout_of_folded_frames_is_told():
     model = Folded(tokens=True, extra=1).eval()
     assert layout_of(model, picture(size=(5, 24, 32)), model.norm) == Layout("FTC", (5, 6, 8), 1)
     assert locate(model, picture(size=(5, 24, 32))).shape[0] == 5
+
+
+def assert_as_by_hand(method, model, x, layer, as_map):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    maps = method(model, layer)(x, 1)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    np.testing.assert_allclose(maps, method(model, layer, reshape_transform=as_map)(x, 1), atol=1e-4)
+
+
+@pytest.mark.except_for("SESS", reason="shows images of other sizes, which a transform by hand does not fit")
+def test_every_method_reads_tokens_around_others(method):
+    assert_as_by_hand(method, Tokens([24]).eval(), picture(2), "norms.1", map_of_tokens([24]))
+
+
+@pytest.mark.except_for("SESS", reason="shows images of other sizes, which a transform by hand does not fit")
+def test_every_method_reads_transposed_tokens(method):
+    def as_map(tokens):
+        return tokens.unflatten(1, (8, 12)).movedim(-1, 1).mT
+
+    assert_as_by_hand(method, Turned(4, tokens=True).eval(), picture(2, (48, 32)), "norm", as_map)
+
+
+@pytest.mark.except_for("SESS", reason="shows images of other sizes, which a transform by hand does not fit")
+@pytest.mark.except_for("AblationCAM", reason="refuses layers that do not have the images on the first axis")
+def test_every_method_reads_folded_frames(method):
+    def as_map(tokens):
+        return tokens[:, 1:].unflatten(1, (6, 8)).movedim(-1, 1).unflatten(0, (-1, 5)).movedim(1, 2)
+
+    assert_as_by_hand(method, Folded(tokens=True, extra=1).eval(), picture(2, (5, 24, 32)), "norm", as_map)
+
+
+def test_ablation_of_folded_frames_is_refused():
+    with pytest.raises(ValueError, match=r"gives \(10, 10, 6, 8\) for 2 images, ablation needs them on the first axis"):
+        AblationCAM(Folded(tokens=False).eval(), "patch")(picture(2, (5, 24, 32)), 1)
 
 
 def test_a_wrong_number_of_maps_is_still_refused():
