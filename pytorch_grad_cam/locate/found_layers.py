@@ -86,7 +86,7 @@ class FoundLayers:
             except Exception:  # noqa: BLE001
                 self._advice[known] = ""  # nothing to advise; the maps are there all the same
                 return ""
-            same = location.layer in layers
+            same = {*location.layers} <= {*layers} if found else location.layer in layers
             if found and not same:
                 raise FoundElsewhere
             advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"

@@ -53,7 +53,7 @@ def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Ed
     """
     within = nodes_behind(start.node, ends=ends)
     names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
-    return [node for node in within if node.name().startswith(names) and len([*_alive(node, dead)]) > 1]
+    return [node for node in within if node.name().split("::")[-1].startswith(names) and len([*_alive(node, dead)]) > 1]
 
 
 def dead_edges(score: torch.Tensor, nodes: Collection[Any]) -> set[Edge]:

@@ -1,0 +1,439 @@
+"""Images with other axes than (N, C, *spatial): found or named, and equal to the same network behind a permute."""
+
+import inspect
+
+import literal
+import numpy as np
+import pytest
+import torch
+from nets import CLASSES, CONVOLUTIONS, convolutional, images
+from torch import nn
+
+from pytorch_grad_cam import (
+    AblationCAM,
+    BaseCAM,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    LayerCAM,
+    ScoreCAM,
+    XGradCAM,
+)
+from pytorch_grad_cam.engine.inputs import ImagePlace, image_of, place_of, with_image
+from pytorch_grad_cam.engine.targets import TargetRule
+from pytorch_grad_cam.locate import layout_of, locate
+
+TOLERANCE = 1e-6
+
+
+class Permuted(nn.Module):
+    """The network for images whose axes are to be permuted in front of it; None adds a channel."""
+
+    def __init__(self, net, order):
+        super().__init__()
+        self.net, self.order = net, order
+
+    def forward(self, x):
+        return self.net(x[:, None] if self.order is None else x.permute(*self.order))
+
+
+class Frames(nn.Module):
+    """A convolution of each frame (N, frames, 3, H, W), and a mean that weighs later frames more."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.act, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        seen = self.act(self.conv(x.flatten(0, 1))).mean((2, 3)).unflatten(0, x.shape[:2])
+        return self.head((seen * torch.linspace(1, 2, x.shape[1])[:, None]).mean(1))
+
+
+class Spectrogram(nn.Module):
+    """Patches of (N, time, mel) as maps."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.act, self.head = nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.act(self.conv(x[:, None])).mean((2, 3)))
+
+
+class AudioTransformer(nn.Module):
+    """Patches of (N, time, mel), transposed to mel by time, as tokens behind two extra ones."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.norm, self.head = nn.Conv2d(1, 10, 4, 4), nn.LayerNorm(10), nn.Linear(10, CLASSES)
+        self.extra = nn.Parameter(torch.randn(1, 2, 10))
+
+    def forward(self, x):
+        tokens = self.patch(x[:, None].mT).flatten(2).mT
+        tokens = torch.cat([self.extra.expand(len(x), -1, -1), tokens], dim=1)
+        return self.head(self.norm(tokens).square().mean(1))
+
+
+class Sequence(nn.Module):
+    """Steps (N, T, features), each read alone; later ones count more."""
+
+    def __init__(self, given=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.act, self.head = nn.Linear(32, given), nn.GELU(), nn.Linear(given, CLASSES)
+
+    def forward(self, x):
+        return self.head((self.act(self.enc(x)) * torch.linspace(1, 2, x.shape[1])[:, None]).mean(1))
+
+
+class Filtered(nn.Module):
+    """A convolution over the steps (N, T, features)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.enc, self.act, self.head = nn.Conv1d(32, 16, 3, 2, 1), nn.GELU(), nn.Linear(16, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.act(self.enc(x.mT)).mean(2))
+
+
+def drawn(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def to_ordinary(x, axes):
+    """The image (N, C, *spatial)."""
+    return x.movedim(axes.index("C"), 1) if "C" in axes else x[:, None]
+
+
+def from_ordinary(axes):
+    """The order of a permute from (N, C, *spatial) to these axes."""
+    ordinary = ["N", "C", *(axis for axis in axes if axis not in "NC")]
+    return tuple(ordinary.index(axis) for axis in axes)
+
+
+class Unpermuted(nn.Module):
+    """The network for ordinary images."""
+
+    def __init__(self, net, axes):
+        super().__init__()
+        self.net, self.axes = net, axes
+
+    def forward(self, x):
+        return self.net(x.permute(*from_ordinary(self.axes)) if "C" in self.axes else x[:, 0])
+
+
+# Of each the network, its axes, an image of two samples, a layer that may be named, and the image's spatial axes.
+CASES = {
+    "channels last": (lambda: Permuted(convolutional(), (0, 3, 1, 2)), "NHWC", (2, 12, 16, 3), "net.last"),
+    "signal, channels last": (lambda: Permuted(convolutional(1), (0, 2, 1)), "NLC", (2, 24, 3), "net.last"),
+    "volume, channels last": (
+        lambda: Permuted(convolutional(3), (0, 4, 1, 2, 3)),
+        "NDHWC",
+        (2, 6, 8, 10, 3),
+        "net.last",
+    ),
+    "frames first": (lambda: Permuted(convolutional(3), (0, 2, 1, 3, 4)), "NTCHW", (2, 6, 3, 8, 10), "net.last"),
+    "frames folded": (Frames, "NTCHW", (2, 6, 3, 16, 24), "act"),
+    "spectrogram": (Spectrogram, "NTM", (2, 40, 24), "act"),
+    "steps, filtered": (Filtered, "NTC", (2, 20, 32), "act"),
+    "steps": (Sequence, "NTC", (2, 12, 32), "act"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """The network, its axes, an image and the name of a layer."""
+    make, axes, shape, name = CASES[request.param]
+    return make().eval(), axes, drawn(*shape), name
+
+
+# Found and named
+
+
+@pytest.mark.parametrize("named_layer", [False, True])
+@pytest.mark.parametrize("named_axes", [False, True])
+def test_maps_are_those_of_the_network_behind_a_permute(case, named_axes, named_layer):
+    model, axes, x, name = case
+    cam = GradCAM(model, name if named_layer else None, axes=axes if named_axes else None)
+    maps = cam(x, 1)
+    ordinary = GradCAM(
+        Unpermuted(model, axes),
+        f"net.{name}" if named_layer else None,
+        axes="NC" + axes.replace("N", "").replace("C", ""),
+    )
+    expected = ordinary(to_ordinary(x, axes), 1)
+    assert maps.shape == to_ordinary(x, axes).shape[:1] + to_ordinary(x, axes).shape[2:]
+    assert expected.max() == 1
+    np.testing.assert_allclose(maps, expected, atol=TOLERANCE)
+    np.testing.assert_allclose(cam(x, 1), maps, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_any_number_of_images(case, samples):
+    model, _, x, _ = case
+    x = torch.cat([x, x.flip(1)])[:samples]
+    maps = GradCAM(model)(x, 1)
+    for sample in range(samples):
+        np.testing.assert_allclose(maps[sample], GradCAM(model)(x[sample : sample + 1], 1)[0], atol=1e-5)
+
+
+def test_cells_are_where_the_image_changes(case):
+    """One place of the image is changed: of the layer's map the cells beside it change, and no others."""
+    model, axes, x, name = case
+    place = place_of(axes, None)
+    layer = model.get_submodule(name)
+    reading = layout_of(model, x, layer, place)
+    image = place.channels_second(x)
+    changed = image.clone()
+    corner = [size - 2 if axis == 0 else 1 for axis, size in enumerate(image.shape[2:])]
+    changed[(slice(None), slice(None), *corner)] += 10
+    kept = []
+    handle = layer.register_forward_hook(lambda _, __, output: kept.append(reading(output.detach())))
+    model(x)
+    model(place.as_taken(changed))
+    handle.remove()
+    difference = (kept[0] - kept[1])[0].norm(dim=0)
+    assert difference.shape == reading.grid
+    where = difference.nonzero().float().mean(0) + 0.5
+    scale = torch.tensor([size / cells for size, cells in zip(image.shape[2:], reading.grid, strict=True)])
+    assert ((where * scale - torch.tensor(corner) - 0.5).abs() <= 2 * scale).all()
+
+
+STEPS = pytest.mark.xfail(
+    strict=True, reason="a named layer's output with as many axes as the image is read by arithmetic alone"
+)
+
+
+@pytest.mark.parametrize("layer", [None, pytest.param("act", marks=STEPS)])
+def test_steps_of_fewer_features_than_steps(layer):
+    """(N, 20, 16) are 20 steps, and not 16 cells of 20 channels."""
+    model, x = Sequence().eval(), drawn(2, 20, 32)
+    maps = GradCAM(model, layer, axes="NTC")(x, 1)
+    expected = literal.grad_cam(model, model.act, x, lambda output: output[:, 1].sum(), (20,), lambda t: t.mT)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [None, "NTM"])
+@pytest.mark.parametrize("layer", [None, "norm"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (40, 24),
+        (24, 40),
+        pytest.param(
+            (40, 40),
+            marks=pytest.mark.xfail(strict=True, reason="axes of one length are never read in another order"),
+        ),
+    ],
+)
+def test_patches_of_a_transposed_spectrogram(size, layer, axes):
+    model, x = AudioTransformer().eval(), drawn(2, *size)
+    maps = GradCAM(model, layer, axes=axes)(x, 1)
+    grid = tuple(length // 4 for length in size)
+
+    def as_map(tensor):
+        return tensor[:, 2:].mT.unflatten(2, grid[::-1]).mT
+
+    expected = literal.grad_cam(model, model.norm, x, lambda output: output[:, 1].sum(), size, as_map)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_ordinary_images_stay_as_they_are():
+    for rank in CONVOLUTIONS:
+        cam = GradCAM(convolutional(rank))
+        np.testing.assert_array_equal(
+            cam(images(rank), 1), GradCAM(convolutional(rank), axes="NC" + "XYZ"[:rank])(images(rank), 1)
+        )
+        assert cam.spatial_from is None
+
+
+def test_an_ordinary_image_with_as_many_rows_as_channels_is_not_turned():
+    x = drawn(2, 3, 12, 3)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    assert GradCAM(model.eval())(x, 1).shape == (2, 12, 3)
+
+
+def test_axes_that_are_found_cost_one_forward_at_the_first_call():
+    model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images().movedim(1, -1)
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    cam, counts = GradCAM(model), []
+    for _ in range(2):
+        cam(x, 1)
+        counts.append(len(runs))
+    named = GradCAM(model, axes="NHWC")
+    named(x, 1)
+    assert [*counts, len(runs)] == [2, 3, 4]
+
+
+def test_the_image_is_left_as_it_was():
+    model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images().movedim(1, -1).contiguous()
+    before = x.clone()
+    GradCAM(model)(x, 1)
+    assert torch.equal(x, before)
+    assert x.is_contiguous()
+
+
+# Names
+
+
+@pytest.mark.parametrize("axes", ["", "N", "NC", "CHW", "HWNC", "NHH", "NCHWC", "nchw", "NTHWDC"])
+def test_other_strings_are_refused(axes):
+    with pytest.raises(ValueError, match=r"expected 'N' \(the batch\), then 'C'.* as 'NTCHW' or 'NHWC'"):
+        GradCAM(convolutional(), axes=axes)
+
+
+@pytest.mark.parametrize(("axes", "channels"), [("NCHW", 1), ("NHWC", 3), ("NTCHW", 2), ("NTM", None), ("NLC", 2)])
+def test_what_a_string_says(axes, channels):
+    place = place_of(axes, "pixels")
+    assert place == ImagePlace("pixels", channels)
+    x = drawn(*range(2, 2 + len(axes)))
+    image = place.channels_second(x)
+    assert image.shape[2:] == tuple(size for size, axis in zip(x.shape, axes, strict=True) if axis not in "NC")
+    assert torch.equal(place.as_taken(image), x)
+    assert image_of({"pixels": x}, place).data_ptr() == x.data_ptr()
+    assert torch.equal(with_image({"pixels": x}, image + 1, place)["pixels"], x + 1)
+
+
+@pytest.mark.xfail(strict=True, reason="the number of axes is not compared with the image's")
+def test_names_of_another_number_of_axes_are_refused():
+    """A map (2, 3, 16) of images (2, 3, 12, 16) comes without a word."""
+    with pytest.raises(ValueError, match="axes"):
+        GradCAM(convolutional(), axes="NTCHW")(images(), 1)
+
+
+def test_axes_are_an_option_of_every_method():
+    assert inspect.signature(BaseCAM.__init__).parameters["axes"].kind is inspect.Parameter.KEYWORD_ONLY
+    for cam_class in (GradCAM, ScoreCAM, AblationCAM, EigenCAM):
+        assert cam_class(convolutional(), axes="NCHW")(images(), 1).shape == (2, 12, 16)
+
+
+# With the rest of the library
+
+
+def pair(cam_class, options=None, call=None, layer="last", wrap=lambda x: x):
+    """The maps of channels last, and those of the ordinary image."""
+    x, options, call = images(), options or {}, call or {}
+    model = convolutional()
+    turned = Permuted(model, (0, 3, 1, 2)).eval()
+    torch.manual_seed(5)
+    maps = cam_class(turned, None if layer is None else f"net.{layer}", **options)(x.movedim(1, -1), 1, **call)
+    torch.manual_seed(5)
+    return maps, cam_class(model, layer, **options)(x, 1, **call)
+
+
+@pytest.mark.parametrize("layer", [None, "last"])
+@pytest.mark.parametrize("cam_class", [GradCAMPlusPlus, XGradCAM, LayerCAM, EigenCAM, ScoreCAM, AblationCAM])
+def test_methods(cam_class, layer):
+    maps, expected = pair(cam_class, layer=layer)
+    assert expected.max() == 1
+    np.testing.assert_allclose(maps, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("call", [{"aug_smooth": True}, {"eigen_smooth": True}, {"as_tensor": True}], ids=str)
+def test_options_of_the_call(call):
+    maps, expected = pair(GradCAM, call=call)
+    np.testing.assert_allclose(maps, expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("options", [{"align": "receptive_field"}, {"detach": False}], ids=str)
+def test_options_of_the_constructor(options):
+    maps, expected = pair(GradCAM, options)
+    np.testing.assert_allclose(maps, expected, atol=TOLERANCE)
+    np.testing.assert_array_equal(*[np.shape(each) for each in (maps, expected)])
+
+
+@pytest.mark.parametrize("layer", [None, "net.last"])
+def test_the_gradient_of_the_input(layer):
+    class Seen(GradCAM):
+        def get_cam_weights(self, image, *rest):
+            seen.append(image.grad.clone())
+            return super().get_cam_weights(image, *rest)
+
+    seen = []
+    model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images()
+    Seen(model, layer, compute_input_gradient=True, axes="NHWC")(x.movedim(1, -1), 1)
+    leaf = x.clone().requires_grad_()
+    convolutional()(leaf)[:, 1].sum().backward()
+    torch.testing.assert_close(seen[0], leaf.grad)
+
+
+class WithMask(nn.Module):
+    """Takes a scale for each sample beside the image with its channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = convolutional()
+
+    def forward(self, scale, pixels):
+        return self.net(pixels.permute(0, 3, 1, 2) * scale[:, None, None, None])
+
+
+@pytest.mark.parametrize("named_axes", [None, "NHWC"])
+@pytest.mark.parametrize("layer", [None, "net.last"])
+@pytest.mark.parametrize("cam_class", [GradCAM, ScoreCAM])
+@pytest.mark.parametrize("kind", ["tuple", "dict", "dict, named"])
+def test_several_inputs(kind, cam_class, layer, named_axes):
+    x, scale = images(), torch.tensor([1.0, 2.0])
+    turned = x.movedim(1, -1)
+    inputs = (scale, turned) if kind == "tuple" else {"scale": scale, "pixels": turned}
+    key = {"tuple": 1, "dict": None, "dict, named": "pixels"}[kind]
+    maps = cam_class(WithMask().eval(), layer, axes=named_axes, spatial_from=key)(inputs, 1)
+    expected = cam_class(convolutional(), "last")(x * scale[:, None, None, None], 1)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_the_layers_of_the_search_take_a_place():
+    model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images().movedim(1, -1)
+    location = locate(model, x, spatial_from=place_of("NHWC", None))
+    assert (location.name, location.layout.grid) == ("net.last", (6, 8))
+
+
+# Lists of images
+
+
+class OfList(nn.Module):
+    """Takes a list of images, returns a dict for each, as torchvision's detectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = convolutional()
+
+    def forward(self, pictures):
+        scores = self.net(torch.stack(pictures))
+        return [{"scores": of_picture} for of_picture in scores]
+
+
+def second_score(output):
+    return output["scores"][1]
+
+
+@pytest.mark.parametrize("layer", [None, "net.last"])
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("cam_class", [GradCAM, ScoreCAM])
+def test_a_list_of_images(cam_class, samples, layer):
+    x = images(count=samples)
+    cam = cam_class(OfList().eval(), layer)
+    maps = cam([*x], second_score)
+    np.testing.assert_allclose(maps, cam_class(convolutional(), "last")(x, 1), atol=1e-5)
+    np.testing.assert_allclose(cam([*x], [second_score] * samples), maps, atol=1e-5)
+    rule = TargetRule(lambda outputs: [second_score] * len(outputs))
+    np.testing.assert_allclose(cam([*x], rule), maps, atol=1e-5)
+
+
+def test_a_list_of_images_of_several_sizes_is_refused():
+    x = images()
+    for layer in (None, "net.last"):
+        with pytest.raises(ValueError, match=r"several sizes, .*call the CAM once for each size"):
+            GradCAM(OfList().eval(), layer)([x[0], x[1, :, :8]], second_score)
+
+
+def test_a_list_of_one_image_smoothed():
+    x = images(count=1)
+    maps = GradCAM(OfList().eval(), "net.last")([*x], second_score, aug_smooth=True)
+    np.testing.assert_allclose(maps, GradCAM(convolutional(), "last")(x, 1, aug_smooth=True), atol=1e-5)
