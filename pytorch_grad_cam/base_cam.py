@@ -356,7 +356,7 @@ class BaseCAM(OverridePoints):
             evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
             drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
             of_layers.setdefault(run.layer, []).append(drawn[-1])
-        warn_of_blank_maps(drawn, evidence, partial(self._advice, call), call)
+        warn_of_blank_maps(drawn, evidence, partial(self._advice, call, runs), call)
         if self._found_layouts.unchecked:
             self._check_places(call, runs, drawn)
         if len(of_layers) == len(drawn):
@@ -370,10 +370,11 @@ class BaseCAM(OverridePoints):
                 check_place(*how, read, run.activations, maps[0, 0])
         self._found_layouts.unchecked.clear()
 
-    def _advice(self, call: Call) -> str:
+    def _advice(self, call: Call, runs: Sequence[CapturedRun]) -> str:
         """Which layer to take where no gradient reaches those that are there, see `FoundLayers.advice`."""
         asked = Asked(call.inputs, call.image, as_asked(call.target_lists))
-        return self._found_layers.advice(self.target_layers, asked, self._finds_layers)
+        layers = list(dict.fromkeys(captured.run.layer for captured in runs))
+        return self._found_layers.advice(layers, asked, self._finds_layers)
 
 
 def _of_images(maps: torch.Tensor, images: int, targets: int) -> torch.Tensor:

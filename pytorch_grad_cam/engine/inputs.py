@@ -68,22 +68,29 @@ class ImagePlace(NamedTuple):
     """Which of the inputs is the image, and which of its axes are the channels, where they are not the second.
 
     key: the position in the tuple or the key in the mapping; None is the first tensor with spatial axes. channels: the
-    axis of the channels; None for images without one, as a spectrogram (N, time, mel).
+    axis of the channels; None for images without one, as a spectrogram (N, time, mel). axes: as the user named them.
     """
 
     key: int | str | None
     channels: int | None
+    axes: str = ""
 
     def image_in(self, inputs: Inputs) -> torch.Tensor:
         """The image (N, C, *spatial)."""
-        leaf = _leaf_of(inputs, self.key, 3 if self.channels is not None else 2)
+        leaf = self._leaf_in(inputs)
         return leaf.unsqueeze(1) if self.channels is None else leaf.movedim(self.channels, 1)
 
     def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
         """The inputs with another one."""
-        leaf = _leaf_of(inputs, self.key, 3 if self.channels is not None else 2)
+        leaf = self._leaf_in(inputs)
         taken = image.squeeze(1) if self.channels is None else image.movedim(1, self.channels)
         return _exchanged(inputs, leaf, taken)
+
+    def _leaf_in(self, inputs: Inputs) -> torch.Tensor:
+        leaf = _leaf_of(inputs, self.key, 3 if self.channels is not None else 2)
+        if self.axes and leaf.ndim != len(self.axes):
+            raise ValueError(f"axes is {self.axes!r}, but the image is {tuple(leaf.shape)}, of {leaf.ndim} axes")
+        return leaf
 
 
 class PackedPatches(NamedTuple):
@@ -125,14 +132,14 @@ def place_of(axes: str, key: SpatialFrom) -> ImagePlace:
     letter a spatial axis. Raises ValueError for other strings.
 
     >>> place_of("NTCHW", None)
-    ImagePlace(key=None, channels=2)
+    ImagePlace(key=None, channels=2, axes='NTCHW')
     """
     if not axes.startswith("N") or len({*axes}) < len(axes) or not 1 <= len({*axes} - {"N", "C"}) <= 3:
         raise ValueError(
             f"axes is {axes!r}, expected 'N' (the batch), then 'C' (the channels, if there are any) and a letter for "
             "each of one to three spatial axes, as 'NTCHW' or 'NHWC'"
         )
-    return ImagePlace(key_of(key), axes.index("C") if "C" in axes else None)
+    return ImagePlace(key_of(key), axes.index("C") if "C" in axes else None, axes)
 
 
 def key_of(spatial_from: SpatialFrom) -> int | str | None:

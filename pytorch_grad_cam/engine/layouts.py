@@ -168,6 +168,11 @@ def _of_as_many_cells(grids: set[tuple[int, ...]], cells: int, image_size: Seque
     return [grid for grid in grids if math.prod(grid) == cells and len(grid) == len(image_size)]
 
 
+def is_even_map(readings: Sequence[Layout], image_size: Sequence[int]) -> bool:
+    """Whether there is only one reading, with one stride for all axes and without tokens."""
+    return len(readings) == 1 and "T" not in readings[0].axes and is_even(readings[0], image_size)
+
+
 def is_even(layout: Layout, image_size: Sequence[int]) -> bool:
     """Whether the reading has one stride along all axes of the image, in their order."""
     return not layout.order and _has_one_stride(layout.grid, image_size)
@@ -240,7 +245,7 @@ def _token_grids(
     Where convolutions made grids, others have no extra tokens: so many queries, or channels, are no map and a token.
     """
     most_extra = 0 if axes == "NCT" else min(MOST_EXTRA_TOKENS, tokens - 1)
-    for extra in range(most_extra + 1):
+    for extra in range(tokens if axes == "NTC" else most_extra + 1):
         for grid in _of_as_many_cells(known_grids, tokens - extra, image_size):
             yield from _arranged(Layout(axes, grid, extra), image_size)
     for extra in range(1 if known_grids else most_extra + 1):

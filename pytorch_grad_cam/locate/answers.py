@@ -30,7 +30,8 @@ _KEY = 0x47726164
 
 def with_noise(image: torch.Tensor) -> torch.Tensor:
     """The image (N, C, *spatial) with faint noise, stronger towards one corner: plus or minus one, times a ramp."""
-    faint = max(_FAINT, _STEPS * torch.finfo(image.dtype).eps) * image.std().clamp(min=_LEAST_CONTRAST)
+    steps = _STEPS * torch.finfo(image.dtype).eps
+    faint = max(_FAINT, steps) * image.std().clamp(min=_LEAST_CONTRAST) + steps * image.abs().amax()
     return image + faint * _ramp(image.shape[2:]).to(image) * signs_like(image)
 
 

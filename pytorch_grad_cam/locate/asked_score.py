@@ -13,6 +13,8 @@ from pytorch_grad_cam.engine.layouts import covers
 from pytorch_grad_cam.engine.targets import Targets, scores_of_lists, target_lists
 from pytorch_grad_cam.engine.trace import Call
 
+# The coarsest map without classes, in pixels a cell. A choice: depths have half of the image's size or all of it.
+_COARSEST = 4
 NO_GRADIENT = (
     "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
     "so the layer cannot be found: pass target_layers, for methods without gradients (EigenCAM, ScoreCAM, AblationCAM)"
@@ -78,4 +80,9 @@ def _is_of_whole_image(scores: Any) -> bool:
 def _is_dense(scores: Any, size: Sequence[int]) -> bool:
     if not isinstance(scores, torch.Tensor) or scores.ndim not in (len(size) + 1, len(size) + 2):
         return False
-    return scores.ndim > 2 and covers(tuple(scores.shape[-len(size) :]), size)
+    grid = tuple(scores.shape[-len(size) :])
+    # Without an axis of classes, as depths are, an output of queries or tokens may have the image's proportions.
+    is_fine = scores.ndim == len(size) + 2 or all(
+        _COARSEST * cells >= length for cells, length in zip(grid, size, strict=True)
+    )
+    return scores.ndim > 2 and is_fine and covers(grid, size)

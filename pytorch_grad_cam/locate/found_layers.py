@@ -13,7 +13,7 @@ from torch import nn
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
-from pytorch_grad_cam.engine.layouts import Layout, channels_first, layouts_of
+from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.locate.search import Location, Search, layout_of
@@ -82,7 +82,7 @@ class FoundLayers:
         known = tuple(layers), *asked.key
         if known not in self._advice:
             try:
-                search, location = self._searched(asked, keep=found)
+                search, location = self._searched(asked, whole=True, keep=found)
             except Exception:  # noqa: BLE001
                 self._advice[known] = ""  # nothing to advise; the maps are there all the same
                 return ""
@@ -95,10 +95,10 @@ class FoundLayers:
             self._advice[known] = advice
         return self._advice[known]
 
-    def _searched(self, asked: Asked, keep: bool = True) -> tuple[Search, Location]:
+    def _searched(self, asked: Asked, whole: bool = False, keep: bool = True) -> tuple[Search, Location]:
         samples = len(asked.image)
         inputs, targets = asked.inputs, asked.targets
-        if samples > _SAMPLES:
+        if samples > _SAMPLES and not whole:
             inputs = rows_of(inputs, torch.arange(_SAMPLES), samples)
             targets = _first(targets, samples)
         search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
@@ -128,8 +128,8 @@ class FoundLayouts:
     ) -> Callable[[Any], torch.Tensor]:
         """From what the layer returned to a map (N, C, *grid).
 
-        What has as many axes as the image is channels first, unless only channels last fits the image's proportions.
-        Cost: for tokens of a new size two forwards of one sample. Raises ValueError where nothing fits, see
+        What has as many axes as the image, and one stride along all of them in one order of axes alone, is read so.
+        Cost: for anything else, of a new size, two forwards of one sample. Raises ValueError where nothing fits, see
         `locate.layout_of`.
         """
         case = layer, first_tensor(output).shape, image.shape
@@ -143,11 +143,10 @@ class FoundLayouts:
         size = tuple(of_image[2:])
         if (layer, size) in self._searched:
             return self._searched[layer, size]
-        plain = channels_first(shape)
-        if len(shape) != len(of_image):
-            return layout_of(self.model, inputs, layer, self.spatial_from)
         readings = layouts_of(shape, of_image[0], size, set())
-        return plain if not readings or plain in readings else readings[0]
+        if len(shape) == len(of_image) and (not readings or is_even_map(readings, size)):
+            return readings[0] if readings else channels_first(shape)
+        return layout_of(self.model, inputs, layer, self.spatial_from)
 
     def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""

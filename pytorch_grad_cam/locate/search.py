@@ -19,7 +19,7 @@ from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
     convolutions_layouts,
-    is_even,
+    is_even_map,
     layouts_of,
     layouts_without,
 )
@@ -214,7 +214,7 @@ class Readings:
 
     def are_certain(self, layouts: Sequence[Layout]) -> bool:
         """Whether there is only one reading, with one stride for all axes and without tokens."""
-        return len(layouts) == 1 and "T" not in layouts[0].axes and is_even(layouts[0], self.size)
+        return is_even_map(layouts, self.size)
 
     def by_answers(self, entry: Call, clearly: bool = False) -> Layout | None:
         """The reading that answers to noise on the image in its place; None where none does. Cost: one forward.
@@ -228,8 +228,9 @@ class Readings:
         as_many = {axes: self._of_as_many_tokens(entry, axes.index("T")) for axes in orders}
         changes = self.changes({each.module for each in chain([entry], *as_many.values())})
         seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
-        layouts = [*dict.fromkeys([*seen, *self.by_numbers(entry)])]
-        return self._clearest(entry, layouts, changes(entry), clearly)
+        change = changes(entry)
+        by_sight = self._clearest(entry, [*dict.fromkeys(seen)], change, clearly)
+        return by_sight or self._clearest(entry, self.by_numbers(entry), change, clearly)
 
     def _in_order_of_first_convolution(self, entry: Call) -> Layout | None:
         """The reading with the spatial axes in the order in which the first convolution has them.
@@ -362,7 +363,7 @@ class Search:
     def _choice_of_score(self) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""
         best, why = self._best_without_dead_edges(late=True)
-        if best is None or _breadth(best.layout.grid) < _SMALLEST_GRIDS[0] or self._asked.is_dense:
+        if best is None or self._breadth(best) < _SMALLEST_GRIDS[0] or self._asked.is_dense:
             best, why = self._best_without_dead_edges(late=False)
         levels = self._levels(best)
         if levels:
@@ -509,7 +510,8 @@ class Search:
 
     def _breadth(self, candidate: _Map) -> int:
         grid = _breadth(candidate.layout.grid)
-        return grid if self._asked.is_of_whole_image else min(grid, candidate.breadth_alive)
+        of_all_cells = self._asked.is_of_whole_image or self._asked.is_dense
+        return grid if of_all_cells else min(grid, candidate.breadth_alive)
 
     def location(self, chosen: _Map, why: str) -> Location:
         """The location of a map, named by a module that returns it: one that runs once and returns nothing else
@@ -517,7 +519,8 @@ class Search:
         """
         runs = Counter(entry.module for entry in self.calls if entry.first)
         same = [e for e in self.calls if e.returned is chosen.call.returned and (e.alone or e is chosen.call)]
-        named = min(same, key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
+        # Of names of one length the last: modules behind it may have written into what the others returned.
+        named = min(same[::-1], key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         samples, shape, axes = len(self.forward.image), [*named.returned.shape], chosen.layout.axes
         shape[axes.index("F" if "F" in axes else "N")] //= samples
         return Location(named.name, named.module, tuple(shape), chosen.layout, why)

@@ -34,7 +34,7 @@ def test_one_search_for_each_size():
     with GradCAM(model) as cam:
         cam(torch.randn(2, 3, 12, 16), 3)
         searched = len(forwards) - 1
-        assert searched <= 3
+        assert searched == 2, "noise for the tokens, the check of the place; the first forward is the call's own"
         cam(torch.randn(1, 3, 12, 16), 1)
         assert len(forwards) == searched + 2
         cam(torch.randn(1, 3, 16, 12), 1)
@@ -253,7 +253,7 @@ def test_spatial_from_says_which_input_is_the_image():
 
 
 def test_inputs_without_an_image():
-    with pytest.raises(TypeError, match=r"tuple has no floating-point tensor \(N, C, \*spatial\)"):
+    with pytest.raises(TypeError, match=r"has no floating-point tensor \(N, C, \*spatial\)"):
         GradCAM(convolutional(), "last")((torch.zeros(2, 4), 3), 1)
 
 

@@ -435,9 +435,9 @@ def test_cost_of_a_registered_map():
     net.register_forward_hook(lambda *_: runs.append(1))
     cam = GradCAM(net, "last", align="receptive_field")
     cam(images(), 1)
-    assert len(runs) == 3  # the map, geometry, measurement
+    assert len(runs) == 4  # the map, geometry, measurement, the check of the place
     cam(images(), 1)
-    assert len(runs) == 4
+    assert len(runs) == 5
 
 
 def test_an_overflow_is_not_remembered():
