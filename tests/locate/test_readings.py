@@ -83,6 +83,7 @@ def test_tokens_that_are_not_of_the_image_are_found_wherever_they_stand(kind, la
     with no_warnings():
         maps = cam(x, 1)
     used = cam.target_layers[0]
+    assert used is not model.patch
     expected = literal.grad_cam(model, used, x, class_one, SIZE, map_of_tokens(places))
     assert expected.max() == 1
     np.testing.assert_allclose(maps, expected, atol=1e-5)
