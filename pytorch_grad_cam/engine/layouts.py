@@ -105,8 +105,8 @@ def layouts_of(
         for axes in ("NC" + "S" * rank, "N" + "S" * rank + "C"):
             layout = _spatial(axes, shape)
             readings += [layout] if covers(layout.grid, image_size) else []
-        if not readings:
-            readings = [*_uneven(shape, image_size)]
+        if not any(layout.axes.startswith("NCS") for layout in readings):
+            readings += [layout for layout in _uneven(shape, image_size) if layout not in readings]
     if len(shape) == 3 and rank > 1:
         for axes in TOKEN_AXES:
             if shape[axes.index("N")] == batch and _channels(axes, shape) > 1:
@@ -169,8 +169,8 @@ def _of_as_many_cells(grids: set[tuple[int, ...]], cells: int, image_size: Seque
 
 
 def is_even_map(readings: Sequence[Layout], image_size: Sequence[int]) -> bool:
-    """Whether there is only one reading, with one stride for all axes and without tokens."""
-    return len(readings) == 1 and "T" not in readings[0].axes and is_even(readings[0], image_size)
+    """Whether there is only one reading, channels first and with one stride for all axes."""
+    return len(readings) == 1 and readings[0].axes.startswith("NCS") and is_even(readings[0], image_size)
 
 
 def is_even(layout: Layout, image_size: Sequence[int]) -> bool:

@@ -29,8 +29,8 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     for key, shapes in _PACKED:
         if isinstance(inputs, Mapping) and shapes in inputs and inputs[key].ndim == _PACKED_NDIM:
             return PackedPatches(key, shapes)
-    image = _image_of(inputs, spatial_from)
     convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
+    image = _image_of(inputs, spatial_from, isinstance(convolution, nn.Conv1d) and convolution.in_channels == 1)
     fits = image.ndim > 3 if convolution is None else convolution.in_channels == image.shape[_SECOND] and image.ndim > 2
     if fits or isinstance(inputs, list):
         return spatial_from
@@ -50,13 +50,13 @@ _PACKED_NDIM = 3
 _PACKED = (("pixel_values", "spatial_shapes"), ("patches", "patch_coord"))
 
 
-def _image_of(inputs: Any, spatial_from: SpatialFrom) -> torch.Tensor:
+def _image_of(inputs: Any, spatial_from: SpatialFrom, takes_signals: bool) -> torch.Tensor:
     """The image, or a signal (N, time) where there is no tensor with more axes."""
     try:
         return image_of(inputs, spatial_from)
     except TypeError:
         signals = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-        if not signals or signals[0].ndim != 2:
+        if not takes_signals or not signals or signals[0].ndim != 2:
             raise
         return signals[0]
 

@@ -116,6 +116,7 @@ class FoundLayouts:
         self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
         self._searched: dict[tuple[nn.Module, Size], Layout] = {}
         self._fitting: set[tuple[nn.Module, Size, Size]] = set()
+        self._seen: set[tuple[nn.Module, Size]] = set()
         self.unchecked: set[nn.Module] = set()
 
     def keep(self, location: Location, size: Size) -> None:
@@ -135,7 +136,7 @@ class FoundLayouts:
         case = layer, first_tensor(output).shape, image.shape
         if case not in self._readers:
             layout = self._layout(*case, inputs)
-            self.unchecked.add(layer)
+            self._check_later(layer, tuple(image.shape[2:]))
             self._readers[case] = first_tensor if layout == channels_first(case[1]) else layout.of_output
         return self._readers[case]
 
@@ -148,12 +149,17 @@ class FoundLayouts:
             return readings[0] if readings else channels_first(shape)
         return layout_of(self.model, inputs, layer, self.spatial_from)
 
+    def _check_later(self, layer: nn.Module, size: Size) -> None:
+        if (layer, size) not in self._seen:
+            self._seen.add((layer, size))
+            self.unchecked.add(layer)
+
     def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""
         case = layer, grid, image_size
         if case not in self._fitting and not warn_of_proportions(grid, image_size):
             self._fitting.add(case)
-            self.unchecked.add(layer)
+            self._check_later(layer, image_size)
 
 
 def _kind_of(targets: Targets) -> Hashable:

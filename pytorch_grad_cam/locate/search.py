@@ -40,7 +40,7 @@ _LATE = 5
 # The difference between two answers. A choice; nothing changes between 0.036 and 0.20.
 _TOO_CLOSE = 0.05
 # The share of the clearest answer. A choice: behind the pooled branch of an ASPP of 8 x 8 cells it is below a third.
-_NEARLY_AS_CLEAR = 0.8
+_NEARLY_AS_CLEAR = 0.5
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
@@ -221,7 +221,7 @@ class Readings:
 
         clearly: few cells, that may do so by accident, do not count.
         """
-        if all(layout.axes.startswith("NCS") for layout in self.by_numbers(entry)):
+        if {layout.axes[:3] for layout in self.by_numbers(entry)} == {"NCS"}:
             return self._in_order_of_first_convolution(entry)
         shape = entry.returned.shape
         orders = [axes for axes in TOKEN_AXES if len(shape) == len(axes) and shape[axes.index("N")] == len(self._image)]
@@ -362,8 +362,8 @@ class Search:
 
     def _choice_of_score(self) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""
-        best, why = self._best_without_dead_edges(late=True)
-        if best is None or self._breadth(best) < _SMALLEST_GRIDS[0] or self._asked.is_dense:
+        best, why = self._best_without_dead_edges(late=not self._asked.is_dense)
+        if not self._asked.is_dense and (best is None or self._breadth(best) < _SMALLEST_GRIDS[0]):
             best, why = self._best_without_dead_edges(late=False)
         levels = self._levels(best)
         if levels:
