@@ -1,7 +1,9 @@
 """The search is part of the first call, and what it found is kept for the size and the kind of target."""
 
 import copy
+import gc
 import threading
+import weakref
 
 import literal
 import numpy as np
@@ -194,6 +196,39 @@ def test_the_first_call_leaves_an_image_with_a_gradient_of_its_own_as_it_is():
     first = GradCAM(model)(x, 1)
     assert x.grad is None
     np.testing.assert_array_equal(GradCAM(model)(x.detach(), 1), first)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_first_call_in_the_callers_mode_without_gradients(mode):
+    model, x = convolutional(), images()
+    expected = GradCAM(model, "last")(x, 1)
+    with mode():
+        np.testing.assert_array_equal(GradCAM(model)(x, 1), expected)
+
+
+def test_nothing_of_the_first_forward_is_kept():
+    model, x = convolutional(), images()
+    made = []
+    for module in model:
+        module.register_forward_hook(lambda _, __, output: made.append(weakref.ref(output)))
+    cam = GradCAM(model)
+    cam(x, 1)
+    gc.collect()
+    assert made
+    assert all(reference() is None for reference in made)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+def test_a_call_that_is_refused_leaves_nothing_behind(samples):
+    model, x = convolutional(), images(count=samples)
+    cam = GradCAM(model)
+    with pytest.raises(IndexError, match="has 5 classes"):
+        cam(x, 99)
+    with pytest.raises(ValueError, match=f"{samples + 1} targets for {samples} samples"):
+        cam(x, [0] * (samples + 1))
+    with pytest.raises(ZeroDivisionError):
+        cam(x, lambda output: output[1] * (1 / 0))
+    np.testing.assert_array_equal(cam(x, 1), GradCAM(model, "last")(x, 1))
 
 
 # Kept

@@ -360,6 +360,32 @@ def test_each_axis_may_have_a_stride_of_its_own(kind, layer, samples):
     np.testing.assert_allclose(maps, literal.grad_cam(model, model.body, x, class_one, size), atol=1e-5)
 
 
+class TwoPathways(nn.Module):
+    """Takes a list of a slow clip and of a fast one, as SlowFast does."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.slow, self.fast = (stack(nn.Conv3d, [(1, 4, 4), (1, 2, 2)]) for _ in range(2))
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, clips):
+        seen = [self.slow(clips[0]).mean((2, 3, 4)), self.fast(clips[1]).mean((2, 3, 4))]
+        return self.head(torch.cat(seen, dim=1))
+
+
+@pytest.mark.parametrize("pathway", [0, 1])
+def test_clips_in_a_list_have_the_map_of_the_pathway_that_reads_them(pathway):
+    sizes = [(4, 32, 48), (16, 32, 48)]
+    model, clips = TwoPathways().eval(), [picture(2, size) for size in sizes]
+    named = [model.slow, model.fast][pathway]
+    expected = literal.grad_cam(model, named, (clips,), class_one, sizes[pathway])
+    maps = GradCAM(model, named, spatial_from=pathway)(clips, 1)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+    cam = GradCAM(model, spatial_from=pathway)
+    np.testing.assert_allclose(cam(clips, 1), expected, atol=1e-5)
+
+
 def test_a_crnn_pooled_in_its_rows_only():
     torch.manual_seed(0)
     body = stack(nn.Conv2d, [(1, 1), (1, 1)])
