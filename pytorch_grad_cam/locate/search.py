@@ -19,6 +19,7 @@ from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
     convolutions_layouts,
+    is_even,
     is_even_map,
     layouts_of,
     layouts_without,
@@ -287,7 +288,10 @@ class Readings:
         """
         answers = {layout: answer(layout, change) for layout in layouts}
         passing = {layout: found.is_clear if clearly else found.is_in_place for layout, found in answers.items()}
-        in_place = [layout for layout in layouts if passing[layout] or self.are_certain([layout])]
+        in_place = [layout for layout in layouts if passing[layout]]
+        if not in_place and any(self.are_certain([layout]) for layout in layouts):
+            # Channels first and in proportion: a map, if one that looks everywhere.
+            in_place = [layout for layout in layouts if "T" not in layout.axes and is_even(layout, self.size)]
         if not in_place:
             return None
         best = max(in_place, key=lambda layout: answers[layout].correlation)
