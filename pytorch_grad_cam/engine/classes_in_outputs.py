@@ -15,6 +15,7 @@ _PREDICTIONS_NDIM = 3  # (N, T, classes)
 _BOX_NUMBERS = 4
 # So many numbers are hardly all between 0 and 1 by chance. Detectors of boxes have thousands, or keep 300.
 _FEWEST_BOXES = 50
+_ROUNDING = 1e-2  # of a sum of probabilities, in half precision
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,11 @@ def _check_no_boxes(predictions: torch.Tensor) -> None:
     for axis, others in ((1, 2), (2, 1)):
         if values.shape[axis] > _BOX_NUMBERS and values.shape[others] >= _FEWEST_BOXES and len(values):
             boxes, score = values.narrow(axis, 0, _BOX_NUMBERS), values.select(axis, _BOX_NUMBERS)
-            if (boxes.amax() > 1) & (score.amin() >= 0) & (score.amax() <= 1):
+            are_scores = (score.amin() >= 0) & (score.amax() <= 1)
+            # Coordinates in pixels; or in shares of the image: neither logits, nor probabilities that add up to one.
+            in_unit = (values.amin() >= 0) & (values.amax() <= 1)
+            in_shares = in_unit & ((values.sum(axis) - 1).abs().amax() > _ROUNDING)
+            if are_scores & ((boxes.amax() > 1) | in_shares):
                 raise ValueError(
                     f"axis {axis} of the output {tuple(values.shape)} seems to have boxes in front of scores, so that "
                     "a class is not at its number: pass an output_transform to the class scores (N, predictions, "

@@ -24,6 +24,8 @@ _STEEPNESS = 4
 _IN_PLACE = 0.5
 # The standard error of no correlation of n cells is 1 / sqrt(n): two of them are left for accidents.
 _STANDARD_ERRORS = 2
+# Fewer cells are few. A choice: of 16 the standard error is a quarter.
+FEW = 16
 # A generator that draws other signs than anybody's image. Any number will do.
 _KEY = 0x47726164
 
@@ -52,13 +54,18 @@ class Answer(NamedTuple):
     cells: int
 
     @property
+    def at_least(self) -> float:
+        """The correlation, of few cells less its standard error: they correlate by accident."""
+        return self.correlation - (1 / math.sqrt(max(self.cells, 1)) if self.cells < FEW else 0)
+
+    @property
     def is_clear(self) -> bool:
         """Whether the cells lie where they are read."""
         return self.correlation > _IN_PLACE
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the cells may lie where they are read; few cells correlate by accident."""
+        """Whether the cells may lie where they are read."""
         return self.correlation > _IN_PLACE - _STANDARD_ERRORS / math.sqrt(max(self.cells, 1))
 
 

@@ -130,7 +130,7 @@ class FoundLayouts:
         """From what the layer returned to a map (N, C, *grid).
 
         What has as many axes as the image, and one stride along all of them in one order of axes alone, is read so.
-        Cost: for anything else, of a new size, two forwards of one sample. Raises ValueError where nothing fits, see
+        Cost: for anything else, of a new size, two forwards of two samples. Raises ValueError where nothing fits, see
         `locate.layout_of`.
         """
         case = layer, first_tensor(output).shape, image.shape

@@ -27,7 +27,7 @@ from pytorch_grad_cam.engine.layouts import (
 from pytorch_grad_cam.engine.targets import Targets, scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.locate.answers import answer, unmoved_tokens, with_noise
+from pytorch_grad_cam.locate.answers import FEW, answer, unmoved_tokens, with_noise
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, AskedScore, asked_scores
 from pytorch_grad_cam.locate.graph_cuts import Edge, cuts_between, dead_edges, edges_on, joins_before
 from pytorch_grad_cam.locate.traced_forward import TracedForward
@@ -159,11 +159,12 @@ def suggest_layers(
 
 
 def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialFrom = None) -> Layout:
-    """The layout of a given layer's output, by how it answers to noise on the image. Cost: two forwards of one sample.
+    """The layout of a given layer's output, by how it answers to noise on the image. Cost: two forwards of two samples.
 
     Raises ValueError when the output cannot be read as a map of the image.
     """
-    x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
+    samples = len(image_of(x, spatial_from))
+    x = on_device_of(model, rows_of(x, torch.arange(min(samples, 2)), samples))
     with undisturbed(model), torch.no_grad(), traced(model) as calls:
         call(model, x)
     return Readings(model, x, spatial_from, calls).of_layer(layer)
@@ -288,14 +289,18 @@ class Readings:
         """
         answers = {layout: answer(layout, change) for layout in layouts}
         passing = {layout: found.is_clear if clearly else found.is_in_place for layout, found in answers.items()}
-        in_place = [layout for layout in layouts if passing[layout]]
+        in_place = alike = [layout for layout in layouts if passing[layout]]
         if not in_place and any(self.are_certain([layout]) for layout in layouts):
             # Channels first and in proportion: a map, if one that looks everywhere.
-            in_place = [layout for layout in layouts if "T" not in layout.axes and is_even(layout, self.size)]
-        if not in_place:
+            alike = [layout for layout in layouts if "T" not in layout.axes and is_even(layout, self.size)]
+        are_few = all("T" not in k.axes and math.prod(k.grid) < FEW for k in layouts)
+        if are_few:
+            alike = list(layouts)  # what few cells answer depends on the image
+        if not alike:
             return None
-        best = max(in_place, key=lambda layout: answers[layout].correlation)
-        alike = [k for k in in_place if answers[best].correlation - answers[k].correlation < _TOO_CLOSE]
+        if in_place and not are_few:
+            best = max(answers[layout].at_least for layout in in_place)
+            alike = [layout for layout in in_place if best - answers[layout].correlation < _TOO_CLOSE]
         first, *others = [k for k in alike if k.grid in self._grids] or alike
         if others:
             issue(

@@ -236,3 +236,12 @@ def test_maps_of_queries():
     cam = GradCAM(model, "body", output_transform=lambda output: output.mT)
     expected = GradCAM(model, "body")(x, lambda output: output[2].amax())
     np.testing.assert_allclose(cam(x, 2), expected, atol=1e-6)
+
+
+def test_boxes_in_shares_of_the_image_are_refused():
+    """RT-DETR returns (N, 300, 4 + classes), boxes and probabilities from 0 to 1: class 1 is no coordinate."""
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="seems to have boxes in front of scores"):
+        resolve_targets(1, torch.rand(2, 300, 9), (2, 3, 64, 64))
+    resolve_targets(1, torch.randn(2, 300, 9).softmax(2), (2, 3, 64, 64))
+    resolve_targets(1, torch.randn(2, 300, 9), (2, 3, 64, 64))

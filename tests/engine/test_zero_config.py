@@ -105,7 +105,7 @@ def test_a_layer_of_unknown_layout_is_refused():
 
     model = Odd().eval()
     with pytest.raises(
-        ValueError, match=r"gives \(1, 384\), which is no map of the 12x16 input: pass a reshape_transform"
+        ValueError, match=r"gives \(2, 384\), which is no map of the 12x16 input: pass a reshape_transform"
     ):
         GradCAM(model, model.odd)(images(), 3)
 
