@@ -294,6 +294,27 @@ def test_axes_that_are_found_cost_one_forward_at_the_first_call():
     assert [*counts, len(runs)] == [2, 3, 4]
 
 
+def test_axes_that_nothing_tells_are_looked_for_once():
+    """Grey images that the model repeats for its three channels."""
+
+    class Grey(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            return self.net(x.expand(-1, 3, -1, -1))
+
+    model, x = Grey().eval(), images()[:, :1]
+    runs, counts = [], []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    cam = GradCAM(model)
+    for _ in range(3):
+        assert cam(x, 1).shape == (2, 12, 16)
+        counts.append(len(runs))
+    assert counts == [2, 3, 4]
+
+
 def test_the_image_is_left_as_it_was():
     model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images().movedim(1, -1).contiguous()
     before = x.clone()

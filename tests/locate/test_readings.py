@@ -435,6 +435,32 @@ def test_each_axis_may_have_a_stride_of_its_own(kind, layer, samples):
     np.testing.assert_allclose(maps, literal.grad_cam(model, model.body, x, class_one, size), atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("kind", STRIDES)
+def test_a_stride_for_each_axis_behind_no_convolution(kind, last):
+    """What a module of unknown kind returns, channels first or last."""
+
+    class Behind(Strided):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.after = nn.Identity()
+
+        def forward(self, x):
+            cells = self.after(self.body(x).square().movedim(1, -1 if last else 1))
+            return self.head(cells.movedim(-1 if last else 1, 1).flatten(2).square().mean(2))
+
+    strides, size = STRIDES[kind]
+    model, x = Behind(strides, len(size)).eval(), picture(2, size)
+    cam = GradCAM(model)
+    maps = cam(x, 1)
+    assert cam.location.name == "after"
+
+    def as_map(tensor):
+        return tensor.movedim(-1, 1) if last else tensor
+
+    np.testing.assert_allclose(maps, literal.grad_cam(model, model.after, x, class_one, size, as_map), atol=1e-5)
+
+
 class TwoPathways(nn.Module):
     """Takes a list of a slow clip and of a fast one, as SlowFast does."""
 
