@@ -253,6 +253,29 @@ def test_an_ordinary_image_with_as_many_rows_as_channels_is_not_turned():
     assert GradCAM(model.eval())(x, 1).shape == (2, 12, 3)
 
 
+def test_of_axes_as_long_as_the_channels_that_which_leaves_the_others_in_order():
+    """(N, 6, 3, 8, 3): the third axis is as long as the last."""
+    model, x = Permuted(convolutional(3), (0, 4, 1, 2, 3)).eval(), drawn(2, 6, 3, 8, 3)
+    cam = GradCAM(model)
+    np.testing.assert_allclose(cam(x, 1), GradCAM(model, axes="NDHWC")(x, 1), atol=TOLERANCE)
+    assert cam.spatial_from == ImagePlace(None, 4)
+
+
+def test_a_normalised_signal_without_a_convolution_is_channels_first():
+    """The normalisation reads (N, C, L) as it is, the linear layer behind it (N, L, C)."""
+
+    class Normalised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.norm, self.steps = nn.BatchNorm1d(32), Sequence()
+
+        def forward(self, x):
+            return self.steps(self.norm(x).mT)
+
+    assert GradCAM(Normalised().eval())(drawn(2, 32, 12), 1).shape == (2, 12)
+
+
 def test_axes_that_are_found_cost_one_forward_at_the_first_call():
     model, x = Permuted(convolutional(), (0, 3, 1, 2)).eval(), images().movedim(1, -1)
     runs = []
@@ -264,6 +287,27 @@ def test_axes_that_are_found_cost_one_forward_at_the_first_call():
     named = GradCAM(model, axes="NHWC", check_place=False)
     named(x, 1)
     assert [*counts, len(runs)] == [2, 3, 4]
+
+
+def test_axes_that_nothing_tells_are_looked_for_once():
+    """Grey images that the model repeats for its three channels."""
+
+    class Grey(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            return self.net(x.expand(-1, 3, -1, -1))
+
+    model, x = Grey().eval(), images()[:, :1]
+    runs, counts = [], []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    cam = GradCAM(model)
+    for _ in range(3):
+        assert cam(x, 1).shape == (2, 12, 16)
+        counts.append(len(runs))
+    assert counts == [2, 3, 4]
 
 
 def test_the_image_is_left_as_it_was():

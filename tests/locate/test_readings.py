@@ -308,6 +308,63 @@ def test_a_convolution_with_as_many_channels_as_rows_is_channels_first(pad, trac
         assert layout_of(model, x, model.features) == Layout("NCSS", (16, 16))
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("place", ["0", "1"])
+def test_a_convolution_is_channels_first_where_no_answer_tells(place, seed):
+    """All cells change alike, because the mean of the image is added to each pixel ten thousandfold."""
+
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.features = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU())
+            self.head = nn.Linear(12, CLASSES)
+
+        def forward(self, x):
+            return self.head(self.features(x + 1e4 * x.mean((1, 2, 3), keepdim=True)).mean((2, 3)))
+
+    model, x = Blind().eval(), picture(size=(12, 12), seed=seed)
+    with no_warnings():
+        assert locate(model, x).layout == Layout("NCSS", (12, 12))
+        assert layout_of(model, x, model.features.get_submodule(place)) == Layout("NCSS", (12, 12))
+
+
+def test_of_two_grids_that_answer_alike_that_of_a_convolution():
+    """Channels that change as if they were 3 x 4 cells, of a map of 6 x 8 that a convolution made."""
+
+    class Weighed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.tokens, self.head = nn.Conv2d(3, 12, 4, 4), nn.Identity(), nn.Linear(12, CLASSES)
+            self.factors = torch.exp(0.3 * torch.randn(1, 12, 1, generator=torch.Generator().manual_seed(3)))
+
+        def forward(self, x):
+            rows, columns = torch.linspace(0, -4 / 3, 3).exp(), torch.linspace(0, -8 / 3, 4).exp()
+            weights = (rows[:, None] * columns).reshape(1, 12, 1) * self.factors
+            return self.head(self.tokens(self.patch(x).flatten(2) * weights).square().mean(2))
+
+    model = Weighed().eval()
+    with no_warnings():
+        assert layout_of(model, picture(), model.tokens) == Layout("NCT", (6, 8))
+
+
+def test_a_map_with_strides_of_its_own_that_does_not_answer_is_not_found():
+    """Cells in any order are no map, though the numbers of rows and columns are possible."""
+
+    class Shuffled(Strided):
+        def __init__(self):
+            super().__init__([(1, 2), (1, 4)], 2)
+            self.after, self.order = nn.Identity(), torch.randperm(22 * 15)
+
+        def forward(self, x):
+            cells = self.body(x)
+            shuffled = cells.flatten(2)[:, :, self.order].reshape(cells.shape)
+            return self.head(self.after(shuffled).square().flatten(2).mean(2))
+
+    assert locate(Shuffled().eval(), picture(size=(22, 120))).name.startswith("body")
+
+
 def test_the_users_image_drawn_with_any_seed_is_not_the_noise():
     """Random numbers drawn as the noise was in 2.0, from PyTorch's generator with seed 0, took the image away."""
     model = Tokens([24]).eval()
@@ -358,6 +415,32 @@ def test_each_axis_may_have_a_stride_of_its_own(kind, layer, samples):
     maps = cam(x, 1)
     assert cam.target_layers in ([model.body], [model.body[1]])
     np.testing.assert_allclose(maps, literal.grad_cam(model, model.body, x, class_one, size), atol=1e-5)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("kind", STRIDES)
+def test_a_stride_for_each_axis_behind_no_convolution(kind, last):
+    """What a module of unknown kind returns, channels first or last."""
+
+    class Behind(Strided):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.after = nn.Identity()
+
+        def forward(self, x):
+            cells = self.after(self.body(x).square().movedim(1, -1 if last else 1))
+            return self.head(cells.movedim(-1 if last else 1, 1).flatten(2).square().mean(2))
+
+    strides, size = STRIDES[kind]
+    model, x = Behind(strides, len(size)).eval(), picture(2, size)
+    cam = GradCAM(model)
+    maps = cam(x, 1)
+    assert cam.location.name == "after"
+
+    def as_map(tensor):
+        return tensor.movedim(-1, 1) if last else tensor
+
+    np.testing.assert_allclose(maps, literal.grad_cam(model, model.after, x, class_one, size, as_map), atol=1e-5)
 
 
 class TwoPathways(nn.Module):

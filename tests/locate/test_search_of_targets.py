@@ -111,6 +111,17 @@ def test_classes_of_two_branches_in_one_call_have_the_layers_of_both():
         )
 
 
+def test_two_targets_whose_sum_is_constant_have_the_layer_of_each():
+    class Opposites(TwoBranches):
+        def forward(self, x):
+            scores = super().forward(x)
+            return torch.cat([scores[:, :1], scores[:, 3:4], -scores[:, 3:4]], dim=1)
+
+    cam = GradCAM(Opposites().eval())
+    cam(picture(), [[1, 2]])
+    assert cam.location.name == "fine"
+
+
 # Several levels
 
 
