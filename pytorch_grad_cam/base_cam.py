@@ -251,7 +251,8 @@ class BaseCAM(OverridePoints):
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
             try:
                 of_layers = self._maps_of_layers(call, capture, transform)
-            except FoundElsewhere:
+            except FoundElsewhere as elsewhere:
+                self._found_layers.keep(Asked(inputs, image, targets), elsewhere.location)
                 return self._maps(inputs, targets, eigen_smooth)
             by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
             is_plain = len(of_layers) == 1 and not by_point

@@ -158,7 +158,8 @@ def layouts_without(
     """The readings of tokens of which those in the places `others` are no cells; see `layouts_of`."""
     tokens = shape[axes.index("T")]
     cells = tokens - len(others)
-    like_image = grid_of_proportions(cells, image_size)
+    # Any number of cells of a signal is in proportion: there it tells nothing.
+    like_image = grid_of_proportions(cells, image_size) if len(image_size) > 1 else None
     grids = _of_as_many_cells(known_grids, cells, image_size) or ([] if like_image is None else [like_image])
     readings = [layout for grid in grids for layout in _arranged(Layout(axes, grid), image_size)]
     return [layout.among(others, tokens) for layout in readings]

@@ -37,6 +37,13 @@ def with_noise(image: torch.Tensor) -> torch.Tensor:
     return image + faint * _ramp(image.shape[2:]).to(image) * signs_like(image)
 
 
+def image_like(image: torch.Tensor) -> torch.Tensor:
+    """An image of normal noise, always the same but for the mean and the standard deviation, which are the image's."""
+    noise = np.random.Generator(np.random.Philox(key=_KEY + 1)).standard_normal(tuple(image.shape))
+    spread = image.std().nan_to_num().clamp(min=_LEAST_CONTRAST)
+    return image.mean() + spread * torch.as_tensor(noise).to(image)
+
+
 def signs_like(image: torch.Tensor) -> torch.Tensor:
     """Plus or minus one for each number of the image, always the same."""
     signs = np.random.Generator(np.random.Philox(key=_KEY)).integers(0, 2, size=tuple(image.shape)) * 2 - 1

@@ -39,6 +39,10 @@ class Asked(NamedTuple):
 class FoundElsewhere(Exception):
     """The targets of this call have another layer than the one that was kept for their kind."""
 
+    def __init__(self, location: Location) -> None:
+        super().__init__(str(location))
+        self.location = location
+
 
 class FoundLayers:
     """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object."""
@@ -69,6 +73,7 @@ class FoundLayers:
             if asked.key in self._locations:
                 return self._locations[asked.key], None
             search, location = self._searched(asked)
+            self.keep(asked, location)
             whole = len(asked.image) <= _SAMPLES
             return location, search.forward.capture(location.layers) if whole else None
 
@@ -82,30 +87,31 @@ class FoundLayers:
         known = tuple(layers), *asked.key
         if known not in self._advice:
             try:
-                search, location = self._searched(asked, whole=True, keep=found)
+                search, location = self._searched(asked, whole=True)
             except Exception:  # noqa: BLE001
                 self._advice[known] = ""  # nothing to advise; the maps are there all the same
                 return ""
             same = {*location.layers} <= {*layers} if found else location.layer in layers
             if found and not same:
-                raise FoundElsewhere
+                raise FoundElsewhere(location)
             advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"
             if not search.is_of_whole_image:
                 return advice
             self._advice[known] = advice
         return self._advice[known]
 
-    def _searched(self, asked: Asked, whole: bool = False, keep: bool = True) -> tuple[Search, Location]:
+    def keep(self, asked: Asked, location: Location) -> None:
+        """Take these layers for the size and the kind of target from now on."""
+        self._locations[asked.key] = location
+
+    def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Location]:
         samples = len(asked.image)
         inputs, targets = asked.inputs, asked.targets
         if samples > _SAMPLES and not whole:
             inputs = rows_of(inputs, torch.arange(_SAMPLES), samples)
             targets = _first(targets, samples)
         search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
-        location = search.choice()
-        if keep:
-            self._locations[asked.key] = location
-        return search, location
+        return search, search.choice()
 
 
 class FoundLayouts:

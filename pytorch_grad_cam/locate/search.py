@@ -27,7 +27,7 @@ from pytorch_grad_cam.engine.layouts import (
 from pytorch_grad_cam.engine.targets import Targets, scores_in
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.locate.answers import FEW, answer, unmoved_tokens, with_noise
+from pytorch_grad_cam.locate.answers import FEW, answer, image_like, unmoved_tokens, with_noise
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, AskedScore, asked_scores
 from pytorch_grad_cam.locate.graph_cuts import Edge, cuts_between, dead_edges, edges_on, joins_before
 from pytorch_grad_cam.locate.traced_forward import TracedForward
@@ -165,6 +165,8 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
     """
     samples = len(image_of(x, spatial_from))
     x = on_device_of(model, rows_of(x, torch.arange(min(samples, 2)), samples))
+    # Not the user's image: the reading is that of the layer, whatever is in the image.
+    x = with_image(x, image_like(image_of(x, spatial_from)), spatial_from)
     with undisturbed(model), torch.no_grad(), traced(model) as calls:
         call(model, x)
     return Readings(model, x, spatial_from, calls).of_layer(layer)

@@ -303,7 +303,7 @@ def test_axes_that_nothing_tells_are_looked_for_once():
     model, x = Grey().eval(), images()[:, :1]
     runs, counts = [], []
     model.register_forward_hook(lambda *_: runs.append(1))
-    cam = GradCAM(model)
+    cam = GradCAM(model, check_place=False)
     for _ in range(3):
         assert cam(x, 1).shape == (2, 12, 16)
         counts.append(len(runs))
