@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -36,12 +36,14 @@ from pytorch_grad_cam.locate.traced_forward import TracedForward
 # transformers with seeded random weights; except for LeViTs where said.
 # The share of living cells. A choice; nothing changes between 0.03 and 0.9: shares are nearly always 0 or 1.
 _ALIVE = 0.5
-# The last cuts that are looked at first, which saves time. A choice; nothing changes from 4 to 64, 3 adds a warning.
-_LATE = 5
+# The last cuts that are looked at first, which saves time. Nothing changes from 4 to 64, 3 adds a warning.
+_LATE = 4
 # The difference between two answers. A choice; nothing changes between 0.036 and 0.20.
 _TOO_CLOSE = 0.05
 # The share of the clearest answer. A choice: behind the pooled branch of an ASPP of 8 x 8 cells it is below a third.
 _NEARLY_AS_CLEAR = 0.5
+# Tensors with as many tokens: the first ones may be position embeddings, which nothing changes. A choice.
+_EARLIEST = 8
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
@@ -132,7 +134,8 @@ def locate(
     Cost: one forward with its graph and one backward of its last part (of all where nothing is found there); for tokens
     one more forward.
     """
-    return _alone(model, x, spatial_from, output_transform, targets).choice()
+    with undisturbed(model):
+        return Search(model, _first_sample(model, x, spatial_from), spatial_from, output_transform, targets).choice()
 
 
 def suggest_layers(
@@ -146,10 +149,12 @@ def suggest_layers(
 
     Arguments and errors are those of `locate`. Cost: that of `locate` and one whole backward.
     """
-    search = _alone(model, x, spatial_from, output_transform, targets)
-    locations = [search.choice()]
+    with undisturbed(model):
+        first = _first_sample(model, x, spatial_from)
+        search = Search(model, first, spatial_from, output_transform, targets)
+        locations = [search.choice()]
+        alive = [candidate for candidate in search.maps() if search.is_alive(candidate)]
     grids = {locations[0].layout.grid}
-    alive = [candidate for candidate in search.maps() if search.is_alive(candidate)]
     for candidate in [*reversed([m for m in alive if m.is_cut]), *reversed(alive)]:
         if candidate.layout.grid not in grids:
             grids.add(candidate.layout.grid)
@@ -167,13 +172,14 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
     x = on_device_of(model, rows_of(x, torch.arange(min(samples, 2)), samples))
     # Not the user's image: the reading is that of the layer, whatever is in the image.
     x = with_image(x, image_like(image_of(x, spatial_from)), spatial_from)
-    with undisturbed(model), torch.no_grad(), traced(model) as calls:
-        call(model, x)
-    return Readings(model, x, spatial_from, calls).of_layer(layer)
+    with undisturbed(model):
+        with torch.no_grad(), traced(model) as calls:
+            call(model, x)
+        return Readings(model, x, spatial_from, calls).of_layer(layer)
 
 
 class Readings:
-    """How the tensors that a forward's modules returned are to be read as maps of its image.
+    """How the tensors that a forward's modules returned are to be read as maps of its image. Within `undisturbed`.
 
     x: what the model was called with, on its device; calls: what its modules returned.
     """
@@ -253,7 +259,7 @@ class Readings:
     def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
         """How much the outputs of the modules change with faint noise on the image. Cost: one forward."""
         noisy = with_image(self._x, with_noise(self._image.detach()), self._spatial_from)
-        with undisturbed(self._model), torch.no_grad(), traced(self._model, modules) as calls:
+        with torch.no_grad(), traced(self._model, modules) as calls:
             call(self._model, noisy)
 
         def change(entry: Call) -> torch.Tensor:
@@ -265,10 +271,11 @@ class Readings:
         return change
 
     def _of_as_many_tokens(self, entry: Call, token_axis: int) -> list[Call]:
-        """The tensors up to this one that have as many tokens."""
+        """The first tensors, up to this one, that have as many tokens."""
         until = next(place for place, each in enumerate(self._calls) if each is entry)
         earlier = (each for each in self._calls[: until + 1] if each.first and each.returned.ndim == len(TOKEN_AXES[0]))
-        return [each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis]]
+        as_many = (each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis])
+        return list(islice(as_many, _EARLIEST))
 
     def _without_others(self, entry: Call, axes: str, changes: Iterator[torch.Tensor]) -> list[Layout]:
         """The readings without the tokens that are not of the image; none where no such tokens are seen.
@@ -420,7 +427,7 @@ class Search:
     def maps(self, late: bool = False) -> list[_Map]:
         """The maps among what the modules return, in the order of execution.
 
-        late: only those from the fifth last cut on. Cost: one backward, as far as the first of them.
+        late: only those from the fourth last cut on. Cost: one backward, as far as the first of them.
         """
         is_cut = cuts_between(self._asked.edge, self.forward.image, self._dead)
         cuts = [position for position, _ in self._candidates if is_cut(self.calls[position].returned)]
@@ -537,16 +544,8 @@ class Search:
         return Location(named.name, named.module, tuple(shape), chosen.layout, why)
 
 
-def _alone(
-    model: nn.Module,
-    x: Any,
-    spatial_from: SpatialFrom,
-    output_transform: Callable[[Any], Any],
-    targets: Targets,
-) -> Search:
-    first = on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
-    with undisturbed(model):
-        return Search(model, first, spatial_from, output_transform, targets)
+def _first_sample(model: nn.Module, x: Any, spatial_from: SpatialFrom) -> Any:
+    return on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
 
 
 def _breadth(lengths: Sequence[int]) -> int:
