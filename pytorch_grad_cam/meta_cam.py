@@ -50,6 +50,7 @@ class MetaCAM:
     reshape_transform = attribute_of("base_cam", "reshape_transform")
     output_transform = attribute_of("base_cam", "output_transform")
     spatial_from = attribute_of("base_cam", "spatial_from")
+    check_place = attribute_of("base_cam", "check_place")
     call_index = attribute_of("base_cam", "call_index")
     align = attribute_of("base_cam", "align")
     registrations = attribute_of("base_cam", "registrations")
