@@ -518,13 +518,18 @@ class Search:
         best = _passing(same_grid, lambda candidate: not _is_of((nn.modules.pooling,), candidate.call.module))[-1]
         place = next(place for place, candidate in enumerate(maps) if candidate is best)
         behind = maps[place + 1 :]
-        if any(m.layout == best.layout and not self.is_alive(m) and m.is_hidden for m in behind):
+        if any(m.layout == best.layout and m.is_hidden and self._has_lost_cells(m) for m in behind):
             readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
             if readers:
                 return readers[0], "the last map before positions lose their way to the score (class token)"
         if best.is_cut:
             return best, "the last map that every path to the score goes through"
         return best, "the last map that the score depends on; none lies on every path to it"
+
+    def _has_lost_cells(self, candidate: _Map) -> bool:
+        """Whether most cells do not lead to the score; of tokens, whose score is one of them, all but a few."""
+        are_few = "T" in candidate.layout.axes and self._breadth(candidate) < _SMALLEST_GRIDS[0]
+        return not self.is_alive(candidate) or are_few
 
     def _breadth(self, candidate: _Map) -> int:
         grid = _breadth(candidate.layout.grid)
