@@ -176,7 +176,7 @@ def test_contributions_of_both_signs_do_not_cancel_in_the_tolerance():
 
 def test_each_sample_and_each_score_must_be_affine():
     output = torch.rand(3, 4, 2) + torch.tensor([0.0, 2, 0])[:, None, None]
-    bright = total(output).mean()
+    bright = 0.95 * total(output).amax()  # the second sample is, unless one of its four channels is taken away
 
     def scores(rows):
         affine = total(rows[:, 1:])
