@@ -88,9 +88,14 @@ def _scale_down(config: Any, size: tuple[int, int]) -> None:
 
 
 def as_trained(model: nn.Module, x: torch.Tensor) -> nn.Module:
+    """The model of such images without the marks of an untrained one, see `as_if_trained`."""
+    return as_if_trained(model, lambda: model(torch.randn(2, *x.shape[1:])))
+
+
+def as_if_trained(model: nn.Module, run_two: Callable[[], Any]) -> nn.Module:
     """The model without two marks of an untrained one, weights of zeros and normalisation by statistics of nothing.
 
-    With them nothing reaches the head, or nothing of the image is left there.
+    With them nothing reaches the head, or nothing of the image is left there. run_two: runs it with two samples.
     """
     with torch.no_grad():
         for parameter in model.parameters():
@@ -102,7 +107,7 @@ def as_trained(model: nn.Module, x: torch.Tensor) -> nn.Module:
             module.momentum = None  # the mean over the batches that it gets in training mode
             module.train()
         if normalisations:
-            model(torch.randn(2, *x.shape[1:]))
+            run_two()
     return model.eval()
 
 

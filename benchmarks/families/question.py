@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from benchmarks import zoo
+
 Inputs = Any
 
 
@@ -71,20 +73,8 @@ def with_image(inputs: Inputs, where: int | str | None, image: torch.Tensor) -> 
 
 
 def as_trained(question: Question) -> Question:
-    """The question with a model in evaluation mode, without the marks of an untrained one, see `zoo.as_trained`."""
-    model = question.model.eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter.normal_(std=0.02)
-        normalisations = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        for module in normalisations:
-            module.reset_running_stats()
-            module.momentum = None
-            module.train()
-        if normalisations:
-            _two_of(question).answer()
-    model.eval()
+    """The question with a model in evaluation mode, without the marks of an untrained one, see `zoo.as_if_trained`."""
+    zoo.as_if_trained(question.model.eval(), lambda: _two_of(question).answer())
     return question
 
 

@@ -130,7 +130,7 @@ def convolutions_layouts(shape: Sequence[int], batch: int, image_size: Sequence[
         return _folded(shape, batch, image_size, convolutions_layouts)
     if _has_one_stride(plain.grid, image_size):
         return [plain]
-    return [layout for layout in _turned(plain, image_size) if not _is_enlarged(layout.grid, image_size)]
+    return [*_turned(plain, image_size)]
 
 
 def _folded(
@@ -185,16 +185,14 @@ def _spatial(axes: str, shape: Sequence[int]) -> Layout:
 
 def _turned(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
     """The layout, and where its cells are no squares its axes in each order that fits the image."""
-    rank = len(image_size)
-    for order in permutations(range(rank)):
+    if covers(layout.grid, image_size):
+        yield layout
+        return
+    as_they_are = tuple(range(len(image_size)))
+    for order in permutations(as_they_are):
         grid = tuple(layout.grid[axis] for axis in order)
-        fits = all(cells <= size for cells, size in zip(grid, image_size, strict=True))
-        if order == tuple(range(rank)) and (fits or covers(grid, image_size)):
-            yield layout
-            if covers(grid, image_size):
-                return
-        elif fits:
-            yield layout._replace(grid=grid, order=order)
+        if not _is_enlarged(grid, image_size):
+            yield layout if order == as_they_are else layout._replace(grid=grid, order=order)
 
 
 def _arranged(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
@@ -209,9 +207,7 @@ def _arranged(layout: Layout, image_size: Sequence[int]) -> Iterator[Layout]:
 def _uneven(shape: Sequence[int], image_size: Sequence[int]) -> Iterator[Layout]:
     """The readings with a stride for each axis, none of which has more cells than the image has pixels."""
     for axes in ("NC" + "S" * len(image_size), "N" + "S" * len(image_size) + "C"):
-        for layout in _turned(_spatial(axes, shape), image_size):
-            if all(cells <= size for cells, size in zip(layout.grid, image_size, strict=True)):
-                yield layout
+        yield from _turned(_spatial(axes, shape), image_size)
 
 
 def _channels(axes: str, shape: Sequence[int]) -> int:

@@ -52,8 +52,9 @@ def asked_scores(
     *spatial).
     Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
     """
-    kind = _is_of_whole_image(scores), _is_dense(scores, image_shape[2:])
-    if uses_targets and (targets is not None or _is_of_whole_image(scores) or isinstance(scores, list)):
+    is_of_whole_image = isinstance(scores, torch.Tensor) and scores.ndim <= 2
+    kind = is_of_whole_image, _is_dense(scores, image_shape[2:])
+    if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list)):
         of_lists = scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]).sum(1)
         # Other factors than one, so that classes whose sum is constant do not cancel.
         asked = (of_lists * torch.linspace(1, 2, len(of_lists)).to(of_lists)).sum()
@@ -71,10 +72,6 @@ def asked_scores(
     if features:
         noise = torch.randn(features[-1].shape, generator=torch.Generator().manual_seed(0), device="cpu")
         yield AskedScore((features[-1] * noise.to(features[-1])).sum(), *kind)
-
-
-def _is_of_whole_image(scores: Any) -> bool:
-    return isinstance(scores, torch.Tensor) and scores.ndim <= 2
 
 
 def _is_dense(scores: Any, size: Sequence[int]) -> bool:
