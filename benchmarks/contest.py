@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -91,10 +91,10 @@ class Failure(Exception):
 
 
 @contextmanager
-def contestants(device: str = "cpu") -> Iterator[list[Contestant]]:
+def contestants(device: str = "cpu", names: Iterable[str] = LIBRARIES) -> Iterator[list[Contestant]]:
     with ExitStack() as stack:
         entered = []
-        for name in LIBRARIES:
+        for name in names:
             entered.append(Contestant(name, device))
             stack.callback(entered[-1].close)
         yield entered

@@ -65,12 +65,13 @@ def measured(
     only: Iterable[str],
     device: str,
     before: list[Cell],
+    libraries: Iterable[str] = LIBRARIES,
 ) -> Iterator[list[Cell]]:
-    """The cells of all libraries, network by network and batch by batch: with their ratios, or why there are none.
+    """The cells of the libraries, network by network and batch by batch: with their ratios, or why there are none.
 
     before: of smaller batches, which tell how long the larger ones will take.
     """
-    with contestants(device) as racing, tempfile.TemporaryDirectory() as folder:
+    with contestants(device, libraries) as racing, tempfile.TemporaryDirectory() as folder:
         methods = {each.name: [m for m in each.methods() if not only or m in only] for each in racing}
         for network, batch in itertools.product(networks, batches):
             if RACED[network].size != (224, 224) and batch > 1:
@@ -221,6 +222,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--add", action="store_true", help="to the cells of earlier runs")
     parser.add_argument("--quick", action="store_true", help="two networks, one image, six methods; nothing is written")
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     options = parser.parse_args()
     if options.quick:
         options.networks, options.batches, options.rounds, options.methods = ["ResNet-50", "ViT-S"], [1], 3, QUICK
@@ -228,7 +230,8 @@ def main() -> None:
     suffix = suffix_of(options.device)
     known = rows_of(f"speed_cells{suffix}") if options.add else {}
     before = [Cell.of(record) for record in known.values()]
-    for cells in measured(options.networks, batches, options.rounds, options.methods, options.device, before):
+    asked = options.networks, batches, options.rounds, options.methods, options.device, before, options.libraries
+    for cells in measured(*asked):
         known |= {f"{c.network}, {c.batch}, {c.method}, {c.library}": c.record() for c in cells}
         if not options.quick:
             save(f"speed_cells{suffix}", known)  # what was measured is kept when the rest is not
