@@ -249,14 +249,15 @@ class BaseCAM(OverridePoints):
             explained = lists if self.uses_targets else [[]]
             how = self.output_transform, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
+            of_layers, check = self._maps_of_layers(call, capture, transform)
+            by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+            is_plain = len(of_layers) == 1 and not by_point
+            maps = min_max(of_layers[0][:, 0]) if is_plain else self._joined(of_layers, len(explained), by_point)
             try:
-                of_layers = self._maps_of_layers(call, capture, transform)
+                check()
             except FoundElsewhere as elsewhere:
                 self._found_layers.keep(Asked(inputs, image, targets), elsewhere.location)
                 return self._maps(inputs, targets, eigen_smooth)
-            by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-            is_plain = len(of_layers) == 1 and not by_point
-            maps = mean_of_layers(of_layers) if is_plain else self._joined(of_layers, len(explained), by_point)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
     def _joined(self, of_layers: list[torch.Tensor], lists: int, by_point: bool) -> torch.Tensor:
@@ -297,8 +298,12 @@ class BaseCAM(OverridePoints):
         is_plain = self.capture_class is Capture and self.detach
         return capture if is_plain and not self.compute_input_gradient else None
 
-    def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> list[torch.Tensor]:
-        """For each layer its maps (N * K, 1, *spatial) of N images for K target lists."""
+    def _maps_of_layers(
+        self, call: Call, capture: Capturing, transform: AsMap | None
+    ) -> tuple[list[torch.Tensor], Callable[[], None]]:
+        """For each layer its maps (N * K, 1, *spatial) of N images for K target lists, and what checks them: it waits
+        for the device, so it is called when all else has been given to the device.
+        """
         runs = self._runs(call, capture.runs, transform)
         image = call.image if self.compute_input_gradient else None
         for position in range(len(call.target_lists)):
@@ -345,24 +350,25 @@ class BaseCAM(OverridePoints):
         self.registrations[layer] = where
         return where
 
-    def _drawn(self, call: Call, runs: Sequence[CapturedRun]) -> list[torch.Tensor]:
+    def _drawn(self, call: Call, runs: Sequence[CapturedRun]) -> tuple[list[torch.Tensor], Callable[[], None]]:
         """For each layer its maps (N * K, 1, *spatial), rectified, scaled to [0, 1] and enlarged: the mean over its
-        runs. A warning says why maps are blank.
+        runs. And their check, which warns of blank ones and of layers that do not answer where they are drawn.
         """
         size = self.get_target_width_height(call.image)[::-1]
-        drawn, evidence = [], []
-        of_layers: dict[nn.Module, list[torch.Tensor]] = {}
-        for _, _, run, signed_maps, gradients in runs:
-            signed = torch.stack(signed_maps, dim=1)
-            evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
-            drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
-            of_layers.setdefault(run.layer, []).append(drawn[-1])
+        evidence = [captured.evidence() for captured in runs]
+        signed = [each.signed.flatten(0, 1) for each in evidence]
+        drawn = [
+            each.run.enlarged(scaled_evidence(maps)[:, None], size) for each, maps in zip(runs, signed, strict=True)
+        ]
+        check = partial(self._check, call, runs, drawn, evidence)
+        return drawn if len({each.run.layer for each in runs}) == len(runs) else _means_of_runs(runs, drawn), check
+
+    def _check(
+        self, call: Call, runs: Sequence[CapturedRun], drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence]
+    ) -> None:
         warn_of_blank_maps(drawn, evidence, partial(self._advice, call, runs), call)
         if self._found_layouts.unchecked:
             self._check_places(call, runs, drawn)
-        if len(of_layers) == len(drawn):
-            return drawn
-        return [torch.stack(maps).mean(0) for maps in of_layers.values()]
 
     def _check_places(self, call: Call, runs: Sequence[CapturedRun], drawn: Sequence[torch.Tensor]) -> None:
         for (_, read, run, *_), maps in zip(runs, drawn, strict=True):
@@ -376,6 +382,14 @@ class BaseCAM(OverridePoints):
         asked = Asked(call.inputs, call.image, as_asked(call.target_lists))
         layers = list(dict.fromkeys(captured.run.layer for captured in runs))
         return self._found_layers.advice(layers, asked, self._finds_layers)
+
+
+def _means_of_runs(runs: Sequence[CapturedRun], maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """For each layer the mean of its runs' maps."""
+    of_layers: dict[nn.Module, list[torch.Tensor]] = {}
+    for captured, of_run in zip(runs, maps, strict=True):
+        of_layers.setdefault(captured.run.layer, []).append(of_run)
+    return [torch.stack(of_layer).mean(0) for of_layer in of_layers.values()]
 
 
 def _of_images(maps: torch.Tensor, images: int, targets: int) -> torch.Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from pytorch_grad_cam.engine.capture import Capturing, gradients_of_list
 from pytorch_grad_cam.engine.layer_run import Call
 from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
 from pytorch_grad_cam.engine.principal_component import first_principal_component
-from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions, rescaled
+from pytorch_grad_cam.engine.rescaled_contributions import BiasContributions, Contributions, by_shape
 from pytorch_grad_cam.registration.bias_registrations import bias_registrations
 from pytorch_grad_cam.registration.registration import Registration
 
@@ -36,7 +37,7 @@ class FullGrad(BaseCAM):
     Cost: one forward with its graph, one whole backward.
     """
 
-    capture_class = RescaledContributions
+    capture_class = BiasContributions
     uses_layers = False
 
     @old_constructor
@@ -57,32 +58,37 @@ class FullGrad(BaseCAM):
 
     def _maps_of_layers(
         self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None
-    ) -> list[torch.Tensor]:
+    ) -> tuple[list[torch.Tensor], Callable[[], None]]:
         image, signed, strongest = call.image.detach(), [], []
         for position in range(len(call.target_lists)):
             of_biases = gradients_of_list(capture, call.scores, call.target_lists, position, call.image)
             gradient = cast(torch.Tensor, call.image.grad)
-            of_input = rescaled(full_precision(image) * gradient)
+            one = gradient.new_ones(image.shape[1])
+            of_input = Contributions.of([one], [full_precision(image) * gradient]).rescaled()
             maps = torch.cat([of_input, *self._of_maps(call, of_biases)], dim=1)
             signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))
             strongest.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), torch.inf, dim=1))
         evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(strongest, dim=1))
         scaled = scaled_evidence(evidence.signed.flatten(0, 1))
-        warn_of_blank_maps([scaled], [evidence], str, call)
-        return [scaled[:, None]]
+        return [scaled[:, None]], partial(warn_of_blank_maps, [scaled], [evidence], str, call)
 
-    def _of_maps(self, call: Call, of_biases: Sequence[tuple[int, torch.Tensor]]) -> list[torch.Tensor]:
-        """The contributions (N, 1, *spatial) of those biases that were added to maps of the images."""
+    def _of_maps(self, call: Call, of_biases: Sequence[tuple[int, Any]]) -> Iterator[torch.Tensor]:
+        """The contributions (N, k, *spatial) of those biases that were added to maps of the images, or their sums."""
         size = tuple(call.image.shape[2:])
-        of_maps = [(index, maps) for index, maps in of_biases if _is_map(maps, call.image)]
-        if self.align == "cell":
-            return [resize(maps, size) for _, maps in of_maps]
-        if size not in self._registrations:
-            self._registrations[size] = bias_registrations(self.model, call.inputs, self.spatial_from)
-        places = [(self._registrations[size][index], maps) for index, maps in of_maps]
-        return [place.enlarge(maps) for place, maps in places if place is not None]
+        for numbers, contributions in by_shape(of_biases):
+            if not _are_maps(contributions, call.image):
+                continue
+            maps = contributions.rescaled()
+            if self.align == "cell":
+                yield resize(maps if call.eigen_smooth else maps.sum(1, keepdim=True), size)
+                continue
+            if size not in self._registrations:
+                self._registrations[size] = bias_registrations(self.model, call.inputs, self.spatial_from)
+            places = [self._registrations[size][number] for number in numbers]
+            drawn = zip(places, maps.split(1, dim=1), strict=True)
+            yield from (place.enlarge(of_bias) for place, of_bias in drawn if place is not None)
 
 
-def _is_map(contribution: torch.Tensor, input_tensor: torch.Tensor) -> bool:
-    """Whether a bias was added to maps of the images: not to features behind the pooling, nor to windows or boxes."""
-    return contribution.ndim == input_tensor.ndim and len(contribution) == len(input_tensor)
+def _are_maps(contributions: Contributions, image: torch.Tensor) -> bool:
+    """Whether biases were added to maps of the images: not to features behind the pooling, nor to windows or boxes."""
+    return contributions.summed.ndim == image.ndim and contributions.summed.shape[1] == len(image)

@@ -143,7 +143,9 @@ class OverridePoints:
         runs = self._runs(call, captured, transform)
         for captured_run in runs:
             captured_run.explain(0, gradients[captured_run.place], partial(signed_map, self))
-        return self._drawn(call, runs)
+        maps, check = self._drawn(call, runs)
+        check()
+        return maps
 
     @accepts_arrays
     def aggregate_multi_layers(self, cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:

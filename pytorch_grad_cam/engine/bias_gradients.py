@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.maps import full_precision
 
 
 class BiasGradients:
@@ -27,7 +28,8 @@ class BiasGradients:
     def __init__(self, model: nn.Module, *_: Any) -> None:
         self.runs: Sequence[tuple[nn.Module, Any]] = ()
         self._model = model
-        self._added: list[tuple[GradientEdge, torch.Tensor]] = []
+        self._edges: list[GradientEdge] = []
+        self._added: list[Added] = []
 
     def __enter__(self) -> BiasGradients:
         return self
@@ -38,10 +40,11 @@ class BiasGradients:
     def run(self, inputs: Inputs) -> Any:
         """Run the model and keep its biases. Cost: one forward with its graph."""
 
-        def keep(result: torch.Tensor, bias: torch.Tensor) -> None:
+        def keep(result: torch.Tensor, added: Added) -> None:
             if result.requires_grad:
                 # An edge, not the tensor: what happens to the tensor in place behind it does not move the edge.
-                self._added.append((get_gradient_edge(result), bias.detach()))
+                self._edges.append(get_gradient_edge(result))
+                self._added.append(added)
 
         with BiasWatch(keep), torch.enable_grad():
             return call(self._model, inputs)
@@ -63,12 +66,13 @@ class BiasGradients:
             if gradient is not None:
                 arrived[index] = self.contribution(bias, gradient)
 
-        added = enumerate(self._added)
+        added = enumerate(zip(self._edges, biases_of(self._added), strict=True))
         handles = [edge.node.register_prehook(partial(keep, index, edge, bias)) for index, (edge, bias) in added]
         found: Sequence[torch.Tensor | None] = [None]
         try:
             if score.requires_grad:
-                found = torch.autograd.grad(score, inputs, allow_unused=True, retain_graph=keep_graph)
+                with torch.autocast(score.device.type, enabled=False):  # what is made of the gradients is not rounded
+                    found = torch.autograd.grad(score, inputs, allow_unused=True, retain_graph=keep_graph)
         finally:
             for handle in handles:
                 handle.remove()
@@ -84,33 +88,78 @@ class BiasGradients:
         return bias, gradient
 
 
-class BiasWatch(TorchFunctionMode):
-    """Hands on the result of each operation that adds a bias, and the bias."""
+class Normalisation(NamedTuple):
+    """A batch normalisation by fixed statistics, each of (C,)."""
 
-    def __init__(self, keep: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+    mean: torch.Tensor
+    variance: torch.Tensor
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    eps: float
+
+
+Added = torch.Tensor | Normalisation
+
+
+def biases_of(added: Sequence[Added]) -> list[torch.Tensor]:
+    r"""What each adds to its channels: a bias itself; a normalisation what it makes of zeros,
+    $\beta - \gamma \mu / \sqrt{\sigma^2 + \epsilon}$. Those with the same eps are computed together.
+    """
+    biases = [each.detach() if isinstance(each, torch.Tensor) else each.mean for each in added]
+    of_eps: dict[float, list[int]] = {}
+    for place, each in enumerate(added):
+        if isinstance(each, Normalisation):
+            of_eps.setdefault(each.eps, []).append(place)
+    for eps, places in of_eps.items():
+        found = _made_of_zeros([added[place] for place in places], eps)
+        for place, shift in zip(places, found, strict=True):
+            biases[place] = shift
+    return biases
+
+
+def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> Sequence[torch.Tensor]:
+    columns = [
+        (
+            mean,
+            variance,
+            mean.new_ones(len(mean)) if weight is None else weight,
+            torch.zeros_like(mean) if bias is None else bias,
+        )
+        for mean, variance, weight, bias, _ in normalisations
+    ]
+    mean, variance, weight, bias = (full_precision(torch.cat(parts).detach()) for parts in zip(*columns, strict=True))
+    shifts = F.batch_norm(mean.new_zeros(1, len(mean)), mean, variance, weight, bias, False, 0, eps)[0]
+    return shifts.split([len(each.mean) for each in normalisations])
+
+
+class BiasWatch(TorchFunctionMode):
+    """Hands on the result of each operation that adds a bias, and what it adds."""
+
+    def __init__(self, keep: Callable[[torch.Tensor, Added], None]) -> None:
         super().__init__()
         self.keep = keep
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        with torch.enable_grad():  # where a model runs its backbone under no_grad, the graph must reach through it
-            result = function(*args, **kwargs)
-        bias_of = _BIAS_OF.get(function)
-        bias = None if bias_of is None else bias_of(*args, **kwargs)
-        if bias is not None:
-            self.keep(result, bias)
+        # Where a model runs its backbone under no_grad, the graph must reach through it.
+        if function is torch._C._set_grad_enabled:
+            return None
+        result = function(*args, **(kwargs or {}))
+        adds = _ADDS.get(function)
+        added = None if adds is None else adds(*args, **(kwargs or {}))
+        if added is not None:
+            self.keep(result, added)
         return result
 
 
-def _convolution_bias(
+def _convolution_adds(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *_: Any, **__: Any
 ) -> torch.Tensor | None:
     return bias if input.ndim == weight.ndim else None  # not of one sample without a batch
 
 
-def _batch_norm_bias(
+def _batch_norm_adds(
     input: torch.Tensor,
     running_mean: torch.Tensor | None,
     running_var: torch.Tensor | None,
@@ -119,21 +168,18 @@ def _batch_norm_bias(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> torch.Tensor | None:
-    r"""All that a batch normalisation adds: $\beta - \gamma \mu / \sqrt{\sigma^2 + \epsilon}$."""
+) -> Added | None:
     if training or running_mean is None or running_var is None:
         return bias
-    shift = -running_mean * torch.rsqrt(running_var + eps)
-    shift = shift if weight is None else shift * weight
-    return shift if bias is None else shift + bias
+    return Normalisation(running_mean, running_var, weight, bias, eps)
 
 
-_BIAS_OF: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor | None]] = {
-    F.conv1d: _convolution_bias,
-    F.conv2d: _convolution_bias,
-    F.conv3d: _convolution_bias,
-    F.conv_transpose1d: _convolution_bias,
-    F.conv_transpose2d: _convolution_bias,
-    F.conv_transpose3d: _convolution_bias,
-    F.batch_norm: _batch_norm_bias,
+_ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
+    F.conv1d: _convolution_adds,
+    F.conv2d: _convolution_adds,
+    F.conv3d: _convolution_adds,
+    F.conv_transpose1d: _convolution_adds,
+    F.conv_transpose2d: _convolution_adds,
+    F.conv_transpose3d: _convolution_adds,
+    F.batch_norm: _batch_norm_adds,
 }

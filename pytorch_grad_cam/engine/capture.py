@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
 from operator import is_
@@ -21,6 +21,8 @@ from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 _TOKENS_NDIM = 3  # (N, T, C)
 
+
+_with_blocks_under_no_grad: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 Captured = Sequence[tuple[nn.Module, Any]]
 """Runs of layers, each with what it returned."""
@@ -65,13 +67,25 @@ class Capture(Watch):
         super().__init__(self._layers)
 
     def run(self, inputs: Inputs) -> Any:
-        """The model's output. Cost: one forward. Raises ValueError when a layer did not run."""
+        """The model's output. Cost: one forward. Raises ValueError when a layer did not run.
+
+        The graph begins at the first layer, since autograd costs time in front of it. A block of the model's own under
+        `no_grad` ends that: behind it, what was before the layer holds again. Such a model is run once more, and from
+        then on with the whole graph; so are those whose inputs require a gradient.
+        """
+        whole = not self._detach or self._model in _with_blocks_under_no_grad
+        whole = whole or any(tensor.requires_grad for tensor in floating_tensors(inputs))
         self._recording = True
         try:
-            with nullcontext() if self._gradients else torch.no_grad():
+            with torch.set_grad_enabled(self._gradients and whole):
                 outputs = call(self._model, inputs)
+                is_cut = self._gradients and not whole and not torch.is_grad_enabled()
         finally:
             self._recording = False
+        if is_cut and self._outputs:
+            _with_blocks_under_no_grad.add(self._model)
+            self._outputs.clear()
+            return self.run(inputs)
         for layer in self._layers:
             if layer not in self._outputs:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")

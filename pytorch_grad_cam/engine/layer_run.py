@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from pytorch_grad_cam.engine.cam_warning import RunEvidence
 from pytorch_grad_cam.engine.capture import Captured
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of, with_image
 from pytorch_grad_cam.engine.inputs import call as run_model
@@ -141,6 +142,11 @@ class CapturedRun(NamedTuple):
         self.signed_maps.append(signed_map(self.run._replace(position=position, grads=grads)))
         if grads is not None:
             self.strongest_gradients.append(torch.linalg.vector_norm(grads.flatten(1), torch.inf, dim=1))
+
+    def evidence(self) -> RunEvidence:
+        """What all target lists have made of it."""
+        strongest = torch.stack(self.strongest_gradients, dim=1) if self.strongest_gradients else None
+        return RunEvidence(self.run.activations, torch.stack(self.signed_maps, dim=1), strongest)
 
 
 def chosen_runs(captured: Captured, call_index: int | None) -> Iterable[tuple[int, int]]:

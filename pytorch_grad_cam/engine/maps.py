@@ -28,9 +28,12 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
 
 def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     """What is positive of each signed map of (N, *spatial), scaled to [0, 1]; zeros where not all is finite."""
-    lowest, highest = signed.flatten(1).aminmax(dim=1)
-    finite = (highest - lowest).isfinite()
-    return torch.where(over_positions(finite, signed), min_max(signed.relu()), 0)
+    values = signed.flatten(1)
+    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    floor, ceiling = lowest.relu(), highest.relu()
+    span = (ceiling - floor).masked_fill(ceiling == floor, 1)
+    scaled = torch.where(highest - lowest < torch.inf, (values.relu() - floor) / span, 0)
+    return scaled.reshape(signed.shape)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:

@@ -25,6 +25,7 @@ from pytorch_grad_cam.engine.torch_quirks.quantised_modules import QuantisedWatc
 _WRITES_NO_BUFFERS = "torch.nn.modules."
 _WRITES_UNCOUNTED = ("torch.ao.", "torchao.")
 _compiled_call = attrgetter("_compiled_call_impl")  # that of `module.compile()`
+_END = object()
 _lock = threading.Lock()
 _in_use: weakref.WeakKeyDictionary[nn.Module, _Flags] = weakref.WeakKeyDictionary()
 
@@ -54,7 +55,7 @@ class KnownModel:
         tables = [(module._modules, module._parameters, module._buffers) for module in self.modules]
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
-        self._contents = self._read()
+        self._contents = [*self._read(), _END]
         self.peculiarities = _peculiarities(self.modules)
         self.made_in_inference_mode = [
             (table, name, tensor)
@@ -76,8 +77,7 @@ class KnownModel:
 
     def refreshed(self) -> KnownModel:
         """This, if the model still has the same modules, parameters and buffers; else what is known of it now."""
-        contents = self._read()
-        same = len(contents) == len(self._contents) and all(map(is_, contents, self._contents))
+        same = all(map(is_, chain(self._read(), (_END,)), self._contents))
         return self if same else KnownModel(self.model)
 
     @property
@@ -88,10 +88,10 @@ class KnownModel:
             return None if first is None else first.device
         return running_device(self.model, first)
 
-    def _read(self) -> list[Any]:
+    def _read(self) -> Iterator[Any]:
         """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
         contents = chain.from_iterable(map(dict.values, self._tables))
-        return [*contents, *chain.from_iterable(self._tables), *map(_compiled_call, self.modules)]
+        return chain(contents, chain.from_iterable(self._tables), map(_compiled_call, self.modules))
 
 
 def _peculiarities(modules: list[nn.Module]) -> Callable[[], AbstractContextManager[Any]]:
@@ -172,7 +172,7 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
             with _lock:  # a thread that leaves exchanges tensors of the model
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
-            states += _random_states(known.device)
+            states += [(generator, generator.get_state()) for generator in _generators(known.device)]
             with known.peculiarities():
                 yield known
         finally:
@@ -185,12 +185,12 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                     flags.restore()
 
 
-def _random_states(device: torch.device | None) -> list[tuple[torch.Generator, torch.Tensor]]:
-    states = [(torch.default_generator, torch.default_generator.get_state())]
-    if device is not None and device.type == "cuda":
-        generator = torch.cuda.default_generators[device.index]
-        states.append((generator, generator.get_state()))
-    return states
+def _generators(device: torch.device | None) -> list[torch.Generator]:
+    """Those that a model may draw from: the CPU's and the device's."""
+    is_cuda = device is not None and device.type == "cuda"
+    return (
+        [torch.default_generator, torch.cuda.default_generators[device.index]] if is_cuda else [torch.default_generator]
+    )
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """On a CUDA device: the maps of the CPU, one wait a call, nothing left behind. They need such a device."""
 
 import copy
+import gc
 import warnings
 
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 import torch
 from nets import Transformer, convolutional, images, in_threads
 
-from pytorch_grad_cam import KPCA_CAM, AblationCAM, EigenCAM, EigenGradCAM, GradCAM, LayerCAM, ScoreCAM, ShapleyCAM
+from pytorch_grad_cam import (
+    KPCA_CAM,
+    AblationCAM,
+    EigenCAM,
+    EigenGradCAM,
+    GradCAM,
+    LayerCAM,
+    RefineCAM,
+    ScoreCAM,
+    ShapleyCAM,
+)
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.engine import chunks
 from pytorch_grad_cam.engine.dominant_eigenvector import dominant_eigenvector
@@ -85,11 +96,14 @@ def waits_of(call) -> list[str]:
     "SESS",
     reason="they make the model run again for as many channels or windows as are worth it, which Python has to know",
 )
-@pytest.mark.parametrize("targets", [None, [3, 1]], ids=str)
+@pytest.mark.except_for("FinerCAM", reason="its targets are the classes most like the asked one, which are read")
+@pytest.mark.except_for("RandomCAM", reason="its weights are drawn on the host")
+@pytest.mark.parametrize("targets", [3, [3, 1]], ids=str)
 def test_one_wait_a_call(method, targets):
+    """RefineCAM waits twice: it also looks whether the maps of its layers have anything in common."""
     cam, x = method(convolutional().cuda(), "last"), images().cuda()
     cam(x, targets)
-    assert len(waits_of(lambda: cam(x, targets, as_tensor=True))) == 1
+    assert len(waits_of(lambda: cam(x, targets, as_tensor=True))) == (2 if method is RefineCAM else 1)
 
 
 @pytest.mark.parametrize("method_of_tokens", [GradCAM, LayerCAM, EigenCAM, EigenGradCAM, KPCA_CAM, ShapleyCAM])
@@ -110,11 +124,14 @@ def test_the_random_state_of_the_device_and_of_the_cpu_stays(method):
 
 def test_memory_is_flat(method):
     cam, x = method(convolutional().cuda(), "last"), images().cuda()
+    for _ in range(3):
+        cam(x, 3)
+    gc.collect()  # of what the first call found out
     in_use = []
     for _ in range(10):
         cam(x, 3)
         in_use.append(torch.cuda.memory_allocated())
-    assert len(set(in_use[3:])) == 1
+    assert len(set(in_use)) == 1
 
 
 @pytest.mark.parametrize("method_in_threads", [GradCAM, EigenCAM, AblationCAM])
@@ -152,7 +169,9 @@ def test_the_input_is_brought_to_the_model():
 def test_fewer_at_a_time_when_memory_runs_out(monkeypatch):
     """The device really is out of memory for eight masked images of 50 MB and what the network makes of them."""
     model, x = convolutional().cuda(), torch.randn(1, 3, 2048, 2048).cuda()
-    expected = ScoreCAM(model, "last", batch_size=1)(x, 3)
+    cam = ScoreCAM(model, "last")
+    cam.batch_size = 1
+    expected = cam(x, 3)
     torch.cuda.empty_cache()
     tries, unless_out_of_memory = [], chunks._unless_out_of_memory
 
@@ -163,7 +182,8 @@ def test_fewer_at_a_time_when_memory_runs_out(monkeypatch):
 
     monkeypatch.setattr(chunks, "_unless_out_of_memory", noted)
     ballast = torch.empty(torch.cuda.mem_get_info()[0] - 600 * 2**20, dtype=torch.uint8, device="cuda")
-    maps = ScoreCAM(model, "last", batch_size=8)(x, 3)
+    cam.batch_size = 8
+    maps = cam(x, 3)
     assert ballast.is_cuda
     assert tries[0] == (8, False)
     assert tries[-1][1]

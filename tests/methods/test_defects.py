@@ -509,11 +509,11 @@ class TestFurther:
         assert ARCC
 
     def test_full_grad_rescales_an_image_as_a_whole(self):
-        from pytorch_grad_cam.engine.rescaled_contributions import rescaled
+        from pytorch_grad_cam.engine.rescaled_contributions import Contributions
 
         strong = torch.zeros(1, 2, 2, 2)
         strong[0, 0, 0, 0], strong[0, 1, 1, 1] = 10, 0.1
-        assert rescaled(strong)[0, 0, 1, 1] < 0.02
+        assert Contributions.of([torch.ones(2)], [strong]).rescaled()[0, 0, 1, 1] < 0.02
 
     def test_xgrad_cam_of_a_vanishing_sum(self):
         a = np.array([1e-8, -1e-8, -1e-7, 0]).reshape(1, 1, 2, 2)

@@ -22,6 +22,7 @@ from pytorch_grad_cam import (
     ScoreCAM,
 )
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
+from pytorch_grad_cam.engine import rescaled_contributions
 from pytorch_grad_cam.engine.bias_gradients import BiasGradients
 from pytorch_grad_cam.engine.kernel_component import first_kernel_component
 from pytorch_grad_cam.engine.maps import (
@@ -34,7 +35,7 @@ from pytorch_grad_cam.engine.maps import (
     spatial_axes,
 )
 from pytorch_grad_cam.engine.principal_component import first_principal_component, strongest_positive
-from pytorch_grad_cam.engine.rescaled_contributions import RescaledContributions, rescaled
+from pytorch_grad_cam.engine.rescaled_contributions import BiasContributions, Contributions, by_shape
 from pytorch_grad_cam.fem import feature_explanation
 from pytorch_grad_cam.finer_cam import DEFAULT_COMPARISON_CATEGORIES, against_similar_classes
 from pytorch_grad_cam.grad_cam import grad_cam_weights
@@ -135,9 +136,11 @@ def test_strongest_positive(values, expected):
 
 
 def test_rescaled():
-    contribution = torch.tensor([[[-4.0, 0], [2, 1]], [[1, 3], [3, 5]]])
-    assert rescaled(contribution).tolist() == [[[1.5, 0.25]], [[0.5, 1.5]]]
-    assert not rescaled(torch.full((1, 3, 2, 2), -0.1)).any()
+    biases = [torch.tensor([-2.0, 1]), torch.tensor([2.0, 0.5])]
+    gradients = [torch.tensor([[[2.0, 0], [2, 1]], [[0.5, 1.5], [3, 5]]]), torch.tensor([[[1.0, 0], [0, 0]]] * 2)]
+    found = Contributions.of(biases, gradients).rescaled()
+    assert found.tolist() == [[[1.5, 0.25], [1, 0]], [[0.5, 1.5], [1, 0]]]
+    assert not Contributions.of([torch.tensor([-0.1, 0.1])], [torch.ones(1, 2, 2, 2)]).rescaled().any()
 
 
 def test_min_max():
@@ -494,6 +497,24 @@ def test_shapes_of_maps():
 def test_contributions_are_computed_in_float32():
     """Of float16 products would vanish and sums be rounded."""
     bias, gradient = torch.full((3,), 2e-4), 1e-3 * torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    found = RescaledContributions(nn.Identity()).contribution(bias.half(), gradient.half())
-    expected = rescaled(bias.half().float().reshape(-1, 1, 1) * gradient.half().float())
-    torch.testing.assert_close(found, expected)
+    found = Contributions.of([bias.half()], [gradient.half()]).rescaled()
+    contribution = (bias.half().double().reshape(-1, 1, 1) * gradient.half().double()).abs()
+    lowest, highest = contribution.amin(), contribution.amax()
+    torch.testing.assert_close(found.double(), ((contribution - lowest) / (highest - lowest)).sum(1, keepdim=True))
+
+
+def test_small_and_large_gradients_contribute_alike(monkeypatch):
+    """Small ones wait for others of their shape; large ones are not kept."""
+    torch.manual_seed(0)
+    watch = BiasContributions(nn.Identity())
+    pairs = [
+        *zip(torch.randn(3, 4), torch.randn(3, 2, 4, 5, 6), strict=True),
+        (torch.randn(2), torch.randn(2, 2, 3, 3)),
+    ]
+    ((small, waited), _) = by_shape([(number, watch.contribution(*pair)) for number, pair in enumerate(pairs)])
+    monkeypatch.setattr(rescaled_contributions, "_SMALL", 0)
+    kept = [(number, watch.contribution(*pair)) for number, pair in enumerate(pairs)]
+    assert all(isinstance(each, Contributions) for _, each in kept)
+    ((large, at_once), _) = by_shape(kept)
+    assert small == large == [0, 1, 2]
+    torch.testing.assert_close(waited.rescaled(), at_once.rescaled())
