@@ -1,7 +1,7 @@
 """What can be seen on a GPU alone, by one command on a machine that has one: `python -m benchmarks.device`.
 
-The tests of `tests/device`; then the race of `benchmarks.speed`, in the gradient methods with all libraries, and alone in
-our methods that do more on a GPU than run the model. Results: `results/*_cuda.json`, and the tables that quote them.
+The tests of `tests/device`. Then the race of `benchmarks.speed`: all libraries in the gradient methods, and we alone in
+those of our methods that do more on a GPU than run the model. Results: `results/*_cuda.json`, and the tables of them.
 """
 
 import subprocess

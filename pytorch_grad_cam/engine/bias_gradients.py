@@ -117,7 +117,7 @@ def biases_of(added: Sequence[Added]) -> list[torch.Tensor]:
     return biases
 
 
-def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> Sequence[torch.Tensor]:
+def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> list[torch.Tensor]:
     columns = [
         (
             mean,
@@ -129,7 +129,7 @@ def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> Sequence[torch.
     ]
     mean, variance, weight, bias = (full_precision(torch.cat(parts).detach()) for parts in zip(*columns, strict=True))
     shifts = F.batch_norm(mean.new_zeros(1, len(mean)), mean, variance, weight, bias, False, 0, eps)[0]
-    return shifts.split([len(each.mean) for each in normalisations])
+    return list(shifts.split([len(each.mean) for each in normalisations]))
 
 
 class BiasWatch(TorchFunctionMode):

