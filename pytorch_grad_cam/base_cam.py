@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
@@ -23,7 +24,7 @@ from pytorch_grad_cam.compat.override_points import (
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
-from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
+from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
 from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
@@ -206,8 +207,8 @@ class BaseCAM(OverridePoints):
         the first target layer.
         """
         targets = renamed_targets(targets, old) if old else targets
-        frozen = self.detach and not self._hooks_are_called  # which may need the parameters' graph
-        with undisturbed(self.model, frozen, self._known) as self._known:
+        # Hooks of the user's may need the parameters' graph.
+        with undisturbed(self.model, self.detach and not self._hooks_are_called, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
         if self.model.training and not self._modes_compared:
@@ -298,12 +299,8 @@ class BaseCAM(OverridePoints):
         is_plain = self.capture_class is Capture and self.detach
         return capture if is_plain and not self.compute_input_gradient else None
 
-    def _maps_of_layers(
-        self, call: Call, capture: Capturing, transform: AsMap | None
-    ) -> tuple[list[torch.Tensor], Callable[[], None]]:
-        """For each layer its maps (N * K, 1, *spatial) of N images for K target lists, and what checks them: it waits
-        for the device, so it is called when all else has been given to the device.
-        """
+    def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> Drawn:
+        """What the layers' runs say of N images for K target lists."""
         runs = self._runs(call, capture.runs, transform)
         image = call.image if self.compute_input_gradient else None
         for position in range(len(call.target_lists)):
@@ -350,27 +347,27 @@ class BaseCAM(OverridePoints):
         self.registrations[layer] = where
         return where
 
-    def _drawn(self, call: Call, runs: Sequence[CapturedRun]) -> tuple[list[torch.Tensor], Callable[[], None]]:
+    def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:
         """For each layer its maps (N * K, 1, *spatial), rectified, scaled to [0, 1] and enlarged: the mean over its
         runs. And their check, which warns of blank ones and of layers that do not answer where they are drawn.
         """
         size = self.get_target_width_height(call.image)[::-1]
-        evidence = [captured.evidence() for captured in runs]
-        signed = [each.signed.flatten(0, 1) for each in evidence]
-        drawn = [
-            each.run.enlarged(scaled_evidence(maps)[:, None], size) for each, maps in zip(runs, signed, strict=True)
-        ]
-        check = partial(self._check, call, runs, drawn, evidence)
-        return drawn if len({each.run.layer for each in runs}) == len(runs) else _means_of_runs(runs, drawn), check
-
-    def _check(
-        self, call: Call, runs: Sequence[CapturedRun], drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence]
-    ) -> None:
-        warn_of_blank_maps(drawn, evidence, partial(self._advice, call, runs), call)
+        drawn, evidence = [], []
+        for _, _, run, signed_maps, gradients in runs:
+            signed = torch.stack(signed_maps, dim=1)
+            evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
+            drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
+        check = partial(warn_of_blank_maps, drawn, evidence, partial(self._advice, call, runs), call)
         if self._found_layouts.unchecked:
-            self._check_places(call, runs, drawn)
+            check = partial(self._check_places, call, runs, drawn, check)
+        run_once = len({*map(attrgetter("run.layer"), runs)}) == len(runs)
+        return drawn if run_once else _means_of_runs(runs, drawn), check
 
-    def _check_places(self, call: Call, runs: Sequence[CapturedRun], drawn: Sequence[torch.Tensor]) -> None:
+    def _check_places(
+        self, call: Call, runs: list[CapturedRun], drawn: list[torch.Tensor], check: Callable[[], None]
+    ) -> None:
+        """`check`, and whether the layers answer where the maps are drawn."""
+        check()
         for (_, read, run, *_), maps in zip(runs, drawn, strict=True):
             if self.check_place and len(maps) and run.layer in self._found_layouts.unchecked:
                 how = self.model, call.inputs, self.spatial_from, run.layer, run.call_index

@@ -14,7 +14,7 @@ from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capturing, gradients_of_list
-from pytorch_grad_cam.engine.layer_run import Call
+from pytorch_grad_cam.engine.layer_run import Call, Drawn
 from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.rescaled_contributions import BiasContributions, Contributions, by_shape
@@ -56,9 +56,7 @@ class FullGrad(BaseCAM):
         super().__init__(model, [], reshape_transform, **options)
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
-    def _maps_of_layers(
-        self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None
-    ) -> tuple[list[torch.Tensor], Callable[[], None]]:
+    def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:
         image, signed, strongest = call.image.detach(), [], []
         for position in range(len(call.target_lists)):
             of_biases = gradients_of_list(capture, call.scores, call.target_lists, position, call.image)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
@@ -95,8 +95,7 @@ def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
 
 def issue(warning: CamWarning) -> None:
     """Show a warning, for the line outside this package that made the call; `warnings_kept` keeps it."""
-    keeper: tuple[list[CamWarning], bool] = getattr(_thread, "keeper", None) or ([], True)
-    kept, shown = keeper
+    kept, shown = cast("tuple[list[CamWarning], bool]", getattr(_thread, "keeper", None) or ([], True))
     kept.append(warning)
     if not shown and warning.samples:
         return

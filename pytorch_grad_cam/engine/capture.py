@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import repeat
-from operator import is_
+from itertools import chain, repeat
+from operator import attrgetter, is_, itemgetter
 from typing import Any, Protocol
 
 import torch
@@ -74,7 +74,7 @@ class Capture(Watch):
         then on with the whole graph; so are those whose inputs require a gradient.
         """
         whole = not self._detach or self._model in _with_blocks_under_no_grad
-        whole = whole or any(tensor.requires_grad for tensor in floating_tensors(inputs))
+        whole = whole or any(map(attrgetter("requires_grad"), floating_tensors(inputs)))
         self._recording = True
         try:
             with torch.set_grad_enabled(self._gradients and whole):
@@ -83,14 +83,17 @@ class Capture(Watch):
         finally:
             self._recording = False
         if is_cut and self._outputs:
-            _with_blocks_under_no_grad.add(self._model)
-            self._outputs.clear()
-            return self.run(inputs)
+            return self._run_whole(inputs)
         for layer in self._layers:
             if layer not in self._outputs:
                 raise ValueError(f"target layer {self._name(layer)} did not run when the model was called")
             self.runs += zip(repeat(layer), self._outputs[layer], strict=False)
         return outputs
+
+    def _run_whole(self, inputs: Inputs) -> Any:
+        _with_blocks_under_no_grad.add(self._model)
+        self._outputs.clear()
+        return self.run(inputs)
 
     def differentiate(
         self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
@@ -101,9 +104,7 @@ class Capture(Watch):
         Cost: one backward of the model's part behind the layers.
         Raises ValueError when no gradient leads from the score to one of the layers.
         """
-        wanted: list[torch.Tensor] = []
-        for _, output in self.runs:
-            wanted += floating_tensors(output)
+        wanted = [*chain.from_iterable(map(floating_tensors, map(itemgetter(1), self.runs)))]
         found = self.derivatives(score, [*wanted, *inputs], keep_graph)
         if any(map(partial(is_, None), found[: len(wanted)])):
             self._check_reached(found)

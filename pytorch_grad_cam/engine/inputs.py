@@ -156,6 +156,10 @@ def image_of(inputs: Inputs, spatial_from: SpatialFrom = None) -> torch.Tensor:
     """
     if spatial_from is None and isinstance(inputs, torch.Tensor) and inputs.is_floating_point() and inputs.ndim > 2:
         return inputs
+    return _image_in(inputs, spatial_from)
+
+
+def _image_in(inputs: Inputs, spatial_from: SpatialFrom) -> torch.Tensor:
     if _is_list_of_images(inputs):
         return _batch_of(inputs)
     if isinstance(spatial_from, ImagePlace | PackedPatches):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.cam_warning import RunEvidence
 from pytorch_grad_cam.engine.capture import Captured
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of, with_image
 from pytorch_grad_cam.engine.inputs import call as run_model
@@ -18,6 +18,10 @@ from pytorch_grad_cam.engine.targets import Target, TargetLists, target_scores
 from pytorch_grad_cam.engine.trees import detached
 
 _ROUNDED = 1e-5
+
+Drawn = tuple[list[torch.Tensor], Callable[[], None]]
+"""For each layer its maps (N * K, 1, *spatial), and what checks them: it waits for the device, so it is called when all
+else has been given to the device."""
 
 
 class Enlarging(Protocol):
@@ -143,22 +147,14 @@ class CapturedRun(NamedTuple):
         if grads is not None:
             self.strongest_gradients.append(torch.linalg.vector_norm(grads.flatten(1), torch.inf, dim=1))
 
-    def evidence(self) -> RunEvidence:
-        """What all target lists have made of it."""
-        strongest = torch.stack(self.strongest_gradients, dim=1) if self.strongest_gradients else None
-        return RunEvidence(self.run.activations, torch.stack(self.signed_maps, dim=1), strongest)
-
 
 def chosen_runs(captured: Captured, call_index: int | None) -> Iterable[tuple[int, int]]:
     """Of the captured runs those that the map is made of: the place of each, and which run of its layer it is.
 
     call_index: which run of each layer; None is all. Raises IndexError where a layer did not run as often.
     """
-    runs: list[tuple[int, int]] = []
-    times: dict[nn.Module, int] = {}
-    for place, (layer, _) in enumerate(captured):
-        runs.append((place, times.get(layer, 0)))
-        times[layer] = runs[-1][1] + 1
+    layers = [*map(itemgetter(0), captured)]
+    runs = [(place, layers[:place].count(layer)) for place, layer in enumerate(layers)]
     return runs if call_index is None else _runs_at(call_index, captured)
 
 

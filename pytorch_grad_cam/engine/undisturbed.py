@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,7 +172,7 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
             with _lock:  # a thread that leaves exchanges tensors of the model
                 known = KnownModel(model) if known is None or known.model is not model else known.refreshed()
                 flags.take(known)
-            states += [(generator, generator.get_state()) for generator in _generators(known.device)]
+            states += _random_states(known.device)
             with known.peculiarities():
                 yield known
         finally:
@@ -185,10 +185,11 @@ def undisturbed(model: nn.Module, frozen: bool = True, known: KnownModel | None 
                     flags.restore()
 
 
-def _generators(device: torch.device | None) -> list[torch.Generator]:
-    """Those that a model may draw from: the CPU's and the device's."""
-    of_device = () if device is None or device.type != "cuda" else (torch.cuda.default_generators[device.index],)
-    return [torch.default_generator, *of_device]
+def _random_states(device: torch.device | None) -> Iterable[tuple[torch.Generator, torch.Tensor]]:
+    """Of the generators that a model may draw from: the CPU's and the device's."""
+    generators = [torch.default_generator]
+    generators += [torch.cuda.default_generators[device.index]] if device is not None and device.type == "cuda" else []
+    return zip(generators, map(torch.Generator.get_state, generators), strict=True)
 
 
 @dataclass(eq=False)

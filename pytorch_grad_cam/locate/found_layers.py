@@ -15,7 +15,7 @@ from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
-from pytorch_grad_cam.engine.trees import first_tensor
+from pytorch_grad_cam.engine.trees import AsMap, first_tensor
 from pytorch_grad_cam.locate.search import Location, Search, layout_of
 
 Size = tuple[int, ...]
@@ -119,7 +119,7 @@ class FoundLayouts:
 
     def __init__(self, model: nn.Module, spatial_from: SpatialFrom) -> None:
         self.model, self.spatial_from = model, spatial_from
-        self._readers: dict[tuple[nn.Module, Size, Size], Callable[[Any], torch.Tensor]] = {}
+        self._readers: dict[tuple[nn.Module, Size, Size], AsMap] = {}
         self._searched: dict[tuple[nn.Module, Size], Layout] = {}
         self._fitting: set[tuple[nn.Module, Size, Size]] = set()
         self._seen: set[tuple[nn.Module, Size]] = set()
@@ -130,9 +130,7 @@ class FoundLayouts:
         for each in (location, *location.others):
             self._searched[each.layer, size] = each.layout
 
-    def as_map(
-        self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs
-    ) -> Callable[[Any], torch.Tensor]:
+    def as_map(self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs) -> AsMap:
         """From what the layer returned to a map (N, C, *grid).
 
         What has as many axes as the image, and one stride along all of them in one order of axes alone, is read so.

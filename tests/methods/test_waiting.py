@@ -122,3 +122,42 @@ def test_the_search_that_a_blank_map_triggers_is_remembered(monkeypatch):
         with pytest.warns(UserWarning, match="zero gradient"):
             cam(x, 3)
         assert len(searches) == expected
+
+
+class FrozenBackbone(nn.Module):
+    """A backbone under `no_grad`, as of many fine-tuned models, and a head; counts its forwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.forwards, self.with_gradients = convolutional(), 0, []
+        self.net.stem.register_forward_hook(lambda *_: self.with_gradients.append(torch.is_grad_enabled()))
+
+    def forward(self, x):
+        self.forwards += 1
+        with torch.no_grad():
+            x = self.net[:4](x)
+        return self.net[4:](x)
+
+
+def test_autograd_costs_nothing_in_front_of_the_layer():
+    model = convolutional()
+    seen = []
+    for name in ("stem", "last", "head"):
+        getattr(model, name).register_forward_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    for options, in_front in (({}, False), ({"compute_input_gradient": True}, True), ({"detach": False}, True)):
+        cam = GradCAM(model, "last", **options)
+        cam(images(), 3)
+        seen.clear()
+        cam(images(), 3)
+        assert seen == [in_front, True, True]
+    assert torch.is_grad_enabled()
+
+
+def test_a_backbone_under_no_grad_runs_once_more_in_the_first_call_alone():
+    model = FrozenBackbone().eval()
+    cam = GradCAM(model, "net.last", check_place=False)
+    expected = GradCAM(model.net, "last")(images(), 3)
+    for forwards in (2, 3, 4):
+        np.testing.assert_array_equal(cam(images(), 3), expected)
+        assert model.forwards == forwards
+    assert not any(model.with_gradients)
