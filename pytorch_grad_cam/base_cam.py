@@ -27,6 +27,7 @@ from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, imag
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
+from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier
 from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.training_mode import warn_of_another_output
@@ -63,8 +64,10 @@ class BaseCAM(OverridePoints):
     """A class activation map: the target layer's activations, weighted by what they mean for the target.
 
     A method is a subclass with its own `weigh` or `evidence`. It may say `uses_gradients = False` (no backward pass),
-    `uses_targets = False` (no class, so no gradients either), `uses_layers = False`, `capture_class` (what runs the
-    model). Classes written for grad-cam 1.x override other methods, see `compat.override_points`.
+    `uses_targets = False` (no class, so no gradients either), `uses_layers = False`, `takes_rectified = True` (where
+    the model only rectifies a layer's output, what is behind the rectifier is explained, see `rectifiers`),
+    `capture_class` (what runs the model). Classes written for grad-cam 1.x override other methods, see
+    `compat.override_points`.
 
     model: any module; it is run in evaluation mode and left exactly as it was.
     target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
@@ -97,8 +100,9 @@ class BaseCAM(OverridePoints):
     """
 
     uses_gradients = uses_targets = uses_layers = True
+    takes_rectified = False
     capture_class: Callable[..., Capturing] = Capture
-    location: Location | None = None
+    _location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
     _released = _has_begun = _modes_compared = False
 
@@ -141,6 +145,7 @@ class BaseCAM(OverridePoints):
         self._found_layers = FoundLayers(self.model, self.spatial_from, self.output_transform, self.uses_targets)
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
+        self._known_rectifiers: dict[nn.Module, Rectifier | None] = {}
 
     @overload
     def __call__(
@@ -280,7 +285,29 @@ class BaseCAM(OverridePoints):
             inputs = with_image(inputs, image, self.spatial_from)
         already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
         how = self.model, self.target_layers, self.uses_gradients, self.detach
+        if self.takes_rectified and self.capture_class is Capture:
+            capture = RectifiedCapture(self._known_rectifiers, already_run, *how, self.spatial_from)
+            return inputs, image, capture, self._transform
         return inputs, image, already_run or self.capture_class(*how), self._transform
+
+    @property
+    def location(self) -> Location | None:
+        """The layers that were found, how and why, and whether what is behind a rectifier of theirs was explained; None
+        where layers are named, and before the first call.
+        """
+        behind = self._known_rectifiers.get(self._location.layer) if self._location else None
+        if self._location is None or behind is None:
+            return self._location
+        return self._location._replace(why=f"{self._location.why}; explained behind the {behind} that follows it")
+
+    @property
+    def rectifiers(self) -> dict[nn.Module, Rectifier]:
+        """The target layers whose output is explained as it is behind the model's rectifier, each with that rectifier.
+
+        Those are the layers whose output the model only rectifies, in methods that say `takes_rectified`; known after a
+        call.
+        """
+        return {layer: behind for layer, behind in self._known_rectifiers.items() if behind is not None}
 
     def _begin(self, inputs: Inputs) -> None:
         """What is done once: the axes of the image are found, unless they were named."""
@@ -291,10 +318,10 @@ class BaseCAM(OverridePoints):
             self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
         self._has_begun = True
 
-    def _found(self, asked: Asked) -> Capturing | None:
+    def _found(self, asked: Asked) -> Capture | None:
         """Find the target layers; the forward in which they were found if it can be the call's own."""
         location, capture = self._found_layers.location(asked)
-        self.location, self.target_layers = location, location.layers
+        self._location, self.target_layers = location, location.layers
         self._found_layouts.keep(location, tuple(asked.image.shape[2:]))
         is_plain = self.capture_class is Capture and self.detach
         return capture if is_plain and not self.compute_input_gradient else None

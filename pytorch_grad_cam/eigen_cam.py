@@ -12,10 +12,11 @@ class EigenCAM(BaseCAM):
 
     Departs from the paper in that the channels are centred first, and in that its sign is a rule: see
     `principal_component.first_principal_component`.
-    Cost: one forward.
+    Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
     """
 
     uses_targets = False
+    takes_rectified = True
 
     def evidence(self, run: LayerRun) -> torch.Tensor:
         return first_principal_component(run.activations)

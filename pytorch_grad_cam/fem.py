@@ -33,10 +33,11 @@ class FEM(BaseCAM):
 
     k: how many standard deviations above its mean a channel has to be. Further options are those of BaseCAM.
     Made for activations that are not negative (behind a ReLU).
-    Cost: one forward.
+    Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
     """
 
     uses_targets = False
+    takes_rectified = True
 
     @old_constructor
     def __init__(

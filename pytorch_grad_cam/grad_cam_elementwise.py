@@ -20,6 +20,8 @@ class GradCAMElementWise(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
+    takes_rectified = True
+
     def evidence(self, run: LayerRun) -> torch.Tensor:
         evidence = positive_evidence(run.activations, run.grads)
         return first_principal_component(evidence) if run.call.eigen_smooth else evidence.sum(1)

@@ -13,6 +13,8 @@ class HiResCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
+    takes_rectified = True
+
     def weigh(self, run: LayerRun) -> torch.Tensor:
         gradients: torch.Tensor = run.grads
         return gradients

@@ -22,10 +22,12 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
 
     kernel: linear, poly, rbf, sigmoid or cosine. gamma: of the kernel; None is 1 / C. Further options are those of
     BaseCAM. Its sign is a rule: see `kernel_component.first_kernel_component`.
-    Cost: one forward, and O(P^2) memory for P positions.
+    Cost: one forward, and O(P^2) memory for P positions; of two samples one more forward in the first call, see
+    `engine.rectifiers`.
     """
 
     uses_targets = False
+    takes_rectified = True
 
     @old_constructor
     def __init__(

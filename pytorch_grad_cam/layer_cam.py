@@ -17,5 +17,7 @@ class LayerCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
+    takes_rectified = True
+
     def weigh(self, run: LayerRun) -> torch.Tensor:
         return layer_cam_weights(run.grads)

@@ -47,6 +47,7 @@ class MetaCAM:
     device = attribute_of("base_cam", "device")
     target_layers = attribute_of("base_cam", "target_layers")
     location = attribute_of("base_cam", "location")
+    rectifiers = attribute_of("base_cam", "rectifiers")
     reshape_transform = attribute_of("base_cam", "reshape_transform")
     output_transform = attribute_of("base_cam", "output_transform")
     spatial_from = attribute_of("base_cam", "spatial_from")

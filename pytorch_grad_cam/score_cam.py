@@ -39,10 +39,12 @@ class ScoreCAM(BaseCAM):
     of several images share a batch, those that do not vary are scored once. On the CPU the masked inputs lie channels
     last in memory, which convolutions are faster with.
 
-    Cost: 2 + C forwards of each image, whatever the number of targets.
+    Cost: 2 + C forwards of each image, whatever the number of targets; of two samples one more in the first call, see
+    `engine.rectifiers`.
     """
 
     uses_gradients = False
+    takes_rectified = True
     batch_size: int | None = None
 
     @old_constructor

@@ -366,7 +366,7 @@ def test_score_cam_batches(batch_size):
     maps = cam(x, 3)
     reference = convolutional()
     np.testing.assert_allclose(maps, ScoreCAM(reference, reference.last)(x, 3), atol=1e-5)
-    assert max(sizes[2:-1]) <= batch_size, "behind the image, before the check of the place"
+    assert max(sizes[3:-1]) <= batch_size, "behind the look for a rectifier and the image, before the place check"
 
 
 def test_score_cam_scores_constant_channels_once():
@@ -374,7 +374,7 @@ def test_score_cam_scores_constant_channels_once():
     model.conv.weight.data[2:] = 0
     model = nn.Sequential(Counter(), *model).eval()
     ScoreCAM(model, model[4], check_place=False)(x)
-    assert model[0].rows == 1 + 1 + 2, "the image, the blank one, two channels that vary"
+    assert model[0].rows == 1 + 1 + 1 + 2, "the look for a rectifier, the image, the blank one, two channels that vary"
 
 
 def test_score_cam_of_a_share_of_the_energy():
