@@ -41,6 +41,8 @@ class AblationCAM(BaseCAM):
     of all images gives the same.
     """
 
+    averages_positions = True
+
     uses_gradients = False
 
     @old_constructor

@@ -42,6 +42,8 @@ class ScoreCAM(BaseCAM):
     Cost: 2 + C forwards of each image, whatever the number of targets.
     """
 
+    averages_positions = True
+
     uses_gradients = False
     batch_size: int | None = None
 
