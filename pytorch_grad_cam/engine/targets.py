@@ -51,9 +51,8 @@ def scores_of_model(
     They are those that the output's form shows (see `engine.detections.forms`), or what a transform of the user's own
     returns: a list of `Predictions`. image_shape: (N, C, *spatial).
     """
-    if isinstance(outputs, torch.Tensor):
-        return output_transform(outputs)
-    if output_transform is scores_in and len(image_shape) == _IMAGES_NDIM:
+    is_known = output_transform is scores_in and not isinstance(outputs, torch.Tensor)
+    if is_known and len(image_shape) == _IMAGES_NDIM:
         found = detected(model, outputs, (image_shape[-2], image_shape[-1]))
         if found is not None:
             return found

@@ -145,12 +145,12 @@ class DetectionTarget(PredictionTarget):
     def which(self, predictions: Predictions) -> torch.Tensor:
         return predictions.detections()[self.number][None]
 
-    def as_box(self, predictions: Predictions) -> BoxTarget:
-        """The same prediction by its box and class."""
+    def as_box(self, predictions: Predictions) -> PredictionTarget:
+        """The same prediction by its box and class; itself where the box has no area."""
         which = self.which(predictions)
-        box = predictions.boxes.detach()[predictions.row_of(which)][0]
+        x0, y0, x1, y1 = predictions.boxes.detach()[predictions.row_of(which)][0].tolist()
         label = predictions.labels.expand_as(predictions.scores).flatten()[which]
-        return BoxTarget(box, int(label), self.of)
+        return BoxTarget((x0, y0, x1, y1), int(label), self.of) if x0 < x1 and y0 < y1 else self
 
     def check(self, predictions: Predictions, sample: int) -> None:
         found = len(predictions.detections())

@@ -58,15 +58,16 @@ class Predictions(NamedTuple):
 
     def best(self, label: int | None = None) -> torch.Tensor:
         """Which of the P * C scores is the highest, of a class or of all: a number (1,)."""
-        return self._among(label, self.scores).flatten().argmax(0, keepdim=True)
+        return self._best_among(self.labels == label if label is not None else torch.ones_like(self.labels).bool())
 
     def nearest(self, box: Sequence[float], label: int | None = None) -> torch.Tensor:
         """Which of the P * C is of the box that overlaps the given one most; of equal boxes the one with the highest
         score. label: of this class only.
         """
-        overlap = self._among(label, self.iou(box)[:, None].expand_as(self.scores))
-        nearest = overlap == overlap.amax()
-        return self.scores.masked_fill(~nearest, -1).flatten().argmax(0, keepdim=True)
+        overlap = self.iou(box).detach()[:, None].expand_as(self.scores)
+        if label is not None:
+            overlap = overlap.masked_fill(self.labels != label, -1)
+        return self._best_among(overlap == overlap.amax())
 
     def detections(self) -> torch.Tensor:
         """Which of the P * C the detector reports, the highest score first. Cost: a wait for the device.
@@ -111,8 +112,11 @@ class Predictions(NamedTuple):
         scale = self.boxes.new_tensor(factors)
         return self._replace(boxes=self.boxes * scale.repeat(2), size=size)
 
-    def _among(self, label: int | None, values: torch.Tensor) -> torch.Tensor:
-        return values.detach() if label is None else values.detach().masked_fill(self.labels != label, -1)
+    def _best_among(self, asked: torch.Tensor) -> torch.Tensor:
+        """Of those asked for the one with the highest score, and of those that round to 1 the best logit."""
+        scores = self.scores.detach().masked_fill(~asked, -1)
+        logits = self.logits.detach().masked_fill(scores < scores.amax(), -torch.inf)
+        return logits.flatten().argmax(0, keepdim=True)
 
 
 def of_probabilities(

@@ -22,8 +22,8 @@ Size = tuple[int, int]
 class Shown:
     """What a model is called with in the place of images that it would resize or pad.
 
-    inputs: the images (N, C, H, W) as its layers see them. covered: which rows and columns of them are of the image,
-    from the upper left corner, the others are padding. given: the size of the images. Both are None where nothing is
+    inputs: the images (N, C, H, W) as its layers see them. given: the size of the images, None where nobody asks.
+    covered: how many rows and columns of the inputs are of the image, the others are padding; None where nothing is
     changed.
     """
 
@@ -53,7 +53,7 @@ def shown_by(model: nn.Module, inputs: Inputs) -> Iterator[Shown]:
     """Within, in this thread: the model takes images as its `transform`, torchvision's, would make them.
 
     Its transform is passed by, and its boxes are those of the images as they are given. Other models, and images that
-    need no change, are as ever. inputs: where the model is. Cost: the transform of the images, once.
+    are neither padded nor get other proportions, are as ever. inputs: where the model is. Cost: the transform, once.
     """
     transform = model._modules.get("transform")
     if transform is None or not hasattr(transform, "postprocess"):
@@ -63,11 +63,12 @@ def shown_by(model: nn.Module, inputs: Inputs) -> Iterator[Shown]:
     with torch.no_grad():
         batch, _ = transform(list(images))
     height, width = images.shape[2:]
-    if batch.tensors.shape[2:] == images.shape[2:]:
-        yield Shown(inputs)
+    covered = tuple(batch.image_sizes[0])
+    if covered == batch.tensors.shape[2:] and covered[0] * width == covered[1] * height:
+        yield Shown(inputs, (height, width))  # cells cover the image as they cover what is shown
         return
     with _PassedBy(model, transform, (height, width)):
-        yield Shown(batch.tensors, (height, width), tuple(batch.image_sizes[0]))
+        yield Shown(batch.tensors, (height, width), covered)
 
 
 class _PassedBy(Watch):
