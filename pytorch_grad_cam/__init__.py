@@ -10,6 +10,8 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.detections.box_targets import BoxTarget, DetectionTarget
+from pytorch_grad_cam.engine.detections.predictions import Predictions
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization, run_dff_on_image
 from pytorch_grad_cam.fem import FEM
 from pytorch_grad_cam.finer_cam import FinerCAM
@@ -51,8 +53,10 @@ __all__ = [
     "AblationLayerVit",
     "ActivationsAndGradients",
     "BaseCAM",
+    "BoxTarget",
     "CamWarning",
     "DeepFeatureFactorization",
+    "DetectionTarget",
     "EigenCAM",
     "EigenGradCAM",
     "Explanation",
@@ -65,6 +69,7 @@ __all__ = [
     "HiResCAM",
     "LayerCAM",
     "MetaCAM",
+    "Predictions",
     "RandomCAM",
     "RefineCAM",
     "Registration",

@@ -41,6 +41,8 @@ class AblationCAM(BaseCAM):
     (global pooling and a linear classifier) one gradient a target of all images gives the same.
     """
 
+    averages_positions = True
+
     uses_gradients = False
     takes_rectified = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, overload
 
 import numpy as np
 import torch
@@ -23,12 +23,17 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
+from pytorch_grad_cam.engine.detections.box_targets import of_one_prediction, warn_of_lookalikes
+from pytorch_grad_cam.engine.detections.one_by_one import one_by_one
+from pytorch_grad_cam.engine.detections.predictions import Detected
+from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
+from pytorch_grad_cam.engine.detections.shown_images import shown_with_raw_predictions
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier
-from pytorch_grad_cam.engine.targets import Targets, scores_in, target_lists
+from pytorch_grad_cam.engine.targets import TargetLists, Targets, scores_in, scores_of_model, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.training_mode import warn_of_another_output
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
@@ -64,8 +69,9 @@ class BaseCAM(OverridePoints):
     """A class activation map: the target layer's activations, weighted by what they mean for the target.
 
     A method is a subclass with its own `weigh` or `evidence`. It may say `uses_gradients = False` (no backward pass),
-    `uses_targets = False` (no class, so no gradients either), `uses_layers = False`, `takes_rectified = True` (where
-    the model only rectifies a layer's output, what is behind the rectifier is explained, see `rectifiers`),
+    `uses_targets = False` (no class, so no gradients either), `averages_positions = True` (a channel has one weight for
+    all positions, so that a box's map marks other objects, too), `takes_rectified = True` (where the model only
+    rectifies a layer's output, what is behind the rectifier is explained, see `rectifiers`), `uses_layers = False`,
     `capture_class` (what runs the model). Classes written for grad-cam 1.x override other methods, see
     `compat.override_points`.
 
@@ -100,10 +106,11 @@ class BaseCAM(OverridePoints):
     """
 
     uses_gradients = uses_targets = uses_layers = True
-    takes_rectified = False
+    takes_rectified = averages_positions = False
     capture_class: Callable[..., Capturing] = Capture
     _location: Location | None = None
     outputs = OfThread()  # the model's detached output in the last call
+    predictions = OfThread()  # a detector's detached `Predictions` for each image in the last call, else None
     _released = _has_begun = _modes_compared = False
 
     @old_constructor
@@ -138,12 +145,13 @@ class BaseCAM(OverridePoints):
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
         self.compute_input_gradient, self.tta_transforms, self.detach = compute_input_gradient, tta_transforms, detach
-        self.outputs = None
+        self.outputs = self.predictions = None
         self._known = KnownModel(self.model)
         self.device = self._known.device
         self._finds_layers = self.uses_layers and target_layers is None
         self._found_layers = FoundLayers(self.model, self.spatial_from, self.output_transform, self.uses_targets)
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
+        self._suppressing = suppressing_modules(self.model)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
         self._known_rectifiers: dict[nn.Module, Rectifier | None] = {}
 
@@ -212,13 +220,36 @@ class BaseCAM(OverridePoints):
         the first target layer.
         """
         targets = renamed_targets(targets, old) if old else targets
+        if isinstance(input_tensor, list) or (isinstance(targets, list) and list in map(type, targets)):
+            apart = one_by_one(input_tensor, targets, self.spatial_from)
+            if apart:
+                return cast(np.ndarray, self._of_each(apart, aug_smooth, eigen_smooth, as_tensor))
         # Hooks of the user's may need the parameters' graph.
         with undisturbed(self.model, self.detach and not self._hooks_are_called, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
+            make = partial(self._as_shown, make) if self._suppressing else make
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
         if self.model.training and not self._modes_compared:
             self._compare_modes(input_tensor)
         return maps if as_tensor else to_array(maps)
+
+    def _as_shown(self, make: Callable[..., Any], inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
+        """Maps of a detector with thresholds of its own, which says all that it predicts of what it was shown."""
+        with shown_with_raw_predictions(self.model, self._suppressing, inputs) as shown:
+            return shown.brought_back(torch.as_tensor(make(shown.inputs, targets, eigen_smooth)))
+
+    def _of_each(self, apart: list[tuple[Inputs, Targets]], *how: bool) -> Any:
+        """A list of maps, one for each image (H, W) or (K, H, W), where they do not fit into one batch."""
+        *smoothing, as_tensor = how
+        maps: list[Any] = []
+        outputs: list[Any] = []
+        predictions: list[Any] = []
+        for inputs, targets in apart:
+            maps.append(self(inputs, targets, *smoothing, as_tensor=as_tensor)[0])
+            outputs.append(self.outputs)
+            predictions += self.predictions or [None]
+        self.outputs, self.predictions = outputs, predictions
+        return maps
 
     def _compare_modes(self, inputs: Inputs) -> None:
         self._modes_compared = True
@@ -250,15 +281,18 @@ class BaseCAM(OverridePoints):
         with capture:
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
-            scores = self.output_transform(outputs)
+            is_plain = isinstance(outputs, torch.Tensor) and self.output_transform is scores_in
+            reading = partial(scores_of_model, self.model, self.output_transform, image.shape)
+            read: Callable[[Any], Any] = scores_in if is_plain else reading
+            scores = read(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
-            explained = lists if self.uses_targets else [[]]
-            how = self.output_transform, self.spatial_from, self._known_tails
-            call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
+            how = eigen_smooth, read, self.spatial_from, self._known_tails
+            call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
             of_layers, check = self._maps_of_layers(call, capture, transform)
-            by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-            is_plain = len(of_layers) == 1 and not by_point
-            maps = min_max(of_layers[0][:, 0]) if is_plain else self._joined(of_layers, len(explained), by_point)
+            is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+            maps = self._joined(of_layers, len(call.target_lists)) if is_several else min_max(of_layers[0][:, 0])
+            if isinstance(scores, Detected):
+                self._keep_predictions(scores, call.target_lists, targets)
             try:
                 check()
             except FoundElsewhere as elsewhere:
@@ -266,9 +300,16 @@ class BaseCAM(OverridePoints):
                 return self._maps(inputs, targets, eigen_smooth)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
-    def _joined(self, of_layers: list[torch.Tensor], lists: int, by_point: bool) -> torch.Tensor:
+    def _keep_predictions(self, scores: Detected, target_lists: TargetLists, targets: Targets) -> None:
+        """A detector's predictions for the user; a warning where the map of a box marks all objects that look alike."""
+        self.predictions = detached(scores.predictions)
+        asked = target_lists if self.averages_positions else [] if self.uses_targets else targets
+        if of_one_prediction(asked):
+            warn_of_lookalikes(type(self).__name__)
+
+    def _joined(self, of_layers: list[torch.Tensor], lists: int) -> torch.Tensor:
         """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value."""
-        if by_point:
+        if self._has_aggregation or is_replaced(self, "aggregate_multi_layers"):
             return aggregated_by_point(self, of_layers, lists)
         return min_max(torch.cat(of_layers, dim=1).amax(1)) if self._finds_layers else mean_of_layers(of_layers)
 

@@ -18,5 +18,7 @@ class GradCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
+    averages_positions = True
+
     def weigh(self, run: LayerRun) -> torch.Tensor:
         return grad_cam_weights(run.grads)

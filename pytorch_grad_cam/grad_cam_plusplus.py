@@ -29,7 +29,7 @@ class GradCAMPlusPlus(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    takes_rectified = True
+    takes_rectified = averages_positions = True
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         return grad_cam_plusplus_weights(run.activations, run.grads)

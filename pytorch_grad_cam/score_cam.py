@@ -43,6 +43,8 @@ class ScoreCAM(BaseCAM):
     `engine.rectifiers`.
     """
 
+    averages_positions = True
+
     uses_gradients = False
     takes_rectified = True
     batch_size: int | None = None

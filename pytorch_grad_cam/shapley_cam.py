@@ -50,6 +50,8 @@ class ShapleyCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer and one through that backward, for each layer.
     """
 
+    averages_positions = True
+
     capture_class = ShapleyCapture
 
     def weigh(self, run: LayerRun) -> torch.Tensor:

@@ -24,7 +24,7 @@ class XGradCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
-    takes_rectified = True
+    takes_rectified = averages_positions = True
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         return xgrad_cam_weights(run.activations, run.grads)

@@ -1,5 +1,7 @@
 """Small seeded networks whose scores lie on maps of several scales, and networks that give a map."""
 
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -147,3 +149,141 @@ class TwoBranches(nn.Module):
         x = self.stem(x)
         of_coarse = self.coarse_head(self.coarse(x).mean((2, 3))) + 100
         return torch.cat([of_coarse, self.fine_head(self.fine(x).mean((2, 3)))], dim=1)
+
+
+class Blobs(nn.Module):
+    """Two levels of maps, of strides 8 and 16, that are bright where the image is; class 0 of a cell is what the 3 x 3
+    cells around it are, class 1 the opposite. Boxes reach one cell and a half to each side of a cell's centre.
+    """
+
+    levels = (8, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = block(3, 4)
+        self.necks = nn.ModuleList(
+            nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(4, 4, 1), nn.ReLU()) for stride in self.levels
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(4, 2, 3, padding=1) for _ in self.levels)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, 0, 0.3)
+        for head in self.heads:
+            with torch.no_grad():
+                head.weight[1] = -head.weight[0]
+                head.bias[:] = torch.tensor([-1.0, 1.0])
+
+    def maps(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The levels' maps, and the logits (N, classes, cells) of all their cells."""
+        x = self.stem(x)
+        feats = [neck(x) for neck in self.necks]
+        logits = [head(feat).flatten(2) for head, feat in zip(self.heads, feats, strict=True)]
+        return feats, torch.cat(logits, dim=2)
+
+
+REACH = 1.5  # of a blob's box, in cells
+SQUARES = ((0, 0, 24, 24), (32, 32, 56, 56))
+"""What `two_squares` has: alike, each 3 x 3 cells of the finer level."""
+
+
+def two_squares() -> torch.Tensor:
+    """An image (1, 3, 64, 64) of two objects that look alike."""
+    image = torch.zeros(1, 3, 64, 64)
+    for x0, y0, x1, y1 in SQUARES:
+        image[..., y0:y1, x0:x1] = 1
+    return image
+
+
+class Cells(Blobs):
+    """The form of ultralytics' YOLOs. bins: of the distances. sorted_best: of the `one2one` head of two the best 5."""
+
+    def __init__(
+        self, bins: int = 1, sorted_best: bool = False, with_masks: bool = False, angle: float | None = None
+    ) -> None:
+        super().__init__()
+        self.bins, self.sorted_best, self.with_masks, self.angle = bins, sorted_best, with_masks, angle
+
+    def forward(self, x: torch.Tensor) -> tuple:
+        feats, scores = self.maps(x)
+        distances = torch.full((len(x), 4, self.bins, scores.shape[2]), -30.0)
+        if self.bins == 1:
+            distances[:] = REACH
+        else:
+            distances[:, :, 1:3] = 0.0  # half 1 and half 2
+        heads = {"boxes": distances.flatten(1, 2), "scores": scores, "feats": feats}
+        boxes = torch.ones(len(x), 4, scores.shape[2])
+        decoded = torch.cat([boxes, scores.sigmoid()], dim=1)
+        if self.angle is not None:
+            heads["angle"] = torch.full_like(scores[:, :1], self.angle)
+        if self.sorted_best:
+            best = scores.sigmoid().flatten(1).topk(5).values
+            decoded = torch.cat([torch.ones(len(x), 5, 4), best[..., None], torch.zeros(len(x), 5, 1)], dim=2)
+            heads = {"one2many": {}, "one2one": heads}
+        if not self.with_masks:
+            return decoded, heads
+        prototypes = self.stem(x)[:, :2]
+        heads["mask_coefficient"] = torch.ones(len(x), 2, scores.shape[2])
+        return (decoded, prototypes), heads
+
+
+class Queries(Blobs):
+    """The form of transformers' DETR family. no_object: a softmax with one logit more; else sigmoids."""
+
+    def __init__(self, no_object: bool) -> None:
+        super().__init__()
+        self.no_object, self.config = no_object, SimpleNamespace(num_labels=2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        feats, scores = self.maps(x)
+        logits = scores.mT
+        if self.no_object:
+            logits = torch.cat([logits, torch.ones_like(logits[..., :1])], dim=2)
+        return {"logits": logits, "pred_boxes": _boxes_of_cells(feats).expand(len(x), -1, -1)}
+
+
+def _boxes_of_cells(feats: list[torch.Tensor]) -> torch.Tensor:
+    boxes = []
+    for feat in feats:
+        rows, columns = feat.shape[2:]
+        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+        boxes.append(torch.stack([x, y, x * 0 + 2 * REACH / columns, y * 0 + 2 * REACH / rows], dim=-1).flatten(0, 1))
+    return torch.cat(boxes)
+
+
+def torchvision_fcos(**options: object) -> nn.Module:
+    """torchvision's FCOS of three classes on a backbone of two levels; scores of untrained ones are about 0.5."""
+    from torchvision.models.detection import FCOS
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    torch.manual_seed(0)
+    sizes = {"min_size": 64, "max_size": 128, "score_thresh": 0.1, "nms_thresh": 0.5, "detections_per_img": 7} | options
+    anchors = AnchorGenerator(((16,), (32,)), ((1.0,),) * 2)
+    net = FCOS(_TwoLevels(32), 3, anchor_generator=anchors, **sizes).eval()
+    nn.init.normal_(net.head.classification_head.cls_logits.weight, std=0.5)
+    nn.init.zeros_(net.head.classification_head.cls_logits.bias)
+    return net
+
+
+def torchvision_faster_rcnn(**options: object) -> nn.Module:
+    """torchvision's Faster R-CNN of three classes on a backbone of two levels."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.ops import MultiScaleRoIAlign
+
+    torch.manual_seed(0)
+    sizes = {"min_size": 64, "max_size": 128, "box_detections_per_img": 7, "rpn_post_nms_top_n_test": 30} | options
+    anchors = AnchorGenerator(((16,), (32,)), ((1.0,),) * 2)
+    pool = MultiScaleRoIAlign(["0", "1"], 3, 2)
+    return FasterRCNN(_TwoLevels(16), 3, rpn_anchor_generator=anchors, box_roi_pool=pool, **sizes).eval()
+
+
+class _TwoLevels(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+        self.first = nn.Sequential(block(3, channels, 4), block(channels, channels, 2))
+        self.second = block(channels, channels, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        first = self.first(x)
+        return {"0": first, "1": self.second(first)}

@@ -1,5 +1,6 @@
-"""Detectors. A box is asked for: the best one, and the best one of a class."""
+"""Detectors. A box is asked for: the best one, by a callable; the best one of a class; that one by its coordinates."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from benchmarks.families.question import Case, Question, Target
+from pytorch_grad_cam import BoxTarget
 
 CLASSES = 5
 SIDE = 256
@@ -59,6 +61,10 @@ def _torchvision(name: str, side: int, options: dict, sensible: str, listed: boo
         if "rcnn" in name:
             options_here["box_detections_per_img"] = options_here.pop("detections_per_img")
         model = getattr(detection, name)(weights=None, weights_backbone=None, **options_here)
+        if name.startswith("ssd300"):  # whose scores are all 1, else: its features are hundreds
+            model.backbone.scale_weight.data /= 20
+            for layer in model.head.classification_head.module_list:
+                layer.weight.data /= 20
         image = torch.randn(1, 3, side, side)
         if listed:
             return Question(model, [image[0]], _torchvision_boxes, sensible, 0, lambda image: image[None])
@@ -69,9 +75,11 @@ def _torchvision(name: str, side: int, options: dict, sensible: str, listed: boo
 
 def _torchvision_boxes(output: Any) -> dict[str, Target]:
     label = int(output[0]["labels"][0])
+    box = BoxTarget(output[0]["boxes"][0], label)
     return {
         "best box": Target(lambda boxes: boxes["scores"].max(), lambda output: output[0]["scores"].max()),
         "class": Target(label, lambda output: output[0]["scores"][output[0]["labels"] == label].max()),
+        "box": Target(box, lambda output: output[0]["scores"][0]),
     }
 
 
@@ -119,19 +127,41 @@ def _boxes_of_cells(output: Any) -> dict[str, Target]:
         return boxes[0, 4 : 4 + CLASSES]
 
     label = int(scores(output).amax(1).argmax())
+    cell = int(scores(output)[label].argmax())
+    box = BoxTarget(_box_of_cell(output, cell), label)
     return {
         "best box": Target(lambda boxes: boxes[4 : 4 + CLASSES].max(), lambda output: scores(output).max()),
         "class": Target(label, lambda output: scores(output)[label].max()),
+        "box": Target(box, lambda output: scores(output)[label, cell]),
     }
+
+
+def _box_of_cell(output: Any, cell: int) -> tuple[float, ...]:
+    """The decoded box, of an oriented one the upright box around it."""
+    decoded, heads = output
+    x, y, width, height = (decoded if isinstance(decoded, torch.Tensor) else decoded[0])[0, :4, cell].tolist()
+    if "angle" in heads.get("one2many", heads):
+        angle = heads.get("one2many", heads)["angle"][0, 0, cell].item()
+        cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+        width, height = width * cosine + height * sine, width * sine + height * cosine
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def _boxes_of_detr(output: Any) -> dict[str, Target]:
     """Of (N, boxes, 4 numbers of the box, its score, its class)."""
     label = int(output[0][0, 0, 5])
+    box = BoxTarget(_in_pixels(output[0][0, 0, :4]), label)
     return {
         "best box": Target(lambda boxes: boxes[:, 4].max(), lambda output: output[0][0, :, 4].max()),
         "class": Target(label, lambda output: output[0][0, output[0][0, :, 5] == label, 4].max()),
+        "box": Target(box, lambda output: output[0][0, 0, 4]),
     }
+
+
+def _in_pixels(box: torch.Tensor, side: int = SIDE) -> tuple[float, ...]:
+    """Of centre, width and height in shares of the image."""
+    x, y, width, height = (side * box).tolist()
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def transformers_cases() -> Iterator[Case]:
@@ -208,7 +238,7 @@ def _yolos(name: str, sensible: str) -> Question:
         num_detection_tokens=10, num_labels=CLASSES,
     )  # fmt: skip
     model = transformers.YolosForObjectDetection(config)
-    return Question(model, torch.randn(1, 3, 128, 128), _boxes_of_queries, sensible)
+    return Question(model, torch.randn(1, 3, 128, 128), partial(_boxes_of_queries, side=128), sensible)
 
 
 def _owl(name: str, sensible: str) -> Question:
@@ -225,7 +255,7 @@ def _owl(name: str, sensible: str) -> Question:
         "input_ids": TOKENS,
         "attention_mask": torch.ones_like(TOKENS),
     }
-    return Question(model, inputs, _boxes_of_queries, sensible, "pixel_values")
+    return Question(model, inputs, partial(_boxes_of_queries, side=128), sensible, "pixel_values")
 
 
 def _grounding_dino(name: str, sensible: str) -> Question:
@@ -247,10 +277,15 @@ def _grounding_dino(name: str, sensible: str) -> Question:
     return Question(model, inputs, _boxes_of_queries, sensible, "pixel_values")
 
 
-def _boxes_of_queries(output: Any) -> dict[str, Target]:
-    """Of logits (N, queries, classes)."""
-    label = int(output.logits[0].amax(0)[:CLASSES].argmax())
+def _boxes_of_queries(output: Any, side: int = SIDE) -> dict[str, Target]:
+    """Of logits (N, queries, classes), or with one more for no object, which compete by a softmax."""
+    logits = output.logits[0]
+    label = int(logits.amax(0)[:CLASSES].argmax())
+    scores = logits.softmax(1) if logits.shape[1] == CLASSES + 1 else logits
+    query = int(scores[:, label].argmax())
+    box = BoxTarget(_in_pixels(output.pred_boxes[0, query], side), label)
     return {
         "best box": Target(lambda logits: logits.max(), lambda output: output.logits[0].max()),
-        "class": Target(label, lambda output: output.logits[0, :, label].max()),
+        "class": Target(label, lambda output: output.logits[0, query, label]),
+        "box": Target(box, lambda output: output.logits[0, query, label]),
     }

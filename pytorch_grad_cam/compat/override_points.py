@@ -18,6 +18,7 @@ from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, 
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
 from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
+from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import min_max, over_positions
@@ -30,6 +31,7 @@ from pytorch_grad_cam.engine.targets import (
     Targets,
     chosen,
     resolve_targets,
+    scores_of_model,
     several_an_image,
     target_lists,
 )
@@ -106,15 +108,16 @@ class OverridePoints:
         self: Any, input_tensor: Inputs, targets: Targets, eigen_smooth: bool = False
     ) -> torch.Tensor:
         """The mean of the maps over the augmentations, each turned back: (N, *spatial)."""
+        check_same_image(targets)
         self.outputs = None
         make = maker_of(self)
         clean_maps = make(input_tensor, targets, eigen_smooth)
         outputs = self.outputs
         if outputs is not None:  # as a forward of 1.x may leave it
-            scores = self.output_transform(outputs)
+            image = image_of(input_tensor, self.spatial_from)
+            scores = scores_of_model(self.model, self.output_transform, image.shape, outputs)
             targets = chosen(targets, scores)
             if self.uses_targets and several_an_image(targets) is None:
-                image = image_of(input_tensor, self.spatial_from)
                 targets = for_other_images(resolve_targets(targets, scores, image.shape))
         smoothed = smoothed_over(
             self.tta_transforms,
@@ -235,7 +238,8 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only
             with torch.no_grad():
-                targets = resolve_targets(targets, cam.output_transform(call(cam.model, inputs)), image.shape)
+                scores = scores_of_model(cam.model, cam.output_transform, image.shape, call(cam.model, inputs))
+                targets = resolve_targets(targets, scores, image.shape)
         if isinstance(targets, ClassTargets):
             targets = list(targets)
         with _cleared(cam.activations_and_grads):
@@ -244,7 +248,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     with capture, _cleared(hooks):
         outputs = capture.run(inputs)
         cam.outputs = detached(outputs)
-        scores = cam.output_transform(outputs)
+        scores = scores_of_model(cam.model, cam.output_transform, image.shape, outputs)
         lists, several = target_lists(targets, scores, cam.uses_targets, image.shape)
         maps = []
         wanted = image if cam.compute_input_gradient else None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
+from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.maps import full_precision
 
 _CALLABLE = "a callable from one sample's output to a scalar"
@@ -68,7 +69,8 @@ class BestDetection:
 
 
 def for_other_images(targets: Sequence[Any]) -> Sequence[Any]:
-    """Targets for flipped or cut-out images, where what is predicted lies elsewhere."""
+    """Targets for flipped or cut-out images, where what is predicted lies elsewhere. Raises ValueError for boxes."""
+    check_same_image(targets)
     if not isinstance(targets, list):
         return targets
     return [WherePredicted(target.category) if isinstance(target, InPredictedMask) else target for target in targets]

@@ -6,8 +6,8 @@ _PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 # What selects numbers, puts them together or changes their shape and precision, but not what they say.
 _HANDING_ON = (
     *("Alias", "Amax", "Cat", "Clone", "Expand", "Gather", "Index", "Max", "Mean", "Permute", "ReshapeAlias"),
-    *("Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sum", "T", "ToCopy", "Transpose", "Unbind"),
-    *("UnsafeView", "Unsqueeze", "View", "Where"),
+    *("Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "Sum", "T", "ToCopy", "Topk", "Transpose"),
+    *("Unbind", "UnsafeView", "Unsqueeze", "View", "Where"),
 )
 
 

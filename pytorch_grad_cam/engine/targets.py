@@ -7,8 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, targets_of_classes
+from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget, resolved
+from pytorch_grad_cam.engine.detections.forms import detected
+from pytorch_grad_cam.engine.detections.predictions import Detected, DetectedSample, Predictions
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rows import Rows
@@ -20,6 +24,11 @@ Target = Callable[[Any], torch.Tensor]
 TargetLists = Sequence[Sequence[Target]]
 _Resolved = tuple[list[Sequence[Target]], bool]
 
+_IMAGES_NDIM = 4
+_NO_DETECTOR = (
+    "{!r} needs a detector's output, a sample of this one is {}: for a form that is not known give the CAM an "
+    "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
+)
 _BATCH_SECOND = (
     "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"
 )
@@ -32,6 +41,24 @@ def scores_in(outputs: Any) -> Any:
     torch.Size([2, 5])
     """
     return outputs if isinstance(outputs, torch.Tensor) else scores_among(outputs)
+
+
+def scores_of_model(
+    model: nn.Module, output_transform: Callable[[Any], Any], image_shape: Sequence[int], outputs: Any
+) -> Any:
+    """What targets read of a model's output: by the transform, and of a detector the predictions, too.
+
+    They are those that the output's form shows (see `engine.detections.forms`), or what a transform of the user's own
+    returns: a list of `Predictions`. image_shape: (N, C, *spatial).
+    """
+    is_known = output_transform is scores_in and not isinstance(outputs, torch.Tensor)
+    if is_known and len(image_shape) == _IMAGES_NDIM:
+        found = detected(model, outputs, (image_shape[-2], image_shape[-1]))
+        if found is not None:
+            return found
+    scores = output_transform(outputs)
+    are_predictions = isinstance(scores, list) and scores and all(isinstance(each, Predictions) for each in scores)
+    return Detected(scores, scores) if are_predictions else scores
 
 
 class ClassifierOutputTarget:
@@ -73,7 +100,9 @@ Targets = (
 
 def chosen(targets: Targets, outputs: Any) -> Targets:
     """What a TargetRule chooses for the model's output; other targets as they are."""
-    return targets.choose(detached(outputs)) if isinstance(targets, TargetRule) else targets
+    if not isinstance(targets, TargetRule):
+        return targets
+    return targets.choose(detached(outputs.plain if isinstance(outputs, Detected) else outputs))
 
 
 def several_an_image(targets: Targets) -> list[list[Any]] | None:
@@ -141,7 +170,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     """One callable for each sample of the model's output.
 
     targets: None (each sample's highest class), a class index for all samples, one index a sample (list, tensor or
-    array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule.
+    array), a callable for all samples, a list of indices and callables, one a sample, or a TargetRule. Callables are
+    those of this package that name a prediction of a detector, too.
 
     A class, from 0 or counted from the end, and None mean, by the output:
 
@@ -151,10 +181,11 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
       (of probabilities, above 0.5). None is refused. Changed copies of the image are asked about the same pixels.
     - (N, T, classes), raw predictions of detectors of the DETR family among others: its highest score over T. None is
       refused, as are boxes in the same tensor and outputs for signals, which can be dense too.
-    - A list of dicts with 'scores' and 'labels', as torchvision's detectors: the highest score with that label (no
-      negative ones); the highest of all. A label that was not found is refused.
+    - A detector's, in a form of `engine.detections.forms`: its raw prediction with the highest score, reported or not
+      (no negative ones); the best of what is reported. `BoxTarget` and `DetectionTarget` say which one else.
+    - Another list of dicts with 'scores' and 'labels': the highest score with that label; the highest of all.
 
-    The cost of the last three: one wait for the device for each target list, for what is refused or warned of.
+    The cost of all but the first: one wait for the device for each target list, for what is refused or warned of.
     image_shape: of the images, where it is known: what is dense is seen by it. Without it four axes are.
 
     Raises ValueError for a number of targets other than that of the samples, for outputs that are Undecided, and for
@@ -162,6 +193,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     """
     if isinstance(outputs, Undecided):
         raise ValueError(outputs.why)
+    if isinstance(outputs, Detected):
+        return _resolved_in_detections(targets, outputs)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
         return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
@@ -179,6 +212,14 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     else:
         known = {sample: ClassifierOutputTarget(number) for sample, number in numbers.items()}
     return [known[sample] if sample in known else _resolve(target) for sample, target in enumerate(listed)]
+
+
+def _resolved_in_detections(targets: Targets, outputs: Detected) -> Sequence[Target]:
+    samples = len(outputs)
+    listed = [None] * samples if targets is None else _one_a_sample(chosen(targets, outputs), samples, outputs)
+    numbers = [_class_of(target) for target in listed]
+    asked = [target if number is None else number for target, number in zip(listed, numbers, strict=True)]
+    return [_resolve(target) for target in resolved(asked, outputs.predictions)]
 
 
 def _has_classes_elsewhere(outputs: Any) -> bool:
@@ -320,6 +361,12 @@ def _resolve(target: Target) -> Target:
 
 
 def _scalar(target: Target, output: Any) -> torch.Tensor:
+    if isinstance(target, PredictionTarget):
+        if not isinstance(output, DetectedSample):
+            raise ValueError(_NO_DETECTOR.format(target, _described(output)))
+        output = output.predictions
+    elif isinstance(output, DetectedSample):
+        output = output.plain
     score = target(output)
     if not isinstance(score, torch.Tensor):
         raise TypeError(f"target {target!r} returned {score!r}, expected a scalar tensor computed from the output")

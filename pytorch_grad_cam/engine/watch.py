@@ -45,9 +45,13 @@ class Watch:
             handle.remove()
         self._handles.clear()
 
-    def _starts(self, module: nn.Module, args: Any) -> None:
-        if self._before is not None and get_ident() == self._thread:
+    def starts(self, module: nn.Module, args: Any) -> Any:
+        """What takes the place of a module's positional arguments, a tuple; None leaves them."""
+        if self._before is not None:
             self._before()
+
+    def _starts(self, module: nn.Module, args: Any) -> Any:
+        return self.starts(module, args) if get_ident() == self._thread else None
 
     def _ran(self, module: nn.Module, args: tuple[Any, ...], *kwargs_and_output: Any) -> Any:
         if get_ident() == self._thread:

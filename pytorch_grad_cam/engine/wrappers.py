@@ -9,7 +9,8 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def unwrapped(model: Any) -> nn.Module:
-    """The model inside torch.compile, DataParallel and DistributedDataParallel: the same layers, parameters and device.
+    """The model inside torch.compile, DataParallel and DistributedDataParallel: the same layers, parameters and device;
+    the network inside what reads files and draws boxes around it, as ultralytics' `YOLO(...)`.
 
     Raises TypeError for what has no layers to hook: scripted and exported programs, the module of an exported program,
     and what is no module.
@@ -21,6 +22,9 @@ def unwrapped(model: Any) -> nn.Module:
         raise TypeError(f"model is {type(model).__name__}, expected an nn.Module")
     if isinstance(model, _WRAPPERS):
         return unwrapped(model.module)
+    network = model._modules.get("model")
+    if network is not None and hasattr(model, "predictor"):
+        return unwrapped(network)
     compiled = model._modules.get("_orig_mod")  # of torch.compile
     return model if compiled is None else unwrapped(compiled)
 

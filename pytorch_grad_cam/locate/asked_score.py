@@ -9,6 +9,7 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
+from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.layouts import covers
 from pytorch_grad_cam.engine.targets import Targets, scores_of_lists, target_lists
 from pytorch_grad_cam.engine.trace import Call
@@ -54,7 +55,7 @@ def asked_scores(
     """
     is_of_whole_image = isinstance(scores, torch.Tensor) and scores.ndim <= 2
     kind = is_of_whole_image, _is_dense(scores, image_shape[2:])
-    if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list)):
+    if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
         of_lists = scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]).sum(1)
         # Other factors than one, so that classes whose sum is constant do not cancel.
         asked = (of_lists * torch.linspace(1, 2, len(of_lists)).to(of_lists)).sum()
@@ -66,6 +67,11 @@ def asked_scores(
         raise ValueError(NO_GRADIENT)
     if isinstance(scores, torch.Tensor) and scores.requires_grad:
         differentiable = [scores]
+    of_boxes = (
+        [each.logits for each in scores.predictions if each.logits.numel()] if isinstance(scores, Detected) else []
+    )
+    if any(logits.requires_grad for logits in of_boxes):
+        differentiable = of_boxes
     yield AskedScore(torch.stack([leaf.float().amax() for leaf in differentiable]).sum(), *kind)
     of_heads = [entry.read for entry in calls if entry.returned.shape == differentiable[0].shape]
     features = [read for read in of_heads if read is not None and read.requires_grad]

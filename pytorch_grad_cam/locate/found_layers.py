@@ -12,6 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
 from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
@@ -169,9 +170,13 @@ class FoundLayouts:
 def _kind_of(targets: Targets) -> Hashable:
     """The same for targets that read the output alike: all classes are one kind, each class of callables is one."""
     if isinstance(targets, list | tuple) and targets:
-        return _kind_of(targets[0])
+        several = len(targets) > 1 and all(isinstance(target, PredictionTarget) for target in targets)
+        # Several boxes have the layers of all their levels, which one of them may not need.
+        return (_kind_of(targets[0]), several) if several else _kind_of(targets[0])
     if targets is None or isinstance(targets, int | np.integer | np.ndarray | torch.Tensor | ClassifierOutputTarget):
         return ClassifierOutputTarget
+    if isinstance(targets, PredictionTarget):
+        return type(targets), targets.of
     return cast(Hashable, getattr(targets, "__code__", type(targets)))
 
 

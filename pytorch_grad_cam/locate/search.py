@@ -24,7 +24,7 @@ from pytorch_grad_cam.engine.layouts import (
     layouts_of,
     layouts_without,
 )
-from pytorch_grad_cam.engine.targets import Targets, scores_in
+from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import FEW, answer, image_like, unmoved_tokens, with_noise
@@ -343,7 +343,7 @@ class Search:
         self._dead: set[Edge]
         self.calls = [entry for entry in self.forward.runs if entry.returned.requires_grad]
         self._readings = Readings(model, x, spatial_from, self.forward.runs)
-        scores = output_transform(self.forward.outputs)
+        scores = scores_of_model(model, output_transform, self.forward.image.shape, self.forward.outputs)
         asked = self.forward.outputs, scores, targets, uses_targets, self.calls, self.forward.image.shape
         self._asked_scores = asked_scores(*asked)
         self._candidates = [

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pytorch_grad_cam.engine.detections.box_targets import BoxTarget as BoxTarget
+from pytorch_grad_cam.engine.detections.box_targets import DetectionTarget as DetectionTarget
 from pytorch_grad_cam.engine.maps import full_precision, resize
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget as ClassifierOutputTarget
 
@@ -109,7 +111,8 @@ class FasterRCNNBoxScoreTarget:
         wanted = torch.stack([torch.as_tensor(box).to(boxes) for box in self.bounding_boxes])
         labels = torch.tensor([int(label) for label in self.labels], device=boxes.device)
         same_label = labels[:, None] == model_outputs["labels"]
-        iou, match = (box_iou(wanted, boxes) * same_label).max(dim=1)
+        overlap = box_iou(wanted, boxes).nan_to_num(0)  # of two boxes without an area
+        iou, match = (overlap * same_label).max(dim=1)
         found: torch.Tensor = (iou + scores[match]) * (iou > self.iou_threshold)
         return found.sum()
 

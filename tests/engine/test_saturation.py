@@ -49,6 +49,19 @@ def test_the_logit_is_explained_where_the_probability_has_no_gradient(end, cam_c
     assert found.max() == 1
 
 
+def test_a_sure_score_that_was_chosen_by_topk():
+    """torchvision's detectors with one stage do so."""
+
+    class Detector(Ending):
+        def forward(self, x):
+            return [{"best": sample.topk(2).values} for sample in super().forward(x)]
+
+    x, category = sure_class()
+    with pytest.warns(CamWarning, match=LOST):
+        found = GradCAM(Detector(nn.Softmax(1)), "net.last")(x, lambda output: output["best"][0])
+    np.testing.assert_allclose(found, GradCAM(convolutional(), "last")(x, category), atol=1e-6)
+
+
 @pytest.mark.parametrize("end", [*ENDS, "a healthy one"])
 def test_a_probability_with_a_gradient_is_explained_itself(end):
     x = images()

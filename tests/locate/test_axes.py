@@ -464,11 +464,18 @@ def test_a_list_of_images(cam_class, samples, layer):
     np.testing.assert_allclose(cam([*x], rule), maps, atol=1e-5)
 
 
-def test_a_list_of_images_of_several_sizes_is_refused():
+def test_images_of_several_sizes_have_a_map_each():
     x = images()
+    pictures = [x[0], x[1, :, :8]]
     for layer in (None, "net.last"):
-        with pytest.raises(ValueError, match=r"several sizes, .*call the CAM once for each size"):
-            GradCAM(OfList().eval(), layer)([x[0], x[1, :, :8]], second_score)
+        cam = GradCAM(OfList().eval(), layer)
+        maps = cam(pictures, second_score)
+        assert [each.shape for each in maps] == [(12, 16), (8, 16)]
+        for picture, each in zip(pictures, maps, strict=True):
+            np.testing.assert_allclose(each, GradCAM(OfList().eval(), layer)([picture], second_score)[0], atol=1e-6)
+        assert len(cam.outputs) == 2
+    with pytest.raises(ValueError, match="3 targets for 2 images"):
+        cam(pictures, [second_score] * 3)
 
 
 def test_a_list_of_one_image_smoothed():

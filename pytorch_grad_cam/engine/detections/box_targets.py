@@ -1,0 +1,234 @@
+"""Targets of detectors: which prediction is meant, and which of its numbers is explained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
+from pytorch_grad_cam.engine.detections.predictions import Predictions
+from pytorch_grad_cam.engine.maps import full_precision
+
+Of = Literal["score", "box", "mask"]
+_NUMBERS: tuple[Of, ...] = ("score", "box", "mask")
+# As for what counts as found in Pascal VOC. Below it another object may be meant.
+_LEAST_IOU = 0.5
+# What the score of a prediction counts that is not there, in a changed copy of the image. A choice.
+_NOTHING = 1e-6
+
+
+class PredictionTarget:
+    """A target that reads an image's `Predictions`. A subclass says which one it means."""
+
+    of: Of = "score"
+    is_of_place = True
+    """Whether it means another object where the image is flipped or cut."""
+
+    def which(self, predictions: Predictions) -> torch.Tensor:
+        """The one of the P * C that is meant, a number (1,)."""
+        raise NotImplementedError
+
+    def check(self, predictions: Predictions, sample: int) -> None:
+        """Raise ValueError where the prediction is not there. Cost: a wait for the device."""
+        raise NotImplementedError
+
+    def __call__(self, predictions: Predictions) -> torch.Tensor:
+        """The scalar that is explained. Raises ValueError for masks of a detector that has none."""
+        if not len(predictions.boxes):
+            return predictions.logits.new_full((), math.log(_NOTHING))
+        which = self.which(predictions)
+        row = predictions.row_of(which)
+        if self.of == "box":
+            box = predictions.boxes.index_select(0, row)
+            return predictions._replace(boxes=box).iou(self._own_box(box))[0]
+        if self.of == "mask":
+            return _of_mask(predictions, row)
+        return full_precision(predictions.logits.flatten().gather(0, which)[0])
+
+    def _own_box(self, box: torch.Tensor) -> Any:
+        return box[0].detach()
+
+
+def _of_mask(predictions: Predictions, row: torch.Tensor) -> torch.Tensor:
+    """The mean logit of the mask where it is predicted, within its box; of all of the box where it is nowhere."""
+    if predictions.masks is None:
+        raise ValueError("of='mask', but this detector's predictions have no masks")
+    logits = full_precision(predictions.masks.of(row))
+    height, width = logits.shape
+    x0, y0, x1, y1 = predictions.boxes.detach().index_select(0, row)[0].unbind()
+    rows, columns = (torch.arange(length, device=logits.device) + 0.5 for length in (height, width))
+    scale = height / predictions.size[0], width / predictions.size[1]
+    inside = ((rows >= y0 * scale[0]) & (rows <= y1 * scale[0]))[:, None] & (
+        (columns >= x0 * scale[1]) & (columns <= x1 * scale[1])
+    )
+    predicted = inside & (logits.detach() > 0)
+    region = torch.where(predicted.any(), predicted, inside)
+    return torch.where(region, logits, 0).sum() / region.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class BoxTarget(PredictionTarget):
+    """The raw prediction of a class that overlaps a box most: also for an object that the detector missed.
+
+    box: (x0, y0, x1, y1) in pixels of the image as it is given. label: its class; None is any. of: "score", the logit
+    of that class, of any the highest; "box", how much the predicted box overlaps the given one (the gradient says what
+    holds its sides); "mask", the mean logit within the predicted mask.
+    Raises ValueError for a box without an area, one that lies outside of the image, a label that no prediction has and
+    where no prediction overlaps the box. One that overlaps it little gives a CamWarning.
+    """
+
+    box: Any
+    label: int | None = None
+    of: Of = "score"
+
+    def __post_init__(self) -> None:
+        numbers = self.box.tolist() if hasattr(self.box, "tolist") else list(self.box)
+        if len(numbers) != 4 or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"a box is (x0, y0, x1, y1) in pixels, not {self.box!r}")
+        object.__setattr__(self, "box", tuple(numbers))
+        object.__setattr__(self, "label", None if self.label is None else int(self.label))
+        _check_of(self.of)
+        x0, y0, x1, y1 = numbers
+        if not (x0 < x1 and y0 < y1):  # NaN, too
+            raise ValueError(f"the box {self.box} has no area: (x0, y0, x1, y1) needs x0 < x1 and y0 < y1")
+
+    def which(self, predictions: Predictions) -> torch.Tensor:
+        return predictions.nearest(self.box, self.label)
+
+    def check(self, predictions: Predictions, sample: int) -> None:
+        height, width = predictions.size
+        x0, y0, x1, y1 = self.box
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise ValueError(f"the box {self.box} lies outside of the image, {width} wide and {height} high")
+        _check_label(self.label, predictions, sample)
+        row = predictions.row_of(self.which(predictions))
+        iou = predictions.iou(self.box)[row].item()
+        of_class = "" if self.label is None else f" of class {self.label}"
+        if iou == 0:
+            raise ValueError(f"no raw prediction{of_class} overlaps the box {self.box} in sample {sample}")
+        if iou == 1 and self.of == "box":
+            issue(CamWarning(f"the predicted box is the given one, {self.box}: how much they overlap has no gradient"))
+        if iou < _LEAST_IOU:
+            issue(
+                CamWarning(
+                    f"the raw prediction{of_class} nearest to the box {self.box} overlaps it by {iou:.2f} only: "
+                    "another object may be explained"
+                )
+            )
+
+    def _own_box(self, box: torch.Tensor) -> Any:
+        return self.box
+
+
+@dataclass(frozen=True)
+class DetectionTarget(PredictionTarget):
+    """The k-th of the detections that are left after suppression, the one with the highest score first.
+
+    In changed copies of the image it is the raw prediction of its class that overlaps its box most. of: "score" or
+    "mask", see `BoxTarget`. Raises ValueError where there are fewer detections.
+    """
+
+    number: int = 0
+    of: Of = "score"
+
+    def __post_init__(self) -> None:
+        _check_of(self.of)
+        if self.of == "box":
+            raise ValueError("of='box' compares with a box of yours: BoxTarget(box, label, of='box')")
+        if self.number < 0:
+            raise ValueError(f"detections are numbered from 0, not {self.number}")
+
+    def which(self, predictions: Predictions) -> torch.Tensor:
+        return predictions.detections()[self.number][None]
+
+    def as_box(self, predictions: Predictions) -> PredictionTarget:
+        """The same prediction by its box and class; itself where the box has no area."""
+        which = self.which(predictions)
+        x0, y0, x1, y1 = predictions.boxes.detach()[predictions.row_of(which)][0].tolist()
+        label = predictions.labels.expand_as(predictions.scores).flatten()[which]
+        return BoxTarget((x0, y0, x1, y1), int(label), self.of) if x0 < x1 and y0 < y1 else self
+
+    def check(self, predictions: Predictions, sample: int) -> None:
+        found = len(predictions.detections())
+        if self.number >= found:
+            above = f" with a score above {predictions.suppression.min_score:g}"
+            raise ValueError(
+                f"detection {self.number} was asked for, but {found or 'nothing'} {'were' if found > 1 else 'was'} "
+                f"found in sample {sample}{above}: pass a class, for its best raw prediction, or BoxTarget(box, label)"
+            )
+
+
+@dataclass(frozen=True)
+class BestOfClass(PredictionTarget):
+    """The raw prediction of a class with the highest score. What a class means where the output is a detector's."""
+
+    label: int
+    is_of_place = False
+
+    def which(self, predictions: Predictions) -> torch.Tensor:
+        return predictions.best(self.label)
+
+    def check(self, predictions: Predictions, sample: int) -> None:
+        _check_label(self.label, predictions, sample)
+
+
+def of_one_prediction(targets: Any) -> bool:
+    """Whether any of the targets, in lists or not, is that of one prediction."""
+    if isinstance(targets, list | tuple):
+        return any(map(of_one_prediction, targets))
+    return isinstance(targets, PredictionTarget)
+
+
+def warn_of_lookalikes(method: str) -> None:
+    """A CamWarning where a method without places for its weights is asked for one prediction."""
+    issue(
+        CamWarning(
+            f"{method} has no weights for single positions, so that its map of a box marks all objects that look "
+            "alike: take LayerCAM or HiResCAM"
+        )
+    )
+
+
+def check_same_image(targets: Any) -> None:
+    """Raise ValueError where a box is asked for and other images than the given one are to be explained."""
+    if isinstance(targets, list | tuple):
+        for target in targets:
+            check_same_image(target)
+    elif isinstance(targets, PredictionTarget) and targets.is_of_place:
+        raise ValueError(
+            "a box is asked for, but the images to be explained are flipped, scaled or cut out, where it lies "
+            "elsewhere: leave out aug_smooth, and take a method that explains the image as a whole"
+        )
+
+
+def _check_of(of: Any) -> None:
+    if of not in _NUMBERS:
+        raise ValueError(f"of is {of!r}, expected one of {', '.join(map(repr, _NUMBERS))}")
+
+
+def _check_label(label: int | None, predictions: Predictions, sample: int) -> None:
+    if label is not None and not predictions.has(label):
+        labels = sorted(set(predictions.labels.flatten().tolist()))
+        known = f"from {labels[0]} to {labels[-1]}" if labels else "none at all"
+        raise ValueError(f"no prediction of sample {sample} is of class {label}: there are classes {known}")
+
+
+def resolved(targets: Sequence[Any], predictions: Sequence[Predictions]) -> list[Any]:
+    """Targets, one an image, that mean the same in changed copies of it: a class becomes its best prediction, None the
+    best detection, and that a box. Raises what their `check` raises.
+    """
+    return [_resolved(*each, sample) for sample, each in enumerate(zip(targets, predictions, strict=True))]
+
+
+def _resolved(target: Any, predictions: Predictions, sample: int) -> Any:
+    if target is None:
+        target = DetectionTarget(0)
+    elif isinstance(target, int):
+        target = BestOfClass(target)
+    if isinstance(target, PredictionTarget):
+        target.check(predictions, sample)
+    return target.as_box(predictions) if isinstance(target, DetectionTarget) else target

@@ -1,0 +1,159 @@
+"""What a detector says of one image: every box that it considered, before anything is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from pytorch_grad_cam.engine.detections.log_odds import log_odds
+
+_EVERYTHING = 1 << 62
+
+
+class Suppression(NamedTuple):
+    """How a detector chooses from its predictions those that it reports.
+
+    min_score: they are above it. max_iou: of two of one class that overlap more the better one stays; None leaves both.
+    most: so many at most.
+    """
+
+    min_score: float = 0.0
+    max_iou: float | None = None
+    most: int = _EVERYTHING
+
+
+class Masks(NamedTuple):
+    """The masks of P predictions as logits: coefficients (P, M) of the prototypes (M, h, w) of all of the image."""
+
+    coefficients: torch.Tensor
+    prototypes: torch.Tensor
+
+    def of(self, row: torch.Tensor) -> torch.Tensor:
+        """The logits (h, w) of one prediction. row: a number (1,)."""
+        return torch.einsum("m,mhw->hw", self.coefficients.index_select(0, row)[0], self.prototypes)
+
+
+class Predictions(NamedTuple):
+    """The raw predictions of one image: what suppression and thresholds would drop is among them.
+
+    boxes: (P, 4), x0, y0, x1, y1 in pixels of the image. logits: (P, C), what is explained. scores: (P, C), the same as
+    probabilities, by which predictions are compared. labels: (P, C) or (1, C), the class that each of them is for.
+    size: (height, width) of the image. suppression: what the detector would report of them. masks:
+    where the detector has them.
+
+    The predictions of a detector in a form of your own: give the CAM an `output_transform` that returns a list of
+    these, one for each image.
+    """
+
+    boxes: torch.Tensor
+    logits: torch.Tensor
+    scores: torch.Tensor
+    labels: torch.Tensor
+    size: tuple[int, int]
+    suppression: Suppression = Suppression()
+    masks: Masks | None = None
+
+    def best(self, label: int | None = None) -> torch.Tensor:
+        """Which of the P * C scores is the highest, of a class or of all: a number (1,)."""
+        return self._best_among(self.labels == label if label is not None else torch.ones_like(self.labels).bool())
+
+    def nearest(self, box: Sequence[float], label: int | None = None) -> torch.Tensor:
+        """Which of the P * C is of the box that overlaps the given one most; of equal boxes the one with the highest
+        score. label: of this class only.
+        """
+        overlap = self.iou(box).detach()[:, None].expand_as(self.scores)
+        if label is not None:
+            overlap = overlap.masked_fill(self.labels != label, -1)
+        return self._best_among(overlap == overlap.amax())
+
+    def detections(self) -> torch.Tensor:
+        """Which of the P * C the detector reports, the highest score first. Cost: a wait for the device.
+
+        Of each box the best class, as far as its score is above the threshold; then suppression, class by class.
+        """
+        from torchvision.ops import batched_nms
+
+        min_score, max_iou, most = self.suppression
+        scores, columns = self.scores.detach().max(1)
+        rows = (scores > min_score).nonzero()[:, 0]
+        labels = self.labels.expand_as(self.scores)[rows, columns[rows]]
+        rows = (
+            rows[scores[rows].argsort(descending=True, stable=True)]
+            if max_iou is None
+            else rows[batched_nms(self.boxes.detach()[rows], scores[rows], labels, max_iou)]
+        )
+        return (rows * self.scores.shape[1] + columns[rows])[:most]
+
+    def has(self, label: int) -> bool:
+        """Whether any prediction is for this class. Cost: a wait for the device."""
+        return bool((self.labels == label).any()) and len(self.boxes) > 0
+
+    def iou(self, box: Sequence[float]) -> torch.Tensor:
+        """How much each of the boxes and the given one overlap: (P,), 0 for a box without an area."""
+        given = self.boxes.new_tensor(box)
+        corners = torch.maximum(self.boxes[:, :2], given[:2]), torch.minimum(self.boxes[:, 2:], given[2:])
+        shared = (corners[1] - corners[0]).clamp(min=0).prod(1)
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).clamp(min=0).prod(1)
+        whole = areas + (given[2:] - given[:2]).prod() - shared
+        return shared / whole.clamp(min=torch.finfo(whole.dtype).tiny)
+
+    def row_of(self, which: torch.Tensor) -> torch.Tensor:
+        """The prediction that one of the P * C belongs to."""
+        return which // self.scores.shape[1]
+
+    def at_size(self, size: tuple[int, int]) -> Predictions:
+        """The same in pixels of the image at another size."""
+        if size == self.size:
+            return self
+        factors = [new / old for new, old in zip(size, self.size, strict=True)][::-1]
+        scale = self.boxes.new_tensor(factors)
+        return self._replace(boxes=self.boxes * scale.repeat(2), size=size)
+
+    def _best_among(self, asked: torch.Tensor) -> torch.Tensor:
+        """Of those asked for the one with the highest score, and of those that round to 1 the best logit."""
+        scores = self.scores.detach().masked_fill(~asked, -1)
+        logits = self.logits.detach().masked_fill(scores < scores.amax(), -torch.inf)
+        return logits.flatten().argmax(0, keepdim=True)
+
+
+def of_probabilities(
+    boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, size: tuple[int, int], suppression: Suppression
+) -> Predictions:
+    """Predictions of boxes (P, 4) that each have one label (P,) and its probability (P,): the logit is the log-odds."""
+    return Predictions(boxes, log_odds(scores)[:, None], scores.detach()[:, None], labels[:, None], size, suppression)
+
+
+class DetectedSample(NamedTuple):
+    """Of one image what targets read of the output, as ever, and its predictions."""
+
+    plain: Any
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class Detected:
+    """The output of a detector: what targets read of it, sample by sample, and the predictions of each image.
+
+    Targets that are callables get the former, those of this package (`engine.detections.box_targets`) the latter.
+    """
+
+    plain: Any
+    predictions: list[Predictions]
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __getitem__(self, sample: int) -> DetectedSample:
+        return DetectedSample(self.plain[sample], self.predictions[sample])
+
+    def __iter__(self) -> Iterator[DetectedSample]:
+        return map(DetectedSample, self.plain, self.predictions)
+
+
+def corners_of(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes (..., 4) of centre x, centre y, width and height as x0, y0, x1, y1."""
+    centres, sides = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([centres - sides / 2, centres + sides / 2], dim=-1)

@@ -1,0 +1,119 @@
+"""torchvision's detectors with the predictions that they drop."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from pytorch_grad_cam.engine.detections.predictions import Predictions, Suppression, of_probabilities
+from pytorch_grad_cam.engine.threads import SharedChange
+from pytorch_grad_cam.engine.watch import Arguments, Watch
+
+Size = tuple[int, int]
+
+RAW = "raw_predictions"
+"""What they are called in the dict of each image."""
+
+_POSTPROCESS = "postprocess_detections"
+_OPEN = {"score_thresh": 0.0, "nms_thresh": 1.0, "detections_per_img": sys.maxsize}
+_lock = threading.Lock()
+_openings: weakref.WeakKeyDictionary[nn.Module, _Opening] = weakref.WeakKeyDictionary()
+
+
+def suppressing_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that choose detections by thresholds, as torchvision's: of most models none."""
+    return [module for module in model.modules() if all(hasattr(module, name) for name in (_POSTPROCESS, *_OPEN))]
+
+
+@contextmanager
+def raw_predictions_kept(modules: Sequence[nn.Module], given: Size | None) -> Iterator[None]:
+    """Within, in this thread: each dict of detections that the modules return has all predictions, too, as `RAW`.
+
+    given: the size of the images, if the modules work on another one.
+
+    What else the model returns is as ever: its thresholds stay as they are. Several threads may be within at once; what
+    was changed of the modules is put back when the last one leaves, whatever happened.
+    Cost: their postprocessing once more in each forward, without a threshold.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            with _lock:
+                opening = _openings.get(module) or _openings.setdefault(module, _Opening(module))
+            stack.enter_context(opening.change)
+            stack.enter_context(_Adding(module, opening, given))
+        yield
+
+
+class _Opening:
+    """A module's `postprocess_detections` that also computes what it would drop."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = weakref.ref(module)
+        self._of_thread = threading.local()
+        self._before: Any = None
+        self.change = SharedChange(self._make, self._undo)
+
+    def take(self) -> list[Predictions]:
+        """What the last run in this thread has computed."""
+        raw: list[Predictions] = self._of_thread.raw
+        del self._of_thread.raw
+        return raw
+
+    def _make(self) -> None:
+        module = self._known()
+        self._before = vars(module).get(_POSTPROCESS)
+        vars(module)[_POSTPROCESS] = self._postprocess(module, getattr(module, _POSTPROCESS))
+
+    def _undo(self) -> None:
+        module = self._known()
+        del vars(module)[_POSTPROCESS]
+        if self._before is not None:
+            vars(module)[_POSTPROCESS] = self._before
+
+    def _known(self) -> nn.Module:
+        module = self._module()
+        assert module is not None
+        return module
+
+    def _postprocess(self, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+        def postprocess(*args: Any) -> Any:
+            if self.change.is_within():
+                self._of_thread.raw = _raw_of(module, args)
+            return original(*args)
+
+        return postprocess
+
+
+def _raw_of(module: Any, args: tuple[Any, ...]) -> list[Predictions]:
+    """What a copy of the module without thresholds gives: a dict for each image, or lists of boxes, scores, labels."""
+    opened = object.__new__(type(module))
+    opened.__dict__.update({**vars(module), **_OPEN})
+    found = getattr(type(module), _POSTPROCESS)(opened, *args)
+    of_images = (
+        [[image[key] for key in ("boxes", "scores", "labels")] for image in found]
+        if isinstance(found, list)
+        else zip(*found, strict=True)
+    )
+    kept = Suppression(module.score_thresh, module.nms_thresh, module.detections_per_img)
+    *_, sizes = args
+    return [
+        of_probabilities(boxes, scores, labels, tuple(size), kept)
+        for (boxes, scores, labels), size in zip(of_images, sizes, strict=True)
+    ]
+
+
+class _Adding(Watch):
+    def __init__(self, module: nn.Module, opening: _Opening, given: Size | None) -> None:
+        super().__init__([module])
+        self._opening, self._given = opening, given
+
+    def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
+        detections = output[0] if isinstance(output, tuple) else output
+        for image, raw in zip(detections, self._opening.take(), strict=True):
+            image[RAW] = raw.at_size(self._given or raw.size)
