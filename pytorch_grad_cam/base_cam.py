@@ -22,6 +22,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
+from pytorch_grad_cam.engine.input_values import warn_of_raw_values
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
@@ -281,12 +282,13 @@ class BaseCAM(OverridePoints):
         return inputs, image, already_run or self.capture_class(*how), self._transform
 
     def _begin(self, inputs: Inputs) -> None:
-        """What is done once: the axes of the image are found, unless they were named."""
+        """What is done once: the axes of the image are found, unless they were named, and its values looked at."""
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if not isinstance(self.spatial_from, ImagePlace):
             place = found_axes(self.model, inputs, self.spatial_from)
             self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
+        warn_of_raw_values(image_of(inputs, self.spatial_from))
         self._has_begun = True
 
     def _found(self, asked: Asked) -> Capturing | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,7 @@ from pytorch_grad_cam.engine.inputs import call, image_of, model_device, on_devi
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
 from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
@@ -38,14 +39,15 @@ _NOT_NORMALISED = (
 class Request:
     """What is asked of each image.
 
-    methods: classes of CAMs. targets: classes by number or name, and callables; None takes the `top` highest classes.
+    methods: classes of CAMs. targets: classes by number or name, and callables; a mapping has names for them; None
+    takes the `top` highest classes.
     layers: None finds one; a list gives a map for each entry. smoothing: options of a CAM's call.
     options: those of its constructor. batch_size: what a CAM has at a time besides, masked images for example; None
     leaves that to it.
     """
 
     methods: Sequence[Any]
-    targets: Sequence[Any] | None = None
+    targets: Sequence[Any] | Mapping[str, Any] | None = None
     layers: Any = None
     top: int = 1
     smoothing: dict[str, bool] = field(default_factory=dict)
@@ -76,12 +78,11 @@ class Explainer:
         self.assumptions: list[str] = []
         self.classes: ClassScores | None = None
         self._targets: list[Any] | None = None
+        self._given_names: Sequence[str | None] = []
         self._placements = Placements(classifier.preprocess)
         self._resources = ExitStack()
         self.cams = [
-            self._resources.enter_context(
-                method(classifier.model, layer if uses_layers(method) else [], **request.options)
-            )
+            self._resources.enter_context(self._made(method, layer))
             for method in request.methods
             for layer in (request.layers if _are_several(request.layers) and uses_layers(method) else [request.layers])
         ]
@@ -94,6 +95,10 @@ class Explainer:
 
     def __exit__(self, *exception: object) -> None:
         self._resources.close()
+
+    def _made(self, method: Any, layer: Any) -> Any:
+        options = for_constructor(method, self.request.options)
+        return method(self.classifier.model, layer if uses_layers(method) else [], **options)
 
     def _begin(self, inputs: Any) -> ClassScores:
         """See in the inputs of one image, a batch of one, how outputs are read, and what the targets are."""
@@ -112,9 +117,12 @@ class Explainer:
             f"probabilities: {classes.said}",
             f"class names: {of_names}",
         ]
-        self.assumptions.append(_drawn(self.request.options.get("align", "cell")))
+        self.assumptions += _drawn(self.request)
         if self.request.targets is not None:
-            self._targets = [_numbered(target, self.names) for target in self.request.targets]
+            named = self.request.targets if isinstance(self.request.targets, Mapping) else None
+            asked = self.request.targets if named is None else named.values()
+            self._targets = [_numbered(target, self.names) for target in asked]
+            self._given_names = [None] * len(self._targets) if named is None else list(named)
         self.classes = classes
         return classes
 
@@ -153,9 +161,10 @@ class Explainer:
             of_images = targets or [[int(category)] for category in scores.argmax(1)]
             method, layer = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
             for image, maps_of_image in enumerate(maps if targets else maps[:, None]):
+                given_names = self._given_names or [None] * len(of_images[image])
                 panels[image] += [
-                    Panel(method, layer, *self._described(target, probabilities[image]), cam_map)
-                    for target, cam_map in zip(of_images[image], maps_of_image, strict=True)
+                    Panel(method, layer, *self._described(target, given, probabilities[image]), cam_map)
+                    for target, given, cam_map in zip(of_images[image], given_names, maps_of_image, strict=True)
                 ]
                 where = f"{method} at {layer}" if layer else method
                 warnings[image] += [f"{where}: {reason}" for reason in _reasons(issued, image)]
@@ -204,11 +213,13 @@ class Explainer:
         """What a CAM is asked for a class, once an image was explained."""
         return category if self.classes is None else self.classes.target(category)
 
-    def _described(self, target: Any, probabilities: np.ndarray) -> tuple[int | None, str, float | None]:
+    def _described(
+        self, target: Any, given: str | None, probabilities: np.ndarray
+    ) -> tuple[int | None, str, float | None]:
         """A target's class number, name and probability; of a callable only the name."""
         if callable(target):
-            return None, getattr(target, "__name__", repr(target)), None
-        return target, self.names[target], float(probabilities[target])
+            return None, given or _name_of(target), None
+        return target, given or self.names[target], float(probabilities[target])
 
 
 def first_of(inputs: Any, count: int) -> Any:
@@ -244,9 +255,18 @@ def uses_layers(method: Any) -> bool:
     return bool(getattr(getattr(method, "func", method), "uses_layers", True))
 
 
-def _drawn(align: Any) -> str:
+def _drawn(request: Request) -> list[str]:
+    align = request.options.get("align", "cell")
     where = {"cell": "cells are even tiles", "receptive_field": "each cell is drawn where it looks"}
-    return f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"
+    lines = [f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"]
+    without = [method.__name__ for method in request.methods if align != "cell" and "align" not in accepted_by(method)]
+    return [*lines, *(f"maps of {name}: cells are even tiles, for its constructor takes no align" for name in without)]
+
+
+def _name_of(target: Any) -> str:
+    """The name of a callable: a function's, of an object what it says of itself, else its class's."""
+    says_nothing: bool = getattr(type(target), "__repr__", None) is object.__repr__
+    return str(getattr(target, "__name__", type(target).__name__ if says_nothing else repr(target)))
 
 
 def _asked(target: Any, classes: ClassScores) -> Any:

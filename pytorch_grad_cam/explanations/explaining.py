@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
+from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.methods import available_methods, method_called
@@ -49,7 +51,7 @@ def explain(
     model: nn.Module | Classifier | str | os.PathLike[str] | Any,
     image: Picture | Iterable[Any],
     methods: Method | Sequence[Method] = "gradcam",
-    targets: Target | Sequence[Target] | None = None,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
     layers: Any = None,
     *,
     top: int = 1,
@@ -78,7 +80,8 @@ def explain(
     with a list of paths (.txt), a list, an array or tensor with a batch axis, or any iterable, such as a DataLoader,
     of pictures or of batches (with their labels, which are left out).
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
-    targets: classes by number or name, or callables as in a CAM, one or several; None takes the `top` highest classes.
+    targets: classes by number or name, or callables as in a CAM, one or several; a mapping gives them names; None takes
+    the `top` highest classes.
     One output alone is two classes: class 1 is what it speaks for, class 0 its negative.
     layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
     mean over its layers.
@@ -96,6 +99,7 @@ def explain(
 
     Several images are explained in batches as the iterator is asked, two batches ahead, so that a thousand need no more
     memory than ten. One that cannot be read is left out with a CamWarning, of a list that was given an UnusableInput.
+    A keyword that no method takes is a TypeError that says what is meant.
 
     What nobody said is in the result's `assumptions`. A CamWarning is issued, and kept in the result. The model is left
     as it was. Raises ValueError for an image that cannot be read, a class name or a method that does not exist, empty
@@ -110,7 +114,7 @@ def explain(
     (2, 64, 64)
     """
     for name, several in (("methods", methods), ("targets", targets), ("layers", layers)):
-        if isinstance(several, list | tuple) and not several:
+        if isinstance(several, list | tuple | Mapping) and not several:
             raise ValueError(f"{name} is empty: pass one or more, or leave it out")
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
@@ -119,10 +123,11 @@ def explain(
     classifier = classifier_of(
         model, processor if preprocess is None else preprocess, categories, weights, probabilities
     )
+    chosen = methods_of(methods)
+    check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
-    request = Request(
-        methods_of(methods), _listed(targets), layers, top, smoothing, {"align": align, **options}, batch_size
-    )
+    options["align"] = align
+    request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size)
     if output_dir is not None:
         return _written(classifier, request, image, Path(output_dir), save, batch_size, workers)
     several = several_of(image, classifier.model)
@@ -214,7 +219,7 @@ def methods_of(methods: Any) -> list[Any]:
     return [method_called(method) if isinstance(method, str) else method for method in several]
 
 
-def _listed(targets: Any) -> list[Any] | None:
-    if targets is None:
-        return None
+def _listed(targets: Any) -> list[Any] | Mapping[str, Any] | None:
+    if targets is None or isinstance(targets, Mapping):
+        return targets
     return list(targets) if isinstance(targets, list | tuple) else [targets]

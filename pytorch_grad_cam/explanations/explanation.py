@@ -15,6 +15,7 @@ from PIL import Image
 from pytorch_grad_cam.explanations.colours import colour_table, coloured
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.report import write_report
+from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.overlays import montage
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
@@ -155,9 +156,9 @@ class Explanation:
         """
         if not 0 <= image_weight <= 1:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
-        colours = coloured(self.panels[panel].map, colour_table(cmap)).astype(np.float32)
-        blend = np.rint((1 - image_weight) * colours + image_weight * self.picture).astype(np.uint8)
-        return _flat(blend)
+        colours = unit_range(coloured(self.panels[panel].map, colour_table(cmap)))
+        blend = (1 - image_weight) * colours + image_weight * unit_range(self.picture)
+        return _flat(np.rint(255 * blend).astype(np.uint8))
 
     def shown(self) -> np.ndarray:
         """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
