@@ -156,8 +156,8 @@ class Explanation:
         """
         if not 0 <= image_weight <= 1:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
-        colours = unit_range(coloured(self.panels[panel].map, colour_table(cmap)))
-        blend = (1 - image_weight) * colours + image_weight * unit_range(self.picture)
+        colours = coloured(self.panels[panel].map, colour_table(cmap)).astype(np.float32)
+        blend = (1 - image_weight) * colours / 255 + image_weight * unit_range(self.picture)
         return _flat(np.rint(255 * blend).astype(np.uint8))
 
     def shown(self) -> np.ndarray:

@@ -79,7 +79,7 @@ def comparison_figure(
             above = _described(panel) + (f"\n{panel.layer}" if by_layer else "")
             _title(axes, above if row == 0 or len(explanations) > 1 else "")
     figure.supxlabel(caption, fontsize=_SMALL_FONT, parse_math=False)
-    colours = ListedColormap([(*colour, alpha) for colour in colour_table(cmap) / 255])
+    colours = ListedColormap(alpha * colour_table(cmap) / 255 + 1 - alpha)  # as over white
     bar = figure.colorbar(ScalarMappable(cmap=colours), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
     bar.ax.tick_params(labelsize=_FONT)
     return figure
