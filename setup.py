@@ -24,6 +24,7 @@ setup(
         "pytorch_grad_cam.explanations": ["templates/*"],
         "pytorch_grad_cam.demo": ["*.pt", "*.png"],
     },
+    entry_points={"console_scripts": ["grad-cam = pytorch_grad_cam.cli:main"]},
     install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
     extras_require={
         "ray": ["ray[data]>=2.60"],

@@ -14,6 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from PIL import Image
 from benchmarks.report import suffix_of, write_report
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.engine.chunks import images_at_a_time
+from pytorch_grad_cam.explanations.explainer import Explainer, Request
+from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.folder.batches import decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
-from pytorch_grad_cam.folder.processes import Process, default_workers
+from pytorch_grad_cam.folder.processes import default_workers
 from pytorch_grad_cam.folder.results import KINDS
-from pytorch_grad_cam.folder.run import Task, explain_images
 from pytorch_grad_cam.zoo.classifiers import Classifier, load_classifier
 
 IMAGES, ROUNDS, MANY, WIDTH, HEIGHT = 192, 5, 5000, 500, 375
@@ -42,7 +44,9 @@ class Race:
     def __init__(self, classifier: Classifier, device: torch.device) -> None:
         self.classifier, self.device = classifier, device
         self.model = classifier.model.to(device)
-        self.cam = GradCAM(self.model, "layer4", align="receptive_field")
+        self.explainer = Explainer(
+            classifier, Request([GradCAM], layers="layer4", options={"align": "receptive_field"})
+        )
         self.batch_size, self.workers = images_at_a_time(device), default_workers()
 
     def bare(self, images: Sequence[ListedImage]) -> float:
@@ -51,8 +55,9 @@ class Race:
         batches = plan(len(images), self.batch_size)
         pinned = self.device.type == "cuda"
         with torch.inference_mode():
-            for batch in decoded(images, self.classifier.preprocess, batches, self.workers, pinned):
-                for _, x in batch.groups:
+            paths = [image.path for image in images]
+            for batch in decoded(paths, self.classifier.preprocess, batches, self.workers, pinned):
+                for _, x, _ in batch.groups:
                     self.model(x.to(self.device, non_blocking=True)).argmax(1).cpu()
         return time.perf_counter() - start
 
@@ -60,8 +65,8 @@ class Race:
         """Seconds of the folder mode."""
         with tempfile.TemporaryDirectory() as output:
             start = time.perf_counter()
-            task = Task(self.classifier, self.cam, "gradcam", Path(output), kinds, [], {})
-            explain_images(task, images, self.batch_size, self.workers, Process())
+            run = Run(self.explainer, images, Path(output), kinds, self.batch_size, self.workers)
+            deque(run.explanations(), maxlen=0)
             return time.perf_counter() - start
 
 

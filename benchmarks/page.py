@@ -79,6 +79,7 @@ def explanations(count: int) -> Iterator[SimpleNamespace]:
             ],
             warnings=[],
             versions={},
+            assumptions=[],
         )
 
 

@@ -28,6 +28,7 @@ from pytorch_grad_cam.engine.detections.one_by_one import one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
 from pytorch_grad_cam.engine.detections.shown_images import shown_with_raw_predictions
+from pytorch_grad_cam.engine.input_values import warn_of_raw_values
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
@@ -351,12 +352,13 @@ class BaseCAM(OverridePoints):
         return {layer: behind for layer, behind in self._known_rectifiers.items() if behind is not None}
 
     def _begin(self, inputs: Inputs) -> None:
-        """What is done once: the axes of the image are found, unless they were named."""
+        """What is done once: the axes of the image are found, unless they were named, and its values looked at."""
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if not isinstance(self.spatial_from, ImagePlace):
             place = found_axes(self.model, inputs, self.spatial_from)
             self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
+        warn_of_raw_values(image_of(inputs, self.spatial_from))
         self._has_begun = True
 
     def _found(self, asked: Asked) -> Capture | None:

@@ -9,10 +9,12 @@ from typing import Any
 import ray
 
 from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.explanations.explainer import Explainer, Request
+from pytorch_grad_cam.explanations.run import Run
+from pytorch_grad_cam.explanations.stream import begin
 from pytorch_grad_cam.folder.batches import decoded
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.manifest import Manifest
-from pytorch_grad_cam.folder.run import Task, begin
 from pytorch_grad_cam.zoo.classifiers import load_classifier
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -27,29 +29,31 @@ parser.add_argument("--output-dir", type=Path, default=Path("output"))
 options = parser.parse_args()
 
 
-class Explainer:
+class Actor:
     """Holds the model; explains and draws a batch at a time. What it is given and returns is sent between machines."""
 
     def __init__(self) -> None:
         classifier = load_classifier(options.model, options.weights)
-        cam = GradCAM(classifier.model.to("cuda" if options.use_cuda else "cpu"), align="receptive_field")
-        folder, smoothing = options.output_dir.absolute(), {"aug_smooth": options.aug_smooth}
-        self.task = Task(classifier, cam, "gradcam", folder, ["overlay"], [], smoothing)
+        classifier.model.to("cuda" if options.use_cuda else "cpu")
+        smoothing = {"aug_smooth": options.aug_smooth}
+        request = Request([GradCAM], smoothing=smoothing, options={"align": "receptive_field"})
+        self.explainer = Explainer(classifier, request)
         self.threads = ThreadPoolExecutor()
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         images = [ListedImage(path, name) for path, name in zip(rows["path"], rows["name"], strict=True)]
-        everything = [list(range(len(images)))]
-        (batch,) = decoded(images, self.task.classifier.preprocess, everything, workers=0, pinned=False)
-        records = [future.result() for future in begin(self.task, images, batch, self.threads)]
-        return {"record": [json.dumps(record) for record in records]}
+        run = Run(self.explainer, images, options.output_dir.absolute(), ["overlay"], len(images), workers=1)
+        everything, paths = [list(range(len(images)))], [image.path for image in images]
+        (batch,) = decoded(paths, self.explainer.classifier.preprocess, everything, workers=0, pinned=False)
+        records = begin(self.explainer, batch, paths.__getitem__, run.record, self.threads)
+        return {"record": [json.dumps(record.result()) for record in records]}
 
 
 images = [
     ListedImage(str(Path(path).absolute()), name) for path, name in images_in(options.image_path, options.output_dir)
 ]
 explained = ray.data.from_items([image._asdict() for image in images]).map_batches(
-    Explainer, batch_size=options.batch_size, concurrency=options.actors, num_gpus=1 if options.use_cuda else 0
+    Actor, batch_size=options.batch_size, concurrency=options.actors, num_gpus=1 if options.use_cuda else 0
 )
 options.output_dir.mkdir(parents=True, exist_ok=True)
 manifest = Manifest(options.output_dir, rank=0)

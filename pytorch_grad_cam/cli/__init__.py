@@ -1,7 +1,8 @@
-"""The command line: `python cam.py` in a checkout, `python -m pytorch_grad_cam` anywhere."""
+"""The command line: `grad-cam` where it is installed, `python cam.py` in a checkout, `python -m pytorch_grad_cam`."""
 
 import argparse
 import functools
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,28 +12,36 @@ from pytorch_grad_cam.cli import comparison, one_image, options, several_images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain one image or several; return the exit status: 0, or 2 after one line on standard error."""
+    """Explain one image or several; return the exit status.
+
+    0; 1 where images could not be explained; 2 after one line on standard error for what cannot be done; 130 where it
+    was interrupted.
+    """
     parser = options.parser()
     chosen = parser.parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = functools.partial(_warn, parser.prog)
         try:
-            run(chosen)
+            failures = run(chosen)
         except (ValueError, IndexError, OSError) as error:
             sys.stderr.write(f"{parser.prog}: {error}\n")
             return 2
-    return 0
+        except KeyboardInterrupt:
+            again = "; the same command makes what is missing" if several_images.are_asked_for(chosen) else ""
+            sys.stderr.write(f"{parser.prog}: interrupted{again}\n")
+            return 128 + signal.SIGINT
+    return 1 if failures else 0
 
 
-def run(chosen: argparse.Namespace) -> None:
-    """Load, explain, write the pictures, and say what was done."""
+def run(chosen: argparse.Namespace) -> int:
+    """Load, explain, write the pictures, and say what was done; return how many images could not be explained."""
+    if several_images.are_asked_for(chosen):
+        return several_images.run(chosen)
     several_methods = len(chosen.methods) > 1 or "all" in chosen.methods
     if (several_methods or chosen.comparison or chosen.report) and not chosen.preview_model:
-        comparison.run(chosen)
-    elif options.asks_for_several(chosen):
-        several_images.run(chosen)
-    else:
-        one_image.run(chosen)
+        return comparison.run(chosen)
+    one_image.run(chosen)
+    return 0
 
 
 def _warn(program: str, message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,23 +1,26 @@
 """One method's maps of one image, and the list of layers to choose from."""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from pytorch_grad_cam.cli.options import categories_of, classifier_of, method_of, smoothing_of
-from pytorch_grad_cam.cli.saying import say, say_registrations
+from pytorch_grad_cam.cli.options import classifier_of, joined_layers, request_of
+from pytorch_grad_cam.cli.saying import say, say_classes, say_how
 from pytorch_grad_cam.demo.network import example_scene
-from pytorch_grad_cam.engine.inputs import call, on_device_of
+from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.trace import module_outputs
+from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
 from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
 from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput
+from pytorch_grad_cam.zoo.preprocessing import inputs_of
 from pytorch_grad_cam.zoo.read_image import read_image
 
-TOP_CLASSES = 5
+SCENE = "scene.png"
 _SMALLEST_PICTURE = 256  # the shorter side, in pixels
 
 
@@ -27,15 +30,25 @@ def run(options: argparse.Namespace) -> None:
         raise UnusableInput("--save and --workers are for several images: a folder, a glob or a list (.txt)")
     image = image_at(options.image_path)
     classifier = classifier_of(options)
-    model = classifier.model
-    x = on_device_of(model, classifier.preprocess(image)[None])
     if options.preview_model:
-        for rank, location in enumerate(suggest_layers(model, x), start=1):
-            say(f"{rank}. {location}")
-        for name, module, shape in module_outputs(model, x):
-            say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
+        _preview(classifier, image)
         return
-    _explain(options, classifier, x)
+    with Explainer(classifier, request_of(options, joined_layers(options))) as explainer:
+        inputs = inputs_of(classifier.preprocess(image))
+        (found,) = explainer(inputs, 1)
+        explanation = explainer.explanation(found, inputs[0], image.size, Path(options.image_path or SCENE).name)
+    say_classes(explanation)
+    say_how(explainer.cams, explanation.assumptions)
+    guided = GuidedBackpropReLUModel(classifier.model)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    names = names_of_files(explanation.title, explanation.panels)
+    for panel, name in zip(explanation.panels, names, strict=True):
+        say(f"{options.methods[0]} for {panel.name} ({panel.category})")
+        gradients = guided(inputs, explainer.target(panel.category or 0))
+        for suffix, picture in _pictures(explanation.picture, panel.map, gradients).items():
+            file = options.output_dir / f"{name}{suffix}.jpg"
+            _enlarged(picture).save(file, quality=95)
+            say(f"wrote {file}")
 
 
 def image_at(path: str | None) -> Image.Image:
@@ -43,36 +56,19 @@ def image_at(path: str | None) -> Image.Image:
     return Image.fromarray(example_scene()) if path is None else read_image(path)
 
 
-def _explain(options: argparse.Namespace, classifier: Classifier, x: torch.Tensor) -> None:
-    model = classifier.model
-    with torch.no_grad():
-        scores = call(model, x).float()
-    probabilities = classifier.probabilities(scores)[0]
-    names = classifier.names(len(probabilities))
-    highest = scores[0].argsort(descending=True, stable=True).tolist()
-    for index in highest[:TOP_CLASSES]:
-        say(f"{probabilities[index]:7.2%}  {names[index]} ({index})")
-    categories = categories_of(options, classifier) or highest[:1]
-    with method_of(options, model, x) as cam:
-        maps = cam(x, [categories], **smoothing_of(options))[0]
-    say_registrations(cam)
-    guided = GuidedBackpropReLUModel(model)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    for category, cam_map in zip(categories, maps, strict=True):
-        say(f"{options.methods[0]} for {names[category]} ({category})")
-        pictures = _pictures(classifier.picture(x[0]), cam_map, guided(x, category))
-        suffix = f"_{category}" if len(categories) > 1 else ""
-        for kind, picture in pictures.items():
-            file = options.output_dir / f"{options.methods[0]}_{kind}{suffix}.jpg"
-            _enlarged(picture).save(file, quality=95)
-            say(f"wrote {file}")
+def _preview(classifier: Classifier, image: Image.Image) -> None:
+    x = on_device_of(classifier.model, inputs_of(classifier.preprocess(image)))
+    for rank, location in enumerate(suggest_layers(classifier.model, x), start=1):
+        say(f"{rank}. {location}")
+    for name, module, shape in module_outputs(classifier.model, x):
+        say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
 
 
 def _pictures(picture: np.ndarray, cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]:
     return {
-        "cam": show_cam_on_image(picture, cam_map, use_rgb=True),
-        "gb": deprocess_image(gradients),
-        "cam_gb": deprocess_image(cam_map[..., None] * gradients),
+        "": show_cam_on_image(picture, cam_map, use_rgb=True),
+        ".gb": deprocess_image(gradients),
+        ".cam_gb": deprocess_image(cam_map[..., None] * gradients),
     }
 
 

@@ -1,19 +1,24 @@
 """The options of the command line and what they mean for a model and a method."""
 
 import argparse
+import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from pytorch_grad_cam.cli.saying import say
-from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.explanations.methods import available_methods
-from pytorch_grad_cam.folder.image_list import means_several
+from pytorch_grad_cam.explanations.explainer import Request
+from pytorch_grad_cam.explanations.explaining import methods_of
+from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method
 from pytorch_grad_cam.folder.results import KINDS
-from pytorch_grad_cam.locate.search import locate
-from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput, category_called, load_classifier
+from pytorch_grad_cam.zoo.class_names import read_categories
+from pytorch_grad_cam.zoo.class_scores import GIVEN
+from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput, load_classifier
+from pytorch_grad_cam.zoo.classifiers import classifier_of as of_model
+from pytorch_grad_cam.zoo.own_code import own_code
+from pytorch_grad_cam.zoo.preprocessing import warning_of
 
 _IMAGE_HELP = (
     "the picture to explain, or several: a folder, a glob, a list of paths (.txt) "
@@ -23,8 +28,16 @@ _BATCH_HELP = (
     "with one method: images, masked inputs (scorecam), ablated channels (ablationcam) or windows (sess) at a time "
     "(default: 8, on CUDA 64; of one image ablationcam and sess 32)"
 )
-_METHODS = ("all", *sorted(available_methods()))
-_METHOD_HELP = "one, or several for a comparison: %(choices)s"
+_METHOD_HELP = f"one, or several for a comparison: all, {', '.join(sorted(available_methods()))}"
+_MODEL_HELP = (
+    "a torchvision or timm classifier, digits, a folder of transformers or organisation/name, or your own, "
+    "file.py:factory or package.module:Class (default: resnet50; without an image digits)"
+)
+_WEIGHTS_HELP = "default, none (random) or a file with a state dict (.pt, .safetensors)"
+_PREPROCESS_HELP = (
+    "from a Pillow image to the input, file.py:function or package.module:function (default: the model's)"
+)
+_STRICT_HELP = "stop at the first image that cannot be explained, and where a preprocessing would be assumed"
 _COMPARISON_HELP = (
     "a figure (.png, .pdf) of all methods, classes and layers beside each other "
     "(default for several methods: comparison.png in the output folder)"
@@ -35,22 +48,18 @@ _ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tile
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; for unknown arguments it writes one line and exits with 2."""
     options = _OneLineParser(
-        prog="cam.py",
+        prog="grad-cam" if Path(sys.argv[0]).stem == "grad-cam" else "cam.py",
         description="Show what an image classifier looks at. Without --image-path it explains the bundled scene.",
     )
     add = options.add_argument
     add("--image-path", help=_IMAGE_HELP)
-    add(
-        "--method",
-        dest="methods",
-        nargs="+",
-        default=["gradcam"],
-        choices=_METHODS,
-        metavar="METHOD",
-        help=_METHOD_HELP,
-    )
-    add("--model", help="a torchvision or timm classifier, or digits (default: resnet50; without an image digits)")
-    add("--weights", default="default", help="default, none (random) or a file with a state dict")
+    add("--method", dest="methods", nargs="+", default=["gradcam"], type=_method, metavar="METHOD", help=_METHOD_HELP)
+    add("--model", help=_MODEL_HELP)
+    add("--model-args", type=_json_object, default={}, metavar="JSON", help="arguments of your own model, an object")
+    add("--weights", default="default", help=_WEIGHTS_HELP)
+    add("--preprocess", metavar="FUNCTION", help=_PREPROCESS_HELP)
+    add("--categories", metavar="FILE", help="the classes' names: one a line, or JSON (default: the model's)")
+    add("--probabilities", choices=GIVEN, help="what the outputs become, or 'none' (default: found, and said)")
     add("--target-category", nargs="+", default=[], metavar="CLASS", help="numbers or names (default: the highest)")
     add("--target-layers", nargs="+", metavar="NAME", help="dotted names (default: found in one traced forward)")
     add("--preview-model", action="store_true", help="list the layers with their output shapes, and stop")
@@ -64,16 +73,35 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=_positive, help="of several images: how many processes decode (default: one for each core)")
     add("--comparison", type=Path, metavar="FILE", help=_COMPARISON_HELP)
     add("--report", type=Path, metavar="FILE", help="a page (.html) of all methods, classes and layers for a browser")
+    add("--strict", action="store_true", help=_STRICT_HELP)
     add("--output-dir", type=Path, default=Path("output"), help="where the pictures go (default: output)")
     return options
 
 
 def classifier_of(options: argparse.Namespace) -> Classifier:
-    """The classifier with its weights, on the device. Raises UnusableInput where it cannot be had."""
+    """The classifier with its weights, on the device, and what was guessed of it said.
+
+    Raises UnusableInput where it cannot be had, and with --strict where its preprocessing would be assumed.
+    """
     device = device_of(options)
-    classifier = load_classifier(model_name(options), options.weights)
+    classifier = of_model(
+        load_classifier(model_name(options), options.weights, options.model_args),
+        None if options.preprocess is None else own_code(options.preprocess),
+        None if options.categories is None else read_categories(options.categories),
+        probabilities=options.probabilities,
+    )
+    if options.strict and classifier.preprocessing.is_assumed:
+        raise UnusableInput(f"{warning_of(classifier.preprocessing)} (--preprocess); --strict refuses to assume it")
     classifier.model.to(device)
     return classifier
+
+
+def request_of(options: argparse.Namespace, layers: Any) -> Request:
+    """What the options ask of each image. layers: see `Request`."""
+    smoothing = {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
+    how = {"align": options.align}
+    targets = options.target_category or None
+    return Request(methods_of(options.methods), targets, layers, 1, smoothing, how, options.batch_size)
 
 
 def model_name(options: argparse.Namespace) -> str:
@@ -94,29 +122,9 @@ def device_of(options: argparse.Namespace) -> torch.device:
     return device
 
 
-def asks_for_several(options: argparse.Namespace) -> bool:
-    """Whether the path means several images: a folder, a list or a glob."""
-    return options.image_path is not None and means_several(options.image_path)
-
-
-def categories_of(options: argparse.Namespace, classifier: Classifier) -> list[int]:
-    """The numbers of the classes to explain."""
-    return [category_called(text, classifier.categories or []) for text in options.target_category]
-
-
-def method_of(options: argparse.Namespace, model: torch.nn.Module, x: torch.Tensor) -> Any:
-    """The CAM of the model; where no layers are named, at the one that is found for inputs like x."""
-    method = available_methods()[options.methods[0]]
-    layers, transform = _target_layers(options.target_layers, model, x) if method.uses_layers else ([], None)
-    cam = method(model, layers, transform, align=options.align)
-    if options.batch_size:
-        cam.batch_size = options.batch_size
-    return cam
-
-
-def smoothing_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The smoothing options of a method's call."""
-    return {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
+def joined_layers(options: argparse.Namespace) -> Any:
+    """The named layers as those of one map, see `Request`; None where they are to be found."""
+    return None if options.target_layers is None else [options.target_layers]
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -130,11 +138,19 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _target_layers(
-    names: list[str] | None, model: torch.nn.Module, x: torch.Tensor
-) -> tuple[list[torch.nn.Module], Any]:
-    if names is not None:
-        return resolve_layers(model, names), None
-    location = locate(model, x)
-    say(f"target layer: {location}")
-    return [location.layer], location.as_map
+def _method(text: str) -> str:
+    """A method's name in the form of `available_methods`."""
+    try:
+        return text if text == "all" or text in available_methods() else name_of_method(method_called(text))
+    except UnusableInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, such as {{"num_classes": 5}}')
+    return found

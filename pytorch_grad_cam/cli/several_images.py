@@ -1,58 +1,90 @@
-"""One method's maps of a folder, a glob or a list, by one process or several."""
+"""Maps of a folder, a glob or a list: files and a manifest, by one process or several, or a page."""
 
 import argparse
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytorch_grad_cam
-from pytorch_grad_cam.cli.options import (
-    categories_of,
-    classifier_of,
-    device_of,
-    method_of,
-    model_name,
-    smoothing_of,
-)
-from pytorch_grad_cam.cli.saying import say, say_registrations
+from pytorch_grad_cam.cli.options import classifier_of, device_of, joined_layers, model_name, request_of
+from pytorch_grad_cam.cli.saying import say, say_how
 from pytorch_grad_cam.engine.chunks import images_at_a_time
+from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.report import write_report
+from pytorch_grad_cam.explanations.run import Run
+from pytorch_grad_cam.explanations.sources import Several
+from pytorch_grad_cam.explanations.stream import explanations
 from pytorch_grad_cam.folder.configuration import claim
-from pytorch_grad_cam.folder.image_list import first_readable, images_in
+from pytorch_grad_cam.folder.image_list import images_in, means_several
 from pytorch_grad_cam.folder.processes import default_workers, process_group
-from pytorch_grad_cam.folder.run import Task, explain_images
 from pytorch_grad_cam.zoo.classifiers import UnusableInput
 
-_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "methods", "comparison", "report")
+_WITHOUT_INFLUENCE = ("output_dir", "device", "use_cuda", "workers", "preview_model", "comparison", "report", "strict")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Write what `--save` names for each image, and the manifest; say which images could not be explained."""
+def are_asked_for(options: argparse.Namespace) -> bool:
+    """Whether the path means several images: a folder, a list or a glob."""
+    return options.image_path is not None and means_several(options.image_path)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write what is asked for of each image; say which images could not be explained, and return how many."""
     if options.preview_model:
         raise UnusableInput("--preview-model looks at one image")
+    if options.comparison:
+        raise UnusableInput("several images have no figure, but a page: pass --report FILE instead of --comparison")
+    return _page(options) if options.report else _files(options)
+
+
+def _page(options: argparse.Namespace) -> int:
+    if options.save:
+        raise UnusableInput("--save does not go with --report: run both, one after the other")
+    classifier = classifier_of(options)
+    paths = [image.path for image in images_in(options.image_path, options.output_dir)]
+    failed: list[str] = []
+    with Explainer(classifier, request_of(options, options.target_layers)) as explainer:
+        several = Several(False, paths, are_listed=True)
+        found = explanations(explainer, several, options.batch_size, options.workers)
+        say(f"wrote {write_report(_explained(found, failed, options.strict), options.report)}")
+    say_how(explainer.cams, explainer.assumptions)
+    say(f"{len(paths) - len(failed)} of {len(paths)} images explained")
+    return len(failed)
+
+
+def _explained(
+    found: Iterable[Explanation | UnusableInput], failed: list[str], is_strict: bool
+) -> Iterator[Explanation]:
+    for explanation in found:
+        if isinstance(explanation, Explanation):
+            yield explanation
+            continue
+        if is_strict:
+            raise explanation
+        say(f"not explained: {explanation}")
+        failed.append(str(explanation))
+
+
+def _files(options: argparse.Namespace) -> int:
     device = device_of(options)
     images = images_in(options.image_path, options.output_dir)
     options.save, options.model = options.save or ["overlay"], model_name(options)
     options.batch_size = options.batch_size or images_at_a_time(device)
     with process_group() as process:
         claim(options.output_dir, _configuration(options), process)
-        classifier = classifier_of(options)
-        x = classifier.preprocess(first_readable(images))[None].to(device)
-        with method_of(options, classifier.model, x) as cam:
-            task = Task(
-                classifier,
-                cam,
-                method=options.methods[0],
-                output_dir=options.output_dir,
-                kinds=options.save,
-                categories=categories_of(options, classifier),
-                smoothing=smoothing_of(options),
-            )
-            failed = explain_images(task, images, options.batch_size, options.workers or default_workers(), process)
-    say_registrations(cam)
+        with Explainer(classifier_of(options), request_of(options, joined_layers(options))) as explainer:
+            how = options.batch_size, options.workers or default_workers(), process, options.strict
+            run = Run(explainer, images, options.output_dir, options.save, *how)
+            deque(run.explanations(), maxlen=0)
+    say_how(explainer.cams, explainer.assumptions)
+    failed = run.failed()
     for reason in failed:
         say(f"not explained: {reason}")
     say(f"{len(images) - len(failed)} of {len(images)} images explained, see {options.output_dir}/manifest.jsonl")
+    return len(failed)
 
 
 def _configuration(options: argparse.Namespace) -> dict[str, Any]:
     """The options that the maps depend on."""
     chosen = {name: value for name, value in vars(options).items() if name not in _WITHOUT_INFLUENCE}
-    return {"version": pytorch_grad_cam.__version__, "method": options.methods[0], **chosen}
+    return {"version": pytorch_grad_cam.__version__, **chosen}

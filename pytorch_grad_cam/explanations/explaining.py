@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,26 @@ import torch
 from torch import nn
 
 import pytorch_grad_cam
-from pytorch_grad_cam.engine.cam_warning import warnings_kept
-from pytorch_grad_cam.engine.inputs import call, on_device_of
-from pytorch_grad_cam.engine.layers import names_of
-from pytorch_grad_cam.engine.targets import scores_in
-from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.explanations.explanation import Explanation, Panel
-from pytorch_grad_cam.explanations.methods import available_methods
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
+from pytorch_grad_cam.engine.chunks import images_at_a_time
+from pytorch_grad_cam.engine.inputs import image_of
+from pytorch_grad_cam.explanations.arguments import check_keywords
+from pytorch_grad_cam.explanations.explainer import Explainer, Request
+from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.methods import available_methods, method_called
+from pytorch_grad_cam.explanations.run import Run
+from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
+from pytorch_grad_cam.explanations.stream import explanations
+from pytorch_grad_cam.folder.configuration import claim
+from pytorch_grad_cam.folder.image_list import ListedImage, images_in
+from pytorch_grad_cam.folder.processes import default_workers, process_group
+from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.registration.registration import Alignment
-from pytorch_grad_cam.utils.image import unit_range
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from pytorch_grad_cam.zoo.classifiers import Classifier, category_called, classifier_of, knows_preprocessing
-from pytorch_grad_cam.zoo.read_image import read_image, upright_rgb
+from pytorch_grad_cam.zoo.class_scores import Probabilities
+from pytorch_grad_cam.zoo.classifiers import Classifier, classifier_of
+from pytorch_grad_cam.zoo.pictures import as_picture
+from pytorch_grad_cam.zoo.preprocessing import inputs_of
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,42 +42,68 @@ if TYPE_CHECKING:
 
     Method = str | type[BaseCAM] | type[MetaCAM]
     Target = int | str | Callable[[torch.Tensor], torch.Tensor]
+    Picture = str | os.PathLike[str] | Image | bytes | np.ndarray | torch.Tensor | Mapping[str, Any]
+
+_FOR_FILES = "output_dir is for files: pass a folder, a glob or a list of paths (.txt) as the image"
 
 
 def explain(
-    model: nn.Module | Classifier | str,
-    image: str | os.PathLike[str] | Image | np.ndarray | torch.Tensor,
+    model: nn.Module | Classifier | str | os.PathLike[str] | Any,
+    image: Picture | Iterable[Any],
     methods: Method | Sequence[Method] = "gradcam",
-    targets: Target | Sequence[Target] | None = None,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
     layers: Any = None,
     *,
     top: int = 1,
-    preprocess: Callable[[Image], torch.Tensor] | None = None,
+    preprocess: Any = None,
+    processor: Any = None,
     categories: Sequence[str] | None = None,
+    probabilities: Probabilities = None,
     weights: str = "default",
     align: Alignment = "receptive_field",
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    save: Sequence[str] = ("overlay",),
     **options: Any,
-) -> Explanation:
-    """An explanation: maps of what the model looks at in the image.
+) -> Any:
+    """An explanation: maps of what the model looks at in the image. Of several images an iterator of explanations.
 
-    model: a classifier, a `zoo.classifiers.Classifier`, or the name of one with its `weights`, see
-    `zoo.classifiers.load_classifier`.
-    image: a file, a Pillow image, an array (H, W, 3), uint8 or float in [0, 1]. A tensor (C, H, W) or (1, C, H, W) is
-    given to the model as it is; one in [0, 1] is also the picture, unless the model's preprocessing is known.
+    model: a classifier, a `zoo.classifiers.Classifier`, a transformers pipeline, the name of a model with its
+    `weights`, or the folder that transformers saved one to, see `zoo.classifiers.load_classifier`.
+    image: a picture, what the model takes, or several images.
+    A picture is anything that `zoo.pictures.as_picture` takes: a file, bytes, a Pillow image, an array or a tensor of
+    integers. What the model takes is given to it as it is: a tensor of floats (C, *spatial) or (N, C, *spatial), or, a
+    batch of one, a mapping of keyword arguments or a tuple of arguments. Several images are a folder, a glob, a file
+    with a list of paths (.txt), a list, an array or tensor with a batch axis, or any iterable, such as a DataLoader,
+    of pictures or of batches (with their labels, which are left out).
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
-    targets: classes by number or name, or callables as in a CAM, one or several; None takes the `top` highest classes.
+    targets: classes by number or name, or callables as in a CAM, one or several; a mapping gives them names; None takes
+    the `top` highest classes.
+    One output alone is two classes: class 1 is what it speaks for, class 0 its negative.
     layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
     mean over its layers.
-    preprocess: from a Pillow image to the input (C, H, W) or (1, C, H, W), which is then cast to the model's precision.
-    categories: the classes' names. None, of either: see `zoo.classifiers.classifier_of`.
+    preprocess: from a Pillow image to the input, see `zoo.preprocessing.inputs_of`, which is then cast to the model's
+    precision, or a transformers processor. processor: another name for the latter. None is the model's own; where it
+    does not say, torchvision's for ImageNet, with a CamWarning.
+    categories: the classes' names; None: see `zoo.class_names.names_of`.
+    probabilities: 'softmax', 'sigmoid', 'none' or a callable; None: see `zoo.class_scores.class_scores_of`.
     align: see `BaseCAM`, but registered maps are the default here. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
+    batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
+    workers: the processes that decode files, and the threads that draw; None is one for each core.
+    output_dir: of a folder, a glob or a list of paths, write the files that `save` names ('overlay', 'map', 'mask',
+    'boxes') and a manifest, as the command line does; started again it makes what is missing, and gives that alone.
     options: for the methods' constructors.
 
-    A CamWarning is issued, and kept in the result. The model is left as it was. Raises ValueError for an image that
-    cannot be read, a class name or a method that does not exist, empty lists, a `top` below 1, and where the methods
-    raise it; IndexError for the number of a class that does not exist.
+    Several images are explained in batches as the iterator is asked, two batches ahead, so that a thousand need no more
+    memory than ten. One that cannot be read is left out with a CamWarning, of a list that was given an UnusableInput.
+    A keyword that no method takes is a TypeError that says what is meant.
+
+    What nobody said is in the result's `assumptions`. A CamWarning is issued, and kept in the result. The model is left
+    as it was. Raises ValueError for an image that cannot be read, a class name or a method that does not exist, empty
+    lists, a `top` below 1, and where the methods raise it; IndexError for the number of a class that does not exist.
     Cost: one forward, and one call of each method at each layer, with all targets at once.
 
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net
@@ -79,102 +114,112 @@ def explain(
     (2, 64, 64)
     """
     for name, several in (("methods", methods), ("targets", targets), ("layers", layers)):
-        if isinstance(several, list | tuple) and not several:
+        if isinstance(several, list | tuple | Mapping) and not several:
             raise ValueError(f"{name} is empty: pass one or more, or leave it out")
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
-    classifier = classifier_of(model, preprocess, categories, weights)
-    x = on_device_of(classifier.model, _input(classifier, image))
-    if isinstance(image, torch.Tensor) and preprocess is None and not knows_preprocessing(model) and _is_unit_range(x):
-        classifier = classifier._replace(mean=(0.0,), std=(1.0,))
-    output_transform = options.get("output_transform") or scores_in
-    with undisturbed(classifier.model), torch.no_grad():
-        logits = output_transform(call(classifier.model, x))
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        raise ValueError(f"{type(classifier.model).__name__} gives no class scores (N, classes): take the CAM classes")
-    probabilities = classifier.probabilities(logits.float())[0].cpu().numpy()
-    scores = logits[0].float().cpu().numpy()
-    names = classifier.names(len(probabilities))
-    chosen = _targets(targets, scores, names, top)
+    if preprocess is not None and processor is not None:
+        raise ValueError("preprocess and processor are two names for one thing: pass one of them")
+    classifier = classifier_of(
+        model, processor if preprocess is None else preprocess, categories, weights, probabilities
+    )
+    chosen = methods_of(methods)
+    check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
-    panels: list[Panel] = []
-    warnings: list[str] = []
-    for method in _methods(methods):
-        for layer in layers if isinstance(layers, list | tuple) and method.uses_layers else [layers]:
-            with warnings_kept() as issued:
-                cam = method(classifier.model, layer if method.uses_layers else [], align=align, **options)
-                with cam:
-                    maps = cam(x, [chosen], **smoothing)[0]
-                    layer_name = " + ".join(names_of(cam.model, cam.target_layers))
-            panels += [
-                Panel(method.__name__, layer_name, *_described(target, probabilities, names), cam_map)
-                for target, cam_map in zip(chosen, maps, strict=True)
-            ]
-            where = f"{method.__name__} at {layer_name}" if layer_name else method.__name__
-            warnings += [f"{where}: {warning}" for warning in issued]
-    picture = np.rint(255 * classifier.picture(x[0])).astype(np.uint8)
-    versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
-    title = Path(image).name if isinstance(image, str | os.PathLike) else ""
-    return Explanation(title, picture, panels, scores, probabilities, names, warnings, versions)
+    options["align"] = align
+    request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size)
+    if output_dir is not None:
+        return _written(classifier, request, image, Path(output_dir), save, batch_size, workers)
+    several = several_of(image, classifier.model)
+    if several is None:
+        return _one(classifier, request, image)
+    return _several(classifier, request, several, batch_size, workers)
 
 
-def _input(classifier: Classifier, image: Any) -> torch.Tensor:
-    """The image as a batch of one; where it was preprocessed here, in the model's precision."""
-    if isinstance(image, torch.Tensor):
-        return _batch_of_one("the image", image)
-    x = _batch_of_one("what preprocess returns", classifier.preprocess(_as_pillow(image)))
-    return x.to(next((p.dtype for p in classifier.model.parameters() if p.is_floating_point()), x.dtype))
+def _one(classifier: Classifier, request: Request, image: Any) -> Explanation:
+    with Explainer(classifier, request, is_given(image)) as explainer:
+        if explainer.are_given:
+            inputs, size = given_batch(image, classifier.model), None
+        else:
+            picture = as_picture(image)
+            inputs, size = inputs_of(classifier.preprocess(picture)), picture.size
+        title = Path(image).name if isinstance(image, str | os.PathLike) else ""
+        (found,) = explainer(inputs, 1)
+        return explainer.explanation(found, image_of(inputs, request.options.get("spatial_from"))[0], size, title)
 
 
-def _batch_of_one(what: str, x: torch.Tensor) -> torch.Tensor:
-    batch = x if x.ndim == 4 else x[None]
-    if batch.ndim != 4 or len(batch) != 1:
-        raise ValueError(f"{what} has shape {tuple(x.shape)}, expected (C, H, W) or (1, C, H, W)")
-    return batch
+def _several(
+    classifier: Classifier, request: Request, several: Several, batch_size: int | None, workers: int | None
+) -> Iterator[Explanation]:
+    with Explainer(classifier, request, several.are_given) as explainer:
+        for explanation in explanations(explainer, several, batch_size, workers):
+            if isinstance(explanation, Explanation):
+                yield explanation
+            elif several.are_listed:
+                issue(CamWarning(f"not explained: {explanation}"))
+            else:
+                raise explanation
 
 
-def _is_unit_range(x: torch.Tensor) -> bool:
-    return bool(x.min() >= 0 and x.max() <= 1)
+def _written(
+    classifier: Classifier,
+    request: Request,
+    image: Any,
+    output_dir: Path,
+    kinds: Sequence[str],
+    batch_size: int | None,
+    workers: int | None,
+) -> Iterator[Explanation]:
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not isinstance(image, str | os.PathLike):
+        what = f"save is {list(kinds)}, expected some of {', '.join(KINDS)}" if unknown else _FOR_FILES
+        raise UnusableInput(what)
+    images = images_in(os.fspath(image), output_dir)
+    return _continued(classifier, request, images, output_dir, kinds, batch_size, workers)
 
 
-def _as_pillow(image: Any) -> Image:
-    from PIL import Image
+def _continued(
+    classifier: Classifier,
+    request: Request,
+    images: Sequence[ListedImage],
+    output_dir: Path,
+    kinds: Sequence[str],
+    batch_size: int | None,
+    workers: int | None,
+) -> Iterator[Explanation]:
+    with Explainer(classifier, request) as explainer, process_group() as process:
+        size = batch_size or images_at_a_time(explainer.device)
+        claim(output_dir, {**_configuration(classifier, request), "save": list(kinds), "batch_size": size}, process)
+        yield from Run(explainer, images, output_dir, kinds, size, workers or default_workers(), process).explanations()
 
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
-    pixels = np.asarray(image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"the image has shape {pixels.shape}, expected (H, W, 3)")
-    return Image.fromarray(np.rint(255 * unit_range(pixels).clip(0, 1)).astype(np.uint8))
+
+def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:
+    """What the maps depend on, as far as it has a name."""
+    return {
+        "version": pytorch_grad_cam.__version__,
+        "model": type(classifier.model).__name__,
+        "preprocessing": classifier.preprocessing.origin,
+        "methods": [_name_of(method) for method in request.methods],
+        "targets": None if request.targets is None else [_name_of(target) for target in request.targets],
+        "layers": str(request.layers),
+        "top": request.top,
+        "options": {name: _name_of(value) for name, value in {**request.smoothing, **request.options}.items()},
+    }
 
 
-def _methods(methods: Method | Sequence[Method]) -> list[Any]:
-    known = available_methods()
-    several = [methods] if isinstance(methods, str | type) else methods
+def _name_of(value: Any) -> str:
+    return str(getattr(value, "__name__", value))
+
+
+def methods_of(methods: Any) -> list[Any]:
+    """The methods that are meant by classes and names, one or several, or 'all'."""
+    several = methods if isinstance(methods, list | tuple) else [methods]
     if "all" in several:
-        return list(dict.fromkeys(known.values()))
-    for method in several:
-        if isinstance(method, str) and method not in known:
-            raise ValueError(f"no method is called {method!r}: choose from {', '.join(sorted(known))}, or all")
-    return [known[method] if isinstance(method, str) else method for method in several]
+        return list(dict.fromkeys(available_methods().values()))
+    return [method_called(method) if isinstance(method, str) else method for method in several]
 
 
-def _targets(targets: Any, scores: np.ndarray, names: Sequence[str], top: int) -> list[Any]:
-    """The targets as class numbers and callables."""
-    if targets is None:
-        highest: list[Any] = np.argsort(-scores, kind="stable")[:top].tolist()
-        return highest
-    several = targets if isinstance(targets, list | tuple) else [targets]
-    return [category_called(target, names) if isinstance(target, str) else target for target in several]
-
-
-def _described(target: Any, probabilities: np.ndarray, names: Sequence[str]) -> tuple[int | None, str, float | None]:
-    """A target's class number, name and probability; of a callable only the name."""
-    if type(target) is ClassifierOutputTarget:
-        target = target.category
-    if callable(target):
-        name = getattr(target, "__name__", repr(target))
-        return None, name, None
-    return int(target), names[target], float(probabilities[target])
+def _listed(targets: Any) -> list[Any] | Mapping[str, Any] | None:
+    if targets is None or isinstance(targets, Mapping):
+        return targets
+    return list(targets) if isinstance(targets, list | tuple) else [targets]

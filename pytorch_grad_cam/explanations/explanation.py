@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from PIL import Image
 
+from pytorch_grad_cam.explanations.colours import colour_table, coloured
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.image import show_cam_on_image
-from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
+from pytorch_grad_cam.utils.image import unit_range
+from pytorch_grad_cam.utils.overlays import montage
+from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
+from pytorch_grad_cam.zoo.placement import Placement, Placements
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_SHOWN = 4  # names in a repr
 
 
 class Panel(NamedTuple):
@@ -40,13 +45,27 @@ class Panel(NamedTuple):
         return f"{self.name}{probability}, {self.method}{f' at {self.layer}' if self.layer else ''}"
 
 
-@dataclass(eq=False)  # == of arrays is no single answer
+class Original(NamedTuple):
+    """The picture before it was preprocessed: its (width, height), upright, and where inputs lie in such pictures."""
+
+    size: tuple[int, int]
+    placements: Placements
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where in the picture the input lies, measured when it is first asked for."""
+        return self.placements(self.size)
+
+
+@dataclass(eq=False, repr=False)  # == of arrays is no single answer
 class Explanation:
     """The maps of one image by one or several methods, at one or several layers, for one or several classes.
 
-    picture: uint8 RGB (H, W, 3), what the model was shown. panels: method by method, layer by layer, class by class.
-    logits, probabilities: float32 (classes,). names: the classes' names. title: the image's file name. warnings: why
-    maps are blank. versions: those of the packages that made it. A notebook shows the overlays.
+    picture: uint8 RGB (H, W, 3), what the model was shown; of signals and volumes (*spatial, 3). panels: method by
+    method, layer by layer, class by class. logits, probabilities: float32 (classes,). names: the classes' names.
+    title: the image's file name. warnings: why maps are blank. versions: those of the packages that made it.
+    assumptions: whose preprocessing, probabilities and names they are, a line each, with '(assumed)' where nobody said
+    so. original: the picture before it was preprocessed; None for inputs that were given. A notebook shows overlays.
     """
 
     title: str
@@ -57,6 +76,8 @@ class Explanation:
     names: Sequence[str]
     warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    assumptions: list[str] = field(default_factory=list)
+    original: Original | None = None
 
     @property
     def maps(self) -> np.ndarray:
@@ -68,25 +89,129 @@ class Explanation:
         highest = np.argsort(-self.logits, kind="stable")[:count].tolist()
         return [(index, self.names[index], float(self.probabilities[index])) for index in highest]
 
-    def overlay(self, panel: int = 0, image_weight: float = 0.5) -> np.ndarray:
-        """The picture with one panel's map over it, uint8 RGB (H, W, 3)."""
-        return show_cam_on_image(self.picture, self.panels[panel].map, use_rgb=True, image_weight=image_weight)
+    def __repr__(self) -> str:
+        named = {
+            "methods": dict.fromkeys(panel.method for panel in self.panels),
+            "layers": dict.fromkeys(panel.layer for panel in self.panels if panel.layer),
+            "classes": dict.fromkeys(_of_class(panel) for panel in self.panels),
+        }
+        parts = ", ".join(f"{what} {_some(list(names))}" for what, names in named.items() if names)
+        return f"Explanation({self.title!r}, {len(self.panels)} maps {' x '.join(map(str, self._size))}: {parts})"
 
-    def masks(self, method: Literal["otsu"] | float = "otsu") -> np.ndarray:
-        """The pixels where each map is high, bool (P, H, W): above Otsu's threshold, or not below a given number."""
+    def __len__(self) -> int:
+        return len(self.panels)
+
+    def __iter__(self) -> Iterator[Panel]:
+        return iter(self.panels)
+
+    @overload
+    def __getitem__(self, which: int) -> Panel: ...
+    @overload
+    def __getitem__(self, which: slice | str) -> Explanation: ...
+    def __getitem__(self, which: int | slice | str) -> Panel | Explanation:
+        """A panel by its number; by a slice, or a method's, layer's or class's name, the explanation of some panels.
+
+        Raises IndexError for a number and KeyError for a name that no panel has.
+        """
+        if isinstance(which, int):
+            return self.panels[which]
+        if isinstance(which, slice):
+            return replace(self, panels=self.panels[which])
+        found = [panel for panel in self.panels if which in (panel.method, panel.layer, panel.name)]
+        if not found:
+            raise KeyError(f"no panel has the method, layer or class {which!r}: {self!r}")
+        return replace(self, panels=found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the pictures and maps, in what JSON knows: of each panel also its boxes."""
+        boxes = self.boxes() if len(self._size) == 2 else [[] for _ in self.panels]
+        return {
+            "title": self.title,
+            "size": list(self._size),
+            "original_size": self.original_size and list(self.original_size),
+            "top_classes": [{"class": number, "name": name, "probability": p} for number, name, p in self.top()],
+            "panels": [
+                {**_row(panel), "boxes": of_panel, "boxes_in_original": self.in_original(of_panel)}
+                for panel, of_panel in zip(self.panels, boxes, strict=True)
+            ],
+            "warnings": list(self.warnings),
+            "assumptions": list(self.assumptions),
+            "versions": dict(self.versions),
+        }
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each panel: title, method, layer, class, name, probability, boxes.
+
+        Raises ImportError where pandas is not installed.
+        """
+        from pandas import DataFrame
+
+        return DataFrame([{"title": self.title, **row} for row in self.to_dict()["panels"]])
+
+    def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str = "jet") -> np.ndarray:
+        """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side, of a
+        signal a strip.
+
+        image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`. Raises ValueError for others.
+        """
+        if not 0 <= image_weight <= 1:
+            raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
+        colours = coloured(self.panels[panel].map, colour_table(cmap)).astype(np.float32)
+        blend = (1 - image_weight) * colours / 255 + image_weight * unit_range(self.picture)
+        return _flat(np.rint(255 * blend).astype(np.uint8))
+
+    def shown(self) -> np.ndarray:
+        """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
+        return _flat(self.picture)
+
+    @property
+    def _size(self) -> tuple[int, ...]:
+        return self.picture.shape[:-1]
+
+    @property
+    def original_size(self) -> tuple[int, int] | None:
+        """The height and width of the picture before it was preprocessed, upright; None for inputs that were given."""
+        return None if self.original is None else self.original.size[::-1]
+
+    def masks(self, method: Literal["otsu"] | float = "otsu", *, in_original: bool = False) -> np.ndarray:
+        """The pixels where each map is high, bool (P, H, W): above Otsu's threshold, or not below a given number.
+
+        in_original: in the pixels of the original picture; False outside what the model was shown of it. Raises
+        ValueError where nobody knows where that is.
+        """
         if method != "otsu" and isinstance(method, str):
             raise ValueError(f"method is {method!r}: pass 'otsu' or a threshold in [0, 1]")
-        return np.stack([otsu_mask(cam_map) if method == "otsu" else cam_map >= method for cam_map in self.maps])
+        masks = [otsu_mask(cam_map) if method == "otsu" else cam_map >= method for cam_map in self.maps]
+        return np.stack([self._placement.drawn(mask) for mask in masks] if in_original else masks)
 
-    def boxes(self, method: Literal["otsu"] | float = "otsu") -> list[list[tuple[int, int, int, int]]]:
-        """For each panel the boxes (left, top, right, bottom) around the connected regions of its mask."""
-        return [boxes_of(mask) for mask in self.masks(method)]
+    def boxes(self, method: Literal["otsu"] | float = "otsu", *, in_original: bool = False) -> list[list[Box]]:
+        """For each panel the boxes (left, top, right, bottom) around the connected regions of its mask.
 
-    def grid(self) -> Figure:
+        in_original: see `masks`.
+        """
+        boxes = [boxes_of(mask) for mask in self.masks(method)]
+        return [[self._placement.box(box) for box in of_panel] for of_panel in boxes] if in_original else boxes
+
+    def in_original(self, boxes: Sequence[Box]) -> list[Box] | None:
+        """Boxes of the shown picture in the pixels of the original one; None where nobody knows where they are."""
+        placement = None if self.original is None else self.original.placement
+        return None if placement is None else [placement.box(box) for box in boxes]
+
+    @property
+    def _placement(self) -> Placement:
+        placement = None if self.original is None else self.original.placement
+        if placement is None:
+            why = (
+                "the inputs were given" if self.original is None else "its preprocessing does more than resize and cut"
+            )
+            raise ValueError(f"nobody knows where in the original picture the model looked: {why}")
+        return placement
+
+    def grid(self, cmap: str = "jet", alpha: float = 0.5, title: str | None = None) -> Figure:
         """A matplotlib figure of all overlays, see `figure.comparison_figure`."""
         from pytorch_grad_cam.explanations.figure import comparison_figure
 
-        return comparison_figure(self)
+        return comparison_figure({"": self}, cmap, alpha, title)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the overlays as PNG and the maps as `maps.npy` into a folder, which is made; return the files."""
@@ -112,6 +237,26 @@ class Explanation:
         ]
         notes = [f"<p>{escape(warning)}</p>" for warning in self.warnings]
         return f"<div><p><b>{escape(self.title)}</b></p>{''.join(cells + notes)}</div>"
+
+
+def _flat(pictures: np.ndarray) -> np.ndarray:
+    """Of a volume (D, H, W, 3) its slices side by side, of a signal (L, 3) a strip."""
+    if pictures.ndim == 4:
+        return montage(pictures)
+    return pictures[None] if pictures.ndim == 2 else pictures
+
+
+def _row(panel: Panel) -> dict[str, Any]:
+    named = {"method": panel.method, "layer": panel.layer, "class": panel.category, "name": panel.name}
+    return {**named, "probability": panel.probability}
+
+
+def _of_class(panel: Panel) -> str:
+    return panel.name + ("" if panel.probability is None else f" {panel.probability:.1%}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _file_name(panel: Panel) -> str:

@@ -1,22 +1,36 @@
-"""The figure of an explanation: methods, layers and classes beside each other."""
+"""The figure of explanations: models, methods, layers and classes beside each other."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+
+from pytorch_grad_cam.explanations.colours import colour_table
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 
-_INCHES = 2.2
+_INCHES = 2.2  # of a column
+_FONT, _SMALL_FONT = 8, 6  # points
+_CHARACTERS = 110  # of one point that stand in an inch; a letter of DejaVu Sans is 0.65 points wide and more
+_TRUETYPE = 42  # journals refuse matplotlib's default, Type 3
 
 
 class ShownFigure(Figure):
-    """A figure that notebooks show, without pyplot and its state."""
+    """A figure that notebooks show, without pyplot and its state. In PDFs its text is text, in fonts journals take."""
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """As matplotlib's."""
+        with rc_context({"pdf.fonttype": _TRUETYPE, "ps.fonttype": _TRUETYPE}):
+            super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()
@@ -24,33 +38,76 @@ class ShownFigure(Figure):
         return picture.getvalue()
 
 
-def comparison_figure(explanation: Explanation) -> Figure:
-    """The overlays in a grid: a column for each class with its probability, a row for each method and layer."""
-    rows: dict[str, list[int]] = {}
-    for index, panel in enumerate(explanation.panels):
-        rows.setdefault("\n".join(filter(None, (panel.method, panel.layer))), []).append(index)
+def comparison_figure(
+    explanations: Mapping[str, Explanation], cmap: str = "jet", alpha: float = 0.5, title: str | None = None
+) -> Figure:
+    """The overlays of explanations of one picture, by the names of their models, in a grid.
+
+    A column for each class with its probability and a row for each model, method and layer; of one class alone a column
+    for each layer. What was assumed stands below. cmap, alpha: see `Explanation.overlay`. title: None is the image's.
+    """
+    cells = [(name, found, index) for name, found in explanations.items() for index in range(len(found.panels))]
+    first = next(iter(explanations.values()))
+    layers = {panel.layer for found in explanations.values() for panel in found.panels}
+    by_layer = len(layers) > 1 and all(
+        len({_class_of(panel) for panel in f.panels}) == 1 for f in explanations.values()
+    )
+    rows: dict[str, list[tuple[Explanation, int]]] = {}
+    for name, found, index in cells:
+        panel = found.panels[index]
+        label = "\n".join(filter(None, (name, panel.method, "" if by_layer else panel.layer)))
+        rows.setdefault(label, []).append((found, index))
     columns = max(map(len, rows.values()))
-    height, width = explanation.picture.shape[:2]
-    size = (_INCHES * (columns + 1) + 1.6, _INCHES * len(rows) * height / width + 0.5)
+    shape = first.overlay().shape
+    height = max(_INCHES * shape[0] / shape[1], *(_length_of(label) for label in rows))
+    caption = fill("; ".join(dict.fromkeys(_assumptions(explanations))), _fitting(_INCHES * (columns + 1), _SMALL_FONT))
+    size = (_INCHES * (columns + 1) + 1.6, height * len(rows) + 0.5 + 0.12 * caption.count("\n"))
     figure = ShownFigure(figsize=size, dpi=150)
     figure.set_layout_engine("constrained", h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    grid[0, 0].imshow(explanation.picture)
-    grid[0, 0].set_title(explanation.title, fontsize=8, parse_math=False)
+    grid[0, 0].imshow(first.shown())
+    _title(grid[0, 0], first.title if title is None else title)
     for row, (label, panels) in enumerate(rows.items()):
-        grid[row, 1].annotate(
-            label, (-0.04, 0.5), xycoords="axes fraction", rotation=90, ha="right", va="center", parse_math=False
-        )
-        for axes, index in zip(grid[row, 1:], panels, strict=False):
-            axes.imshow(explanation.overlay(index))
-            axes.set_title(_title(explanation.panels[index]) if row == 0 else "", fontsize=8, parse_math=False)
-    figure.colorbar(ScalarMappable(cmap="jet"), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
+        place = {"xycoords": "axes fraction", "rotation": 90, "ha": "right", "va": "center"}
+        grid[row, 1].annotate(label, (-0.04, 0.5), fontsize=_FONT, parse_math=False, **place)
+        for axes, (found, index) in zip(grid[row, 1:], panels, strict=False):
+            axes.imshow(found.overlay(index, 1 - alpha, cmap=cmap))
+            panel = found.panels[index]
+            above = _described(panel) + (f"\n{panel.layer}" if by_layer else "")
+            _title(axes, above if row == 0 or len(explanations) > 1 else "")
+    figure.supxlabel(caption, fontsize=_SMALL_FONT, parse_math=False)
+    colours = ListedColormap(alpha * colour_table(cmap) / 255 + 1 - alpha)  # as over white
+    bar = figure.colorbar(ScalarMappable(cmap=colours), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
+    bar.ax.tick_params(labelsize=_FONT)
     return figure
 
 
-def _title(panel: Panel) -> str:
-    number = "" if panel.category is None else f" ({panel.category})"
+def _assumptions(explanations: Mapping[str, Explanation]) -> list[str]:
+    return [f"{name}: {line}" if name else line for name, found in explanations.items() for line in found.assumptions]
+
+
+def _title(axes: Any, text: str) -> None:
+    wrapped = "\n".join(fill(line, _fitting(_INCHES, _FONT)) for line in text.splitlines())
+    axes.set_title(wrapped, fontsize=_FONT, parse_math=False)
+
+
+def _fitting(inches: float, font: int) -> int:
+    """How many characters fit into a line."""
+    return int(inches * _CHARACTERS / font)
+
+
+def _length_of(label: str) -> float:
+    """Inches that the longest line of a label takes."""
+    return max(map(len, label.splitlines())) * _FONT / _CHARACTERS
+
+
+def _class_of(panel: Panel) -> tuple[int | None, str]:
+    return panel.category, panel.name
+
+
+def _described(panel: Panel) -> str:
+    number = "" if panel.category is None or panel.name == str(panel.category) else f" ({panel.category})"
     return f"{panel.name}{number}" + ("" if panel.probability is None else f" {panel.probability:.1%}")

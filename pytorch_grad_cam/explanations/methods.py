@@ -1,19 +1,56 @@
-"""The methods by their short names."""
+"""The methods by their names."""
 
+import difflib
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytorch_grad_cam
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
+
+_GROUP = "grad_cam.methods"
+_GRAD_CAM_PLUSPLUS = "gradcamplusplus"
 
 
 def available_methods() -> dict[str, Any]:
     """The methods by the names of their classes in lower case, without underscores; Grad-CAM++ also as gradcam++.
+
+    Installed packages add methods by the entry points `grad_cam.methods`.
 
     >>> available_methods()["kpcacam"].__name__
     'KPCA_CAM'
     """
     exported = [getattr(pytorch_grad_cam, name) for name in pytorch_grad_cam.__all__]
     classes = [c for c in exported if isinstance(c, type) and issubclass(c, BaseCAM | MetaCAM)]
-    methods = {c.__name__.lower().replace("_", ""): c for c in classes if c not in (BaseCAM, MetaCAM)}
-    return {**methods, "gradcam++": methods["gradcamplusplus"]}
+    methods = {_plain(c.__name__): c for c in classes if c not in (BaseCAM, MetaCAM)}
+    return {**_installed(), **methods, "gradcam++": methods[_GRAD_CAM_PLUSPLUS]}
+
+
+def method_called(name: str) -> Any:
+    """The method of a name, in any case, with or without hyphens, underscores and spaces: 'gradcam', 'Grad-CAM++'.
+
+    Raises UnusableInput for others, with those that are meant.
+    """
+    known = available_methods()
+    plain = _plain(name)
+    if plain in known:
+        return known[plain]
+    close = difflib.get_close_matches(plain, known, n=3)
+    hint = f"; did you mean {' or '.join(close)}?" if close else f": choose from {', '.join(sorted(known))}, or all"
+    raise UnusableInput(f"no method is called {name!r}{hint}")
+
+
+def name_of_method(method: Any) -> str:
+    """The name by which `method_called` finds a class of a method, or what a `functools.partial` calls."""
+    return _plain(getattr(method, "func", method).__name__)
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character not in "-_ ")
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    return {_plain(found.name): found.load() for found in entry_points(group=_GROUP)}

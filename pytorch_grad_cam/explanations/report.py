@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytorch_grad_cam.explanations.colours import colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _page(explanations: Iterable["Explanation"]) -> Iterator[str]:
     template: Template = environment.get_template("report.html")
     return template.generate(
         images=_images(explanations),
-        colours={name: _base64(_colours(name).tobytes()) for name in _COLOUR_MAPS},
+        colours={name: _base64(colour_table(name).tobytes()) for name in _COLOUR_MAPS},
         script=script,
         script_hash=_hash(script),
         style=style,
@@ -64,16 +65,6 @@ def _page(explanations: Iterable["Explanation"]) -> Iterator[str]:
 def _hash(text: str) -> str:
     """The name of a text in a Content-Security-Policy, which lets the browser run no other script."""
     return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
-
-
-def _colours(name: str) -> np.ndarray:
-    """The RGB colours of the levels, uint8 (256, 3); OpenCV's, as in `show_cam_on_image`."""
-    import cv2
-
-    levels = np.arange(256, dtype=np.uint8)
-    if name == "grey":
-        return np.stack([levels] * 3, axis=1)
-    return cv2.applyColorMap(levels[:, None], getattr(cv2, f"COLORMAP_{name.upper()}"))[:, 0, ::-1]
 
 
 def _images(explanations: Iterable["Explanation"]) -> Iterator[dict[str, Any]]:
@@ -96,6 +87,7 @@ def _data(title: str, explanation: "Explanation") -> dict[str, Any]:
         "panels": [_panel(title, panel, picture.shape[:2]) for panel in explanation.panels],
         "warnings": [str(warning) for warning in explanation.warnings],
         "versions": dict(explanation.versions),
+        "assumptions": [str(assumption) for assumption in explanation.assumptions],
     }
 
 

@@ -1,26 +1,40 @@
-"""Images decoded and preprocessed by worker processes, in batches."""
+"""Pictures decoded and preprocessed by worker processes, in batches; and the batches of a user's loader."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, Dataset
 
-from pytorch_grad_cam.folder.image_list import ListedImage
-from pytorch_grad_cam.zoo.read_image import read_image
+from pytorch_grad_cam.zoo.pictures import as_picture
+from pytorch_grad_cam.zoo.preprocessing import inputs_of
 
-Preprocess = Callable[[Image.Image], torch.Tensor]
+_LABELS = ("label", "labels", "target", "targets")
+
+
+class Group(NamedTuple):
+    """Images whose inputs have one size: their positions in the list, the model's inputs, a batch, and what they were.
+
+    sizes: each picture's (width, height) before it was preprocessed; None for inputs that were given.
+    """
+
+    positions: list[int]
+    inputs: Any
+    sizes: list[tuple[int, int] | None]
 
 
 class Batch(NamedTuple):
-    """The images of a batch by their positions in the list.
+    """The images of a batch. unreadable: the positions of those without inputs, and why."""
 
-    groups: for each size the positions and the inputs (N, C, H, W). unreadable: the positions of the others, and why.
-    """
-
-    groups: list[tuple[list[int], torch.Tensor]]
+    groups: list[Group]
     unreadable: list[tuple[int, str]]
+
+
+class _Prepared(NamedTuple):
+    position: int
+    inputs: Any
+    size: tuple[int, int]
 
 
 def plan(images: int, batch_size: int) -> list[list[int]]:
@@ -32,11 +46,14 @@ def plan(images: int, batch_size: int) -> list[list[int]]:
 
 
 def decoded(
-    images: Sequence[ListedImage], preprocess: Preprocess, batches: list[list[int]], workers: int, pinned: bool
+    pictures: Sequence[Any], preprocess: Callable[[Any], Any], batches: list[list[int]], workers: int, pinned: bool
 ) -> "DataLoader[Batch]":
-    """The batches in turn, decoded ahead by `workers` processes. pinned: in memory that CUDA copies from faster."""
+    """The batches in turn, decoded ahead by `workers` processes. pinned: in memory that CUDA copies from faster.
+
+    pictures: paths, or anything else that `zoo.pictures.as_picture` takes. preprocess: see `preprocessing.inputs_of`.
+    """
     return DataLoader(
-        _Images(images, preprocess),
+        _Pictures(pictures, preprocess),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_by_size,
@@ -44,28 +61,57 @@ def decoded(
     )
 
 
-class _Images(Dataset[Any]):
-    def __init__(self, images: Sequence[ListedImage], preprocess: Preprocess) -> None:
-        self.images = images
+def given(loader: Iterable[Any]) -> Iterator[Batch]:
+    """The batches of a loader: tensors (N, ...), mappings of them, or tuples of one of both and labels, left out.
+
+    Raises ValueError for batches of other forms.
+    """
+    start = 0
+    for entry in loader:
+        first = entry[0] if isinstance(entry, tuple | list) and len(entry) else entry
+        if isinstance(first, Mapping):
+            kept = {name: each for name, each in first.items() if name not in _LABELS}
+            first = kept if len(kept) != 1 else next(iter(kept.values()))
+        sizes = {len(leaf) for leaf in tree_flatten(first)[0] if isinstance(leaf, torch.Tensor) and leaf.ndim}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"the loader gave {type(entry).__name__}, expected batches: tensors (N, ...) of floats, mappings of "
+                "them, or tuples of one of both and labels"
+            )
+        (count,) = sizes
+        yield Batch([Group(list(range(start, start + count)), first, [None] * count)], [])
+        start += count
+
+
+class _Pictures(Dataset[Any]):
+    def __init__(self, pictures: Sequence[Any], preprocess: Callable[[Any], Any]) -> None:
+        self.pictures = pictures
         self.preprocess = preprocess
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | str]:
-        path = self.images[position].path
+    def __getitem__(self, position: int) -> Any:
+        source = self.pictures[position]
         try:
-            return position, self.preprocess(read_image(path))
+            picture = as_picture(source)
+            return _Prepared(position, inputs_of(self.preprocess(picture)), picture.size)
         except (ValueError, RuntimeError, MemoryError) as error:  # UnusableInput, or a size that cannot be preprocessed
             reason = str(error) or type(error).__name__
-            return position, reason if path in reason else f"{path}: {reason}"
+            named = str(source) if isinstance(source, str) else f"image {position}"
+            return position, reason if named in reason else f"{named}: {reason}"
 
 
-def _by_size(items: list[tuple[int, torch.Tensor | str]]) -> Batch:
-    """The batch of items, which are a position with an input or with the reason why there is none."""
-    groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
+def _by_size(items: list[Any]) -> Batch:
+    """The batch of items, which are prepared, or a position with the reason why there is nothing."""
+    groups: dict[Any, list[_Prepared]] = {}
     unreadable = []
-    for position, item in items:
-        if isinstance(item, str):
-            unreadable.append((position, item))
-        else:
-            groups.setdefault(item.shape, []).append((position, item))
-    unzipped = [list(zip(*group, strict=True)) for group in groups.values()]
-    return Batch([(list(positions), torch.stack(inputs)) for positions, inputs in unzipped], unreadable)
+    for item in items:
+        if not isinstance(item, _Prepared):
+            unreadable.append(item)
+            continue
+        leaves, structure = tree_flatten(item.inputs)
+        groups.setdefault((str(structure), *(leaf.shape for leaf in leaves)), []).append(item)
+    return Batch([_group(each) for each in groups.values()], unreadable)
+
+
+def _group(items: list[_Prepared]) -> Group:
+    inputs = tree_map(lambda *leaves: torch.cat(leaves), *(item.inputs for item in items))
+    return Group([item.position for item in items], inputs, [item.size for item in items])

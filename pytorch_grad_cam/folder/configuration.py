@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.whole_files import write_whole
-from pytorch_grad_cam.zoo.classifiers import UnusableInput
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 
 def claim(folder: Path, configuration: dict[str, Any], process: Process) -> None:

@@ -2,16 +2,13 @@
 
 import glob
 import os
-from collections.abc import Sequence
-from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from pytorch_grad_cam.zoo.classifiers import UnusableInput
-from pytorch_grad_cam.zoo.read_image import read_image
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _WILDCARDS = frozenset("*?[")
 
@@ -30,7 +27,7 @@ def means_several(path: str) -> bool:
     return os.path.isdir(path) or next(glob.iglob(path, recursive=True), None) is not None
 
 
-def images_in(path: str, output_dir: Path) -> list[ListedImage]:
+def images_in(path: str, output_dir: Path | None) -> list[ListedImage]:
     """The images that a folder, a glob or a list means, each once.
 
     A folder means all files with a suffix that Pillow reads, in its sub-folders too; a glob all files that match; both
@@ -44,18 +41,13 @@ def images_in(path: str, output_dir: Path) -> list[ListedImage]:
         images = _named(listed, os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in listed] or [""]))
     else:
         root, files = _files_of(path)
-        images = sorted(_named(_outside(output_dir, root, files), root), key=lambda image: image.name)
+        images = sorted(
+            _named(files if output_dir is None else _outside(output_dir, root, files), root),
+            key=lambda image: image.name,
+        )
     if not images:
         raise UnusableInput(f"there are no images in {path}")
     return images
-
-
-def first_readable(images: Sequence[ListedImage]) -> Image.Image:
-    """The first image that can be read. Raises UnusableInput where none can."""
-    for image in images:
-        with suppress(UnusableInput):
-            return read_image(image.path)
-    raise UnusableInput(f"none of {len(images)} images can be read, such as {images[0].path}")
 
 
 def _files_of(path: str) -> tuple[str, list[str]]:

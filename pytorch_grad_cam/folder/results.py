@@ -1,9 +1,12 @@
-"""The files that are made from a map."""
+"""The files that are made from the maps of an image."""
+
+from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -12,20 +15,55 @@ from pytorch_grad_cam.folder.whole_files import write_whole
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
+if TYPE_CHECKING:
+    from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 
-def save_results(
-    folder: Path, name: str, picture: np.ndarray, cam_map: np.ndarray, kinds: Sequence[str]
-) -> dict[str, Any]:
-    """Write the files of the given kinds; return their names, and the boxes (left, top, right, bottom).
 
-    name: what the files' names begin with. picture: (H, W, 3) in [0, 1], what the model was shown; masks and boxes are
-    in its pixels, because preprocessing has resized and cropped the image. cam_map: (H, W) in [0, 1].
+def save_results(explanation: Explanation, folder: Path, name: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Write the files of the given kinds; of each panel what the manifest says of it, with their names and the boxes.
+
+    name: what the files' names begin with. Masks are of the picture that the model was shown, because preprocessing has
+    resized and cropped the image; so are 'boxes' (left, top, right, bottom); 'boxes_in_original' are in the pixels of
+    the image itself, None where nobody knows.
     """
-    files = {kind: f"{name}.{kind}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
-    for kind, file in files.items():
-        write_whole(folder / file, _FILES[kind][1](picture, cam_map))
-    boxes = {"boxes": boxes_of(otsu_mask(cam_map))} if "boxes" in kinds else {}
-    return {"files": files, **boxes}
+    described = []
+    for panel, beginning in zip(explanation.panels, names_of_files(name, explanation.panels), strict=True):
+        files = {kind: f"{beginning}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
+        for kind, file in files.items():
+            write_whole(folder / file, _FILES[kind][1](explanation.picture, panel.map))
+        entry = _described(panel) | {"files": files}
+        if "boxes" in kinds:
+            boxes = boxes_of(otsu_mask(panel.map))
+            entry |= {"boxes": boxes, "boxes_in_original": explanation.in_original(boxes)}
+        described.append(entry)
+    return described
+
+
+def names_of_files(name: str, panels: Sequence[Panel]) -> list[str]:
+    """What the names of each panel's files begin with: `<image>.<method>.<class>`, of several layers with theirs.
+
+    A target that is no class is named by its name, and one of several with one name by its number too.
+    """
+    layers = {(panel.method, panel.layer) for panel in panels}
+    several = len(layers) > len({panel.method for panel in panels})
+    names: list[str] = []
+    for panel in panels:
+        of_class = _plain(panel.name) if panel.category is None else str(panel.category)
+        parts = [name, panel.method.lower().replace("_", ""), *([_plain(panel.layer)] if several else []), of_class]
+        joined = ".".join(parts)
+        count = sum(each == joined or each.startswith(f"{joined}~") for each in names)
+        names.append(f"{joined}~{count + 1}" if count else joined)
+    return names
+
+
+def _plain(text: str) -> str:
+    return "-".join(re.findall(r"[^\W_]+", text))[:_LONGEST] or "target"
+
+
+def _described(panel: Panel) -> dict[str, Any]:
+    probability = None if panel.probability is None else round(panel.probability, 6)
+    named = {"class": panel.category, "name": panel.name, "probability": probability}
+    return named | {"method": panel.method, "layer": panel.layer}
 
 
 def _overlay(picture: np.ndarray, cam_map: np.ndarray) -> bytes:
@@ -48,6 +86,7 @@ def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+_LONGEST = 60  # characters of a name in a file's name
 _FILES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], bytes]]] = {
     "overlay": (".jpg", _overlay),
     "map": (".npy", _map),

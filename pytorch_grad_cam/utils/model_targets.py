@@ -15,6 +15,19 @@ from pytorch_grad_cam.engine.maps import full_precision, resize
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget as ClassifierOutputTarget
 
 
+class _Named:
+    """Shown as it was made: figures and pages call a target by its repr."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(_shown, vars(self).values()))})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 1:
+        return f"<{' x '.join(map(str, value.shape))}>"
+    return str(value.tolist() if isinstance(value, torch.Tensor | np.ndarray) else value)
+
+
 class ClassifierOutputSoftmaxTarget(ClassifierOutputTarget):
     """The probability of one class: the softmax of the logits. Evidence against the other classes counts too."""
 
@@ -34,7 +47,7 @@ class ClassifierOutputReST(ClassifierOutputTarget):
         return (model_output + torch.log_softmax(model_output, dim=-1))[..., self.category]
 
 
-class BinaryClassifierOutputTarget:
+class BinaryClassifierOutputTarget(_Named):
     """The output of a classifier with one logit for category 1, its negative for category 0.
 
     Raises ValueError for other categories.
@@ -50,7 +63,7 @@ class BinaryClassifierOutputTarget:
         return model_output if self.category == 1 else -model_output
 
 
-class SoftmaxOutputTarget:
+class SoftmaxOutputTarget(_Named):
     """The softmax of an output, for models with one value per sample; a CAM raises ValueError for others."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
@@ -58,7 +71,7 @@ class SoftmaxOutputTarget:
         return torch.softmax(model_output, dim=-1)
 
 
-class RawScoresOutputTarget:
+class RawScoresOutputTarget(_Named):
     """The output itself, for models with one value per sample (regression); a CAM raises ValueError for others."""
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
@@ -66,7 +79,7 @@ class RawScoresOutputTarget:
         return model_output
 
 
-class SemanticSegmentationTarget:
+class SemanticSegmentationTarget(_Named):
     """The sum of one category's scores over the pixels of a mask.
 
     mask: (H, W), array or tensor, boolean or weights; (*spatial) for other ranks. Where the model's output has another
@@ -86,7 +99,7 @@ class SemanticSegmentationTarget:
         return (scores * mask).sum()
 
 
-class FasterRCNNBoxScoreTarget:
+class FasterRCNNBoxScoreTarget(_Named):
     """How well a detector finds the given boxes: the sum over them of the score and the IoU of the best match.
 
     The best match of a box is the detection of the same label with the highest IoU, if that is above `iou_threshold`;
@@ -117,7 +130,7 @@ class FasterRCNNBoxScoreTarget:
         return found.sum()
 
 
-class FinerWeightedTarget:
+class FinerWeightedTarget(_Named):
     r"""Finer-CAM's score: $\sum_d p_d (y^c - \alpha y^d) / \sum_d p_d$ over similar classes d of probability p.
 
     main_category: c. comparison_categories: the d, at least one. alpha: how much of the others is subtracted.

@@ -1,10 +1,12 @@
 """Image classifiers, each with the preprocessing that it was trained with."""
 
 import difflib
+import inspect
 import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,175 +14,172 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.demo.network import MEAN, STD, DigitsNet, load_digits_net, preprocess_scene
+from pytorch_grad_cam.demo.network import DigitsNet, load_digits_net
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.engine.wrappers import unwrapped
+from pytorch_grad_cam.zoo.checkpoints import State, classes_in, load_state, read_state
+from pytorch_grad_cam.zoo.class_scores import Probabilities
+from pytorch_grad_cam.zoo.own_code import is_own_code, own_code
+from pytorch_grad_cam.zoo.preprocessing import Preprocessing, given_preprocessing, own_preprocessing
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput as UnusableInput
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class UnusableInput(ValueError):
-    """An input or option that cannot be used; the message says why, and what to do."""
-
-
-def _probabilities(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(dim=-1) if logits.shape[-1] > 1 else logits.sigmoid()
-
-
 class Classifier(NamedTuple):
-    """A model, its preprocessing from a Pillow image to the input (C, H, W), and its classes' names.
+    """A model, its preprocessing from a Pillow image to the input, and its classes' names.
 
-    mean, std: those of the preprocessing, to show the input as a picture; None where they are not known.
-    categories: the classes' names; None: see `names`. probabilities: from logits (N, classes); by default their
-    softmax, for one logit its sigmoid.
+    categories: the classes' names; None: see `class_names.names_of`. probabilities: see `class_scores.class_scores_of`.
+    notes: what was guessed or undone when it was loaded, for `Explanation.assumptions`.
     """
 
     model: nn.Module
-    preprocess: Callable[["Image.Image"], torch.Tensor]
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    preprocessing: Preprocessing
     categories: Sequence[str] | None = None
-    probabilities: Callable[[torch.Tensor], torch.Tensor] = _probabilities
+    probabilities: Probabilities = None
+    notes: Sequence[str] = ()
 
-    def names(self, count: int) -> Sequence[str]:
-        """The names of `count` classes: `categories`, else those of a transformers configuration, else numbers.
-
-        1,000 classes without names get ImageNet's. Raises ValueError for fewer categories than classes.
-        """
-        if self.categories is None:
-            return _configured_names(self.model, count) or names_of_classes(count)
-        if len(self.categories) < count:
-            raise ValueError(f"categories has {len(self.categories)} names, expected one for each of {count} classes")
-        return self.categories
+    @property
+    def preprocess(self) -> Callable[["Image.Image"], Any]:
+        """From a Pillow image to the input, see `preprocessing.inputs_of` for what it returns."""
+        return self.preprocessing.function
 
     def picture(self, image: torch.Tensor) -> np.ndarray:
-        """The picture that an input (C, H, W) of the model shows: float32 RGB (H, W, 3) in [0, 1].
+        """The picture that an input (C, *spatial) of the model shows: float32 RGB (*spatial, 3) in [0, 1].
 
         Where the mean is not known, or is that of another number of channels, the lowest value becomes 0 and the
         highest 1. An input of other than three channels is shown by its first one, in grey.
         """
         values = image.detach().movedim(0, -1).float().cpu()
-        if self.mean is None or self.std is None or len(self.mean) not in (1, len(image)):
+        _, mean, std, *_ = self.preprocessing
+        if mean is None or std is None or len(mean) not in (1, len(image)):
             pixels = min_max(values[None])[0].numpy()
         else:
-            std, mean = (np.array(values_of_channels, dtype=np.float32) for values_of_channels in (self.std, self.mean))
-            pixels = (values.numpy() * std + mean).clip(0, 1)
-        return pixels if pixels.shape[2] == 3 else np.repeat(pixels[..., :1], 3, axis=2)
+            deviation, centre = (np.array(of_channels, dtype=np.float32) for of_channels in (std, mean))
+            pixels = (values.numpy() * deviation + centre).clip(0, 1)
+        return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
-def load_classifier(name: str, weights: str = "default") -> Classifier:
-    """The classifier of that name: 'digits', or one of torchvision or (where it is installed) timm.
+def load_classifier(name: str, weights: str = "default", model_args: Mapping[str, Any] | None = None) -> Classifier:
+    """The classifier of that name.
 
-    weights: 'default' (fetched by torchvision or timm), 'none' (random, seeded) or a file with a state dict.
+    name: 'digits'; a model of torchvision or (where they are installed) of timm; one that transformers knows, a folder
+    that it was saved to or 'organisation/name' of the hub, with its processor; or a class or function of your own that
+    returns a model, `file.py:name` or `package.module:name`, which is called with `model_args`.
+    weights: 'default' (fetched by the library; of your own code those that it made), 'none' (random, seeded) or a file
+    with a state dict, see `checkpoints`. Of a torchvision or timm model as many classes are made as the file has.
     Raises UnusableInput for an unknown name, a model without classes, a file that does not fit, or weights that cannot
     be fetched.
     """
-    if name == "digits":
-        classifier = _digits(weights)
+    if model_args and not is_own_code(name):
+        raise UnusableInput(
+            f"--model-args are for a model of your own, file.py:name or package.module:name, not {name}"
+        )
+    state, undone = (None, []) if weights in ("default", "none") else read_state(weights)
+    how = "none" if state is not None else weights
+    if is_own_code(name):
+        classifier = _of_own_code(name, model_args or {})
+    elif name == "digits":
+        classifier = _digits(how)
     elif name in _torchvision_names():
-        classifier = _from_torchvision(name, weights)
+        classifier = _with_classes(partial(_from_torchvision, name, how), state, undone)
     elif name.partition(".")[0] in _timm_names():
-        classifier = _from_timm(name, weights)
+        classifier = _with_classes(partial(_from_timm, name, how), state, undone)
+    elif "/" in name or (Path(name) / "config.json").is_file():
+        classifier = _from_transformers(name, how)
     else:
         known = {"digits", *_torchvision_names(), *_timm_names()}
         close = difflib.get_close_matches(name, known, n=5)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         without_timm = "" if _timm_names() else " (`pip install timm` adds its models)"
         raise UnusableInput(f"no model is called {name!r}{hint}{without_timm}")
-    if weights not in ("default", "none"):
-        _load_state(classifier.model, weights)
+    if state is not None:
+        undone += load_state(classifier.model, weights, state)
+        notes = [f"weights: {', '.join([weights, *undone])}"]
+        classifier = classifier._replace(notes=[*classifier.notes, *notes])
     classifier.model.eval()
     return classifier
 
 
+def _with_classes(create: Callable[..., Classifier], state: State | None, undone: list[str]) -> Classifier:
+    """A classifier with as many classes as a state dict; with fewer or more than ImageNet its names are not known."""
+    classifier = create()
+    count = None if state is None else classes_in(state, classifier.model)
+    if count is None:
+        return classifier
+    undone.append(f"with {count} classes by its last layer")
+    return create(num_classes=count)._replace(categories=None)
+
+
+def _of_own_code(name: str, arguments: Mapping[str, Any]) -> Classifier:
+    found = own_code(name)
+    model = found
+    if not isinstance(found, nn.Module):
+        with _same_random_weights():
+            model = _called(name, found, arguments)
+    if isinstance(model, Classifier):
+        return model
+    if not isinstance(model, nn.Module):
+        raise UnusableInput(f"{name} is or returns {type(model).__name__}, expected an nn.Module")
+    return _around(unwrapped(model))
+
+
+def _called(name: str, function: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise UnusableInput(f"{name} cannot be called with {dict(arguments)} ({error}): pass --model-args") from error
+    return function(**arguments)
+
+
 def classifier_of(
-    model: "nn.Module | Classifier | str",
-    preprocess: Callable[["Image.Image"], torch.Tensor] | None = None,
+    model: "nn.Module | Classifier | str | Any",
+    preprocess: Any = None,
     categories: Sequence[str] | None = None,
     weights: str = "default",
+    probabilities: Probabilities = None,
 ) -> Classifier:
-    """The classifier of a model without its wrappers, or of a name and weights as in `load_classifier`.
+    """The classifier of a model without its wrappers, of a name and weights as in `load_classifier`, of a folder that
+    transformers saved a model to, or of a transformers pipeline, with its processor.
 
-    preprocess: None is that of the model's timm configuration; for the bundled network its own; for all others that of
-    torchvision's ImageNet classifiers, the centre 224 x 224 of an image whose shorter side is 256.
-    categories: the classes' names; None: see `Classifier.names`.
+    preprocess: a callable from a Pillow image to the input, or a transformers processor. None is the model's own, see
+    `preprocessing.own_preprocessing`.
+    categories: the classes' names; None: see `class_names.names_of`. probabilities: see `class_scores_of`.
     """
     if isinstance(model, Classifier):
         classifier = model
-    elif isinstance(model, str):
-        classifier = load_classifier(model, weights)
+    elif isinstance(model, str | os.PathLike):
+        classifier = load_classifier(os.fspath(model), weights)
+    elif _is_pipeline(model):
+        classifier = _around(model.model, given_preprocessing(model.image_processor))
     else:
-        classifier = _classifier_around(unwrapped(model))
+        classifier = _around(unwrapped(model))
     if preprocess is not None:
-        mean, std = _statistics(preprocess)
-        classifier = classifier._replace(preprocess=preprocess, mean=mean, std=std)
-    return classifier if categories is None else classifier._replace(categories=categories)
+        classifier = classifier._replace(preprocessing=given_preprocessing(preprocess))
+    if categories is not None:
+        classifier = classifier._replace(categories=categories)
+    return classifier if probabilities is None else classifier._replace(probabilities=probabilities)
 
 
-def knows_preprocessing(model: "nn.Module | Classifier | str") -> bool:
-    """Whether `classifier_of` takes the model's own preprocessing, not torchvision's for want of another."""
-    if not isinstance(model, nn.Module):
-        return True
-    inner = unwrapped(model)
-    return isinstance(inner, DigitsNet) or bool(getattr(inner, "pretrained_cfg", None))
+def _around(model: Any, preprocessing: Preprocessing | None = None) -> Classifier:
+    categories, probabilities = _of_digits() if isinstance(model, DigitsNet) else (None, None)
+    return Classifier(model, preprocessing or own_preprocessing(model), categories, probabilities)
 
 
-def _classifier_around(model: nn.Module) -> Classifier:
-    if isinstance(model, DigitsNet):
-        return _digits_classifier(model)
-    if knows_preprocessing(model):
-        return Classifier(model, *_timm_preprocessing(model))
-    transforms = _imagenet().transforms()
-    return Classifier(model, transforms, tuple(transforms.mean), tuple(transforms.std))
-
-
-def _statistics(preprocess: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """The mean and standard deviation by which a preset, or the last step of a composition, normalises."""
-    steps = [preprocess, *getattr(preprocess, "transforms", [])]
-    known = [step for step in steps if hasattr(step, "mean") and hasattr(step, "std")]
-    return (tuple(known[-1].mean), tuple(known[-1].std)) if known else (None, None)
-
-
-def _imagenet() -> Any:
-    from torchvision.models import ResNet50_Weights
-
-    return ResNet50_Weights.IMAGENET1K_V1
-
-
-def category_called(text: str, categories: Sequence[str]) -> int:
-    """The class that a text means: by its name, its number, its name in any case, or a part of it, in this order.
-
-    Raises UnusableInput where the text means no class, or several.
-    """
-    part, lowered = text.lower(), [name.lower() for name in categories]
-    called = [index for index, name in enumerate(categories) if name == text]
-    if not called and re.fullmatch("-?[0-9]+", text):
-        if not 0 <= int(text) < len(categories):
-            raise UnusableInput(f"class {text}: the model's classes are 0 to {len(categories) - 1}")
-        return int(text)
-    called = called or [index for index, name in enumerate(lowered) if name == part]
-    called = called or [index for index, name in enumerate(lowered) if part in name]
-    if len(called) == 1:
-        return called[0]
-    close = called[:8] or [lowered.index(name) for name in difflib.get_close_matches(part, lowered, n=5)]
-    named = [f"{categories[index]} ({index})" for index in close]
-    hint = f"; did you mean {', '.join(named)}?" if named else ""
-    raise UnusableInput(f"no single class is called {text!r}{hint}: pass a number")
+def _is_pipeline(model: Any) -> bool:
+    return not isinstance(model, nn.Module) and hasattr(model, "image_processor") and hasattr(model, "model")
 
 
 def _digits(weights: str) -> Classifier:
     with _same_random_weights():
-        return _digits_classifier(DigitsNet() if weights == "none" else load_digits_net())
+        model = DigitsNet() if weights == "none" else load_digits_net()
+    return _around(model)
 
 
-def _digits_classifier(model: DigitsNet) -> Classifier:
-    categories = [str(digit) for digit in range(10)]
-    return Classifier(model, _preprocess_digits, (MEAN,) * 3, (STD,) * 3, categories, torch.sigmoid)
-
-
-def _preprocess_digits(image: "Image.Image") -> torch.Tensor:
-    return preprocess_scene(np.asarray(image.resize((64, 64))))[0]
+def _of_digits() -> tuple[Sequence[str], Probabilities]:
+    """The bundled network's names, and its probabilities: a scene has several digits."""
+    return [str(digit) for digit in range(10)], torch.sigmoid
 
 
 def _torchvision_names() -> list[str]:
@@ -190,15 +189,16 @@ def _torchvision_names() -> list[str]:
     return names
 
 
-def _from_torchvision(name: str, weights: str) -> Classifier:
+def _from_torchvision(name: str, weights: str, **head: Any) -> Classifier:
     from torchvision import models
 
     pretrained = models.get_model_weights(name)["DEFAULT"]
     # torchvision's transformers are built for one image size: by default for 224, whatever their preprocessing gives.
     size = {"image_size": pretrained.meta["min_size"][0]} if name.startswith("vit_") else {}
-    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **size))
-    transforms = pretrained.transforms()
-    return Classifier(model, transforms, tuple(transforms.mean), tuple(transforms.std), pretrained.meta["categories"])
+    how = {**size, **head}
+    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **how))
+    preprocessing = given_preprocessing(pretrained.transforms())._replace(origin=f"that of torchvision's {pretrained}")
+    return _around(model, preprocessing)._replace(categories=pretrained.meta["categories"])
 
 
 def _timm_names() -> list[str]:
@@ -209,39 +209,34 @@ def _timm_names() -> list[str]:
     return timm.list_models()
 
 
-def _from_timm(name: str, weights: str) -> Classifier:
+def _from_timm(name: str, weights: str, **head: Any) -> Classifier:
     import timm
 
     classes = timm.get_pretrained_cfg_value(name, "num_classes")
     if classes == 0:
         raise UnusableInput(f"{name} has no classifier, it gives features: choose a model with classes")
     with _only_errors_of("huggingface_hub"):  # it reports each of its retries
-        model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch))
-    transforms, mean, std = _timm_preprocessing(model)
-    return Classifier(model, transforms, mean, std, names_of_classes(classes or 1000))
+        model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch, **head))
+    return _around(model)
 
 
-def _timm_preprocessing(model: nn.Module) -> tuple[Callable[[Any], torch.Tensor], tuple[float, ...], tuple[float, ...]]:
-    from timm.data.config import resolve_model_data_config
-    from timm.data.transforms_factory import create_transform
+def _from_transformers(name: str, weights: str) -> Classifier:
+    try:
+        from transformers import AutoConfig, AutoModelForImageClassification
+    except ImportError as error:
+        raise UnusableInput(f"{name} is a model of transformers: pip install transformers") from error
 
-    config = resolve_model_data_config(model)
-    return create_transform(**config, is_training=False), tuple(config["mean"]), tuple(config["std"])
+    def create(fetch: bool) -> nn.Module:
+        made: nn.Module
+        if fetch:
+            made = AutoModelForImageClassification.from_pretrained(name)
+        else:
+            made = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))
+        return made
 
-
-def names_of_classes(count: int) -> list[str]:
-    """ImageNet's names for 1,000 classes, numbers for others."""
-    imagenet = _imagenet().meta["categories"]
-    return imagenet if count == len(imagenet) else [f"class {index}" for index in range(count)]
-
-
-def _configured_names(model: nn.Module, count: int) -> list[str] | None:
-    """The names of `count` classes in a transformers configuration; None for its placeholders."""
-    labels = getattr(getattr(model, "config", None), "id2label", None)
-    placeholders = {index: f"LABEL_{index}" for index in range(count)}
-    if not isinstance(labels, dict) or labels == placeholders or labels.keys() != placeholders.keys():
-        return None
-    return [labels[index] for index in placeholders]
+    model: Any = _fetched(name, weights, create)
+    model.config._name_or_path = name
+    return _around(model)
 
 
 def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
@@ -276,17 +271,3 @@ def _only_errors_of(logger_name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _load_state(model: nn.Module, file: str) -> None:
-    if not Path(file).is_file():
-        raise UnusableInput(f"there is no weights file {file}: pass --weights default, none, or a file that exists")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        for key in ("state_dict", "model"):
-            if isinstance(state, dict) and isinstance(state.get(key), dict):
-                state = state[key]
-        model.load_state_dict(state)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnusableInput(f"{file} is no state dict of {type(model).__name__} ({reason})") from error

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from pytorch_grad_cam.engine.maps import min_max
-from pytorch_grad_cam.zoo.classifiers import UnusableInput
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _SIXTEEN_BITS_AS_32 = ("PNG", "PPM")  # formats of at most 16 bits that Pillow opens as mode I
 # Files of 16 bits hold the 10 to 14 bits of X-rays and other detectors. A choice: a dark picture may be below it too.

@@ -30,16 +30,17 @@ def test_the_bundled_scene(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "100.00%  7 (7)" in said
     assert "target layer: layer4 (Sequential)" in said
-    for kind in ("cam", "gb", "cam_gb"):
-        assert f"wrote {tmp_path / f'gradcam_{kind}.jpg'}" in said
-        assert Image.open(tmp_path / f"gradcam_{kind}.jpg").size == (256, 256)
+    for kind in ("", ".gb", ".cam_gb"):
+        file = tmp_path / f"scene.png.gradcam.7{kind}.jpg"
+        assert f"wrote {file}" in said
+        assert Image.open(file).size == (256, 256)
 
 
 def test_the_heat_is_on_the_digit_that_was_asked_about(tmp_path):
     """In the bundled scene the 7 stands right, the 5 bottom left."""
     assert main(["--target-category", "7", "5", "--output-dir", str(tmp_path)]) == 0
     for digit, (top, bottom, left, right) in {7: (70, 170, 180, 256), 5: (140, 240, 20, 110)}.items():
-        picture = np.asarray(Image.open(tmp_path / f"gradcam_cam_{digit}.jpg")).astype(float)
+        picture = np.asarray(Image.open(tmp_path / f"scene.png.gradcam.{digit}.jpg")).astype(float)
         plain = np.asarray(Image.fromarray(example_scene()).resize((256, 256))).astype(float)
         redder = (picture[..., 0] - picture[..., 2]) - (plain[..., 0] - plain[..., 2])
         row, column = np.unravel_index(redder.argmax(), redder.shape)
@@ -62,7 +63,8 @@ def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_fir
 @pytest.mark.parametrize("name", sorted(available_methods()))
 def test_every_method(name, tmp_path):
     assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0
-    assert (tmp_path / f"{name}_cam.jpg").exists()
+    method = available_methods()[name].__name__.lower().replace("_", "")
+    assert (tmp_path / f"scene.png.{method}.7.jpg").exists()
 
 
 @pytest.mark.slow
@@ -114,15 +116,19 @@ def test_a_page_of_several_images(tmp_path, capsys):
                 str(page.parent / "out"),
             ]
         )
-        == 0
+        == 1
     )
     assert "broken.png is no image" in capsys.readouterr().out
     assert page.read_text().count('"method": "GradCAM"') == 2
 
 
-def test_several_methods_of_several_images_need_a_page(tmp_path, capsys):
+def test_several_methods_of_several_images(tmp_path, capsys):
     Image.fromarray(example_scene()).save(tmp_path / "one.png")
-    assert main(["--image-path", str(tmp_path), "--method", "gradcam", "layercam"]) == 2
+    arguments = ["--image-path", str(tmp_path), "--model", "digits", "--method", "gradcam", "layercam"]
+    assert main([*arguments, "--output-dir", str(tmp_path / "out")]) == 0
+    written = {file.name for file in (tmp_path / "out").glob("*.jpg")}
+    assert written == {"one.png.gradcam.7.jpg", "one.png.layercam.7.jpg"}
+    assert main([*arguments, "--comparison", str(tmp_path / "figure.png")]) == 2
     assert "pass --report FILE" in capsys.readouterr().err
 
 
@@ -135,16 +141,15 @@ def test_options_together(tmp_path, capsys):
     arguments += ["--target-layers", "layer3", "layer4.1", "--method", "gradcam++", "--output-dir", str(tmp_path)]
     assert main(arguments) == 0
     assert "gradcam++ for golden retriever (207)" in capsys.readouterr().out
-    assert {f"gradcam++_{kind}_{c}.jpg" for kind in ("cam", "gb", "cam_gb") for c in (281, 207)} <= {
-        file.name for file in tmp_path.iterdir()
-    }
+    expected = {f"photo.png.gradcamplusplus.{c}{kind}.jpg" for kind in ("", ".gb", ".cam_gb") for c in (281, 207)}
+    assert expected <= {file.name for file in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilenet_v3_small"])
 def test_models_by_name(model, tmp_path):
     assert main(["--model", model, "--weights", "none", "--output-dir", str(tmp_path)]) == 0
-    assert (tmp_path / "gradcam_cam.jpg").exists()
+    assert len(list(tmp_path.glob("scene.png.gradcam.*.jpg"))) == 3
 
 
 def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
@@ -153,7 +158,7 @@ def test_registered_maps_are_the_default_and_said(tmp_path, capsys):
         assert main(["--output-dir", str(tmp_path / align), *options]) == 0
         said = capsys.readouterr().out
         assert ("registered, --align cell undoes it: cells every 8, 8 px" in said) == (align == "receptive_field")
-        heat[align] = np.asarray(Image.open(tmp_path / align / "gradcam_cam.jpg"), dtype=float)
+        heat[align] = np.asarray(Image.open(tmp_path / align / "scene.png.gradcam.7.jpg"), dtype=float)
     assert np.abs(heat["cell"] - heat["receptive_field"]).mean() > 1
 
 
@@ -206,20 +211,20 @@ def broken_files(folder: Path) -> None:
         (["--image-path", "text.jpg"], "text.jpg is no image that Pillow can read"),
         (["--image-path", "empty.jpg"], "empty.jpg is no image that Pillow can read"),
         (["--image-path", "truncated.jpg"], "truncated.jpg is no image that Pillow can read"),
-        (["--method", "gradcan"], "invalid choice: 'gradcan'"),
+        (["--method", "gradcan"], "no method is called 'gradcan'; did you mean gradcam"),
         (["--model", "resnet5"], "no model is called 'resnet5'; did you mean"),
         (["--target-category", "seventeen"], "no single class is called 'seventeen'"),
         (["--target-category", "10"], "classes are 0 to 9"),
         (["--target-layers", "layer5"], "has no layer 'layer5'; did you mean layer"),
         (["--target-layers", "fc"], "pass a reshape_transform"),
         (["--weights", "missing.pt"], "there is no weights file missing.pt"),
-        (["--weights", "weights.pt"], "weights.pt is no state dict of DigitsNet"),
-        (["--weights", "other.pt"], "other.pt is no state dict of DigitsNet"),
+        (["--weights", "weights.pt"], "weights.pt is no state dict that can be read without running code of it"),
+        (["--weights", "other.pt"], "other.pt does not fit DigitsNet: missing: conv1.weight, bn1.weight, bn1.bias and"),
         (["--device", "nonsense"], "device nonsense cannot be used here"),
         (["--batch-size", "none"], "'none' is no positive number"),
         (
             ["--batch-size", "2", "--method", "gradcam", "sess"],
-            "do not go with --report, --comparison or several methods",
+            "do not go with --comparison or several methods",
         ),
         (["--output-dir", "text.jpg"], "text.jpg"),
     ],

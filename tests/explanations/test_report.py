@@ -33,6 +33,7 @@ class Explanation(NamedTuple):
     panels: list
     warnings: list
     versions: dict
+    assumptions: tuple = ()
 
 
 def quadrants(*values):

@@ -22,8 +22,9 @@ from pytorch_grad_cam.utils.image import (
     show_cam_on_image,
 )
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
-from pytorch_grad_cam.zoo.classifiers import UnusableInput, category_called
+from pytorch_grad_cam.zoo.class_names import category_called
 from pytorch_grad_cam.zoo.read_image import read_image
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "400"))
 CLEAR = (ValueError, TypeError, IndexError)

@@ -20,8 +20,8 @@ METHODS = "the methods"  # the files of the root that no layer names
 LAYERS = [
     ["__main__"],
     ["cli"],
-    ["folder"],
     ["explanations"],
+    ["folder"],
     ["zoo", "metrics"],
     ["demo"],
     ["__init__"],

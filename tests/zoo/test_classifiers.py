@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pytorch_grad_cam.zoo.classifiers import UnusableInput, category_called, classifier_of, load_classifier
+from pytorch_grad_cam.zoo.class_names import category_called, names_of
+from pytorch_grad_cam.zoo.classifiers import UnusableInput, load_classifier
 
 
 @pytest.mark.parametrize("name", ["digits", "squeezenet1_0", "lcnet_035"])
@@ -73,13 +74,13 @@ def test_texts_that_mean_no_single_class(text, message):
 def test_names_of_a_transformers_configuration(labels, expected):
     model = nn.Linear(3, 2)
     model.config = SimpleNamespace(id2label=labels)
-    assert classifier_of(model).names(2) == expected
-    assert classifier_of(model, categories=["ant", "bee"]).names(2) == ["ant", "bee"]
+    assert names_of(2, None, model)[0] == expected
+    assert names_of(2, ["ant", "bee"], model)[0] == ["ant", "bee"]
 
 
 def test_fewer_names_than_classes():
     with pytest.raises(ValueError, match="categories has 2 names, expected one for each of 5 classes"):
-        classifier_of(nn.Linear(3, 5), categories=["ant", "bee"]).names(5)
+        names_of(5, ["ant", "bee"], nn.Linear(3, 5))
 
 
 @pytest.mark.parametrize(("name", "size"), [("vit_h_14", 518), ("vit_b_32", 224)])

@@ -167,6 +167,7 @@ function nameImage() {
   byId("next").disabled = index === images.length - 1;
   byId("warnings").replaceChildren(...explanation.warnings.map((warning) => element("li", warning)));
   byId("warnings").hidden = explanation.warnings.length === 0;
+  byId("assumptions").replaceChildren(...explanation.assumptions.map((assumption) => element("li", assumption)));
   const versions = Object.entries(explanation.versions).map(([name, version]) => `${name} ${version}`);
   byId("versions").textContent = versions.join(", ");
 }
