@@ -16,11 +16,10 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
 from pytorch_grad_cam.engine.trees import first_tensor
-from pytorch_grad_cam.locate.search import Location, Search, layout_of
+from pytorch_grad_cam.locate.location import Location
+from pytorch_grad_cam.locate.search import SAMPLES, Search, layout_of
 
 Size = tuple[int, ...]
-# What the search looks at of a batch: normalisation by the batch's own statistics needs two.
-_SAMPLES = 2
 
 
 class Asked(NamedTuple):
@@ -74,7 +73,7 @@ class FoundLayers:
                 return self._locations[asked.key], None
             search, location = self._searched(asked)
             self.keep(asked, location)
-            whole = len(asked.image) <= _SAMPLES
+            whole = len(asked.image) <= SAMPLES
             return location, search.forward.capture(location.layers) if whole else None
 
     def advice(self, layers: Sequence[nn.Module], asked: Asked, found: bool) -> str:
@@ -107,8 +106,8 @@ class FoundLayers:
     def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Location]:
         samples = len(asked.image)
         inputs, targets = asked.inputs, asked.targets
-        if samples > _SAMPLES and not whole:
-            inputs = rows_of(inputs, torch.arange(_SAMPLES), samples)
+        if samples > SAMPLES and not whole:
+            inputs = rows_of(inputs, torch.arange(SAMPLES), samples)
             targets = _first(targets, samples)
         search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
         return search, search.choice()
@@ -180,7 +179,7 @@ def _kind_of(targets: Targets) -> Hashable:
 def _first(targets: Targets, samples: int) -> Targets:
     """The targets of the first samples; None for as many as there are no samples, which the call will refuse."""
     if isinstance(targets, list | tuple | torch.Tensor | np.ndarray):
-        return targets[:_SAMPLES] if len(targets) == samples else None
+        return targets[:SAMPLES] if len(targets) == samples else None
     return targets
 
 
