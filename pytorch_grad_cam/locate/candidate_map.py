@@ -14,15 +14,16 @@ from pytorch_grad_cam.engine.trace import Call
 class CandidateMap(NamedTuple):
     """A tensor that can be read as a map.
 
-    layout, other_layouts: its best reading and the others. gradient: of the score with respect to it. is_cut: whether
-    every path from the score to the image goes through it. runs_once: whether its module does. is_hidden: whether
-    something learned lies between it and the score.
+    layout, other_layouts: its best reading and the others. gradient: of the score with respect to it. paths: how many
+    lead through it from the score to the image. is_cut: whether all do. runs_once: whether its module does. is_hidden:
+    whether something learned lies between it and the score.
     """
 
     call: Call
     layout: Layout
     other_layouts: tuple[Layout, ...]
     gradient: torch.Tensor
+    paths: int
     is_cut: bool
     runs_once: bool
     is_hidden: bool

@@ -1,7 +1,7 @@
-"""The cuts of an autograd graph: the tensors that every path goes through."""
+"""The paths of an autograd graph, and its cuts: the tensors that every path goes through."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -17,33 +17,35 @@ Edge = tuple[Any, int]
 _JOINS = ("Cat", "Stack", "IndexPut", "Where", "Maximum", "Scatter", "ScatterAdd", "MaskedScatter")
 
 
-def cuts_between(
-    start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()
-) -> Callable[[torch.Tensor], bool]:
-    """A function that tells whether every path of the autograd graph from the start to the image goes through a tensor.
+class Paths:
+    """The paths of the autograd graph from a start to the image, counted exactly: in integers, down and up.
 
-    image: a leaf of the graph. dead: edges that are no paths. Exact: the paths are counted, in integers, down from the
-    start and up from the image; a cut has them all.
+    image: a leaf of the graph. dead: edges that are no paths.
     """
-    order = nodes_behind(start.node)
-    paths_down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
-    paths_into: Counter[Any] = Counter({start.node: 1})
-    for node in order:
-        for following, output in _alive(node, dead):
-            paths_down[following, output] += paths_into[node]
-            paths_into[following] += paths_into[node]
-    paths_up: Counter[Any] = Counter()
-    for node in reversed(order):
-        if getattr(node, "variable", None) is image:
-            paths_up[node] = 1
-        else:
-            paths_up[node] = sum(paths_up[following] for following, _ in _alive(node, dead))
-    total = paths_up[start.node]
 
-    def is_cut(tensor: torch.Tensor) -> bool:
-        return total > 0 and paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
+    def __init__(self, start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()) -> None:
+        order = nodes_behind(start.node)
+        self._down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
+        into: Counter[Any] = Counter({start.node: 1})
+        for node in order:
+            for following, output in _alive(node, dead):
+                self._down[following, output] += into[node]
+                into[following] += into[node]
+        self._up: Counter[Any] = Counter()
+        for node in reversed(order):
+            if getattr(node, "variable", None) is image:
+                self._up[node] = 1
+            else:
+                self._up[node] = sum(self._up[following] for following, _ in _alive(node, dead))
+        self.count = self._up[start.node]
 
-    return is_cut
+    def through(self, tensor: torch.Tensor) -> int:
+        """How many of the paths go through a tensor."""
+        return self._down[tensor.grad_fn, tensor.output_nr] * self._up[tensor.grad_fn]
+
+    def are_cut_by(self, tensor: torch.Tensor) -> bool:
+        """Whether all go through it."""
+        return self.count > 0 and self.through(tensor) == self.count
 
 
 def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:

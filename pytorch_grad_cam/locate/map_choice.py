@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from torch import nn
@@ -19,6 +20,9 @@ from pytorch_grad_cam.locate.readings import Readings, is_of
 _ALIVE = 0.5
 # The share of the clearest answer. A choice: behind the pooled branch of an ASPP of 8 x 8 cells it is below a third.
 _NEARLY_AS_CLEAR = 0.5
+# The share of the paths through the coarsest grid. Inside of a block with a shortcut it is at most three in four
+# (query, key, value and shortcut); behind the last of the four layers that a segmentation's decoder reads it was 0.86.
+_MOST_PATHS = Fraction(4, 5)
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
@@ -100,13 +104,17 @@ class MapChoice(NamedTuple):
         return best, "the last map that the score depends on; none lies on every path to it"
 
     def _behind_encoder(self, maps: Sequence[CandidateMap]) -> CandidateMap:
-        """Of the maps of the coarsest grid the last that answers to noise nearly as clearly as any of them.
+        """Of the maps of the coarsest grid through which most paths lead the last that answers to noise nearly as
+        clearly as any of them.
 
-        Behind branches that pool the whole image, cells look everywhere. Cost: one forward.
+        Fewer paths lead through the inside of a block, the branch of one level or one query's sight. Behind branches
+        that pool the whole image, cells look everywhere. Cost: one forward.
         """
         strided = passing(maps, lambda candidate: candidate.layout.grid not in self.pooled)
         coarsest = min(math.prod(candidate.layout.grid) for candidate in strided)
-        coarse = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
+        of_grid = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
+        most = max(candidate.paths for candidate in of_grid)
+        coarse = [candidate for candidate in of_grid if candidate.paths >= _MOST_PATHS * most]
         changes = self.readings.changes({candidate.call.module for candidate in coarse})
         answers = [answer(candidate.layout, changes(candidate.call)).correlation for candidate in coarse]
         clear = [m for m, found in zip(coarse, answers, strict=True) if found >= _NEARLY_AS_CLEAR * max(answers)]

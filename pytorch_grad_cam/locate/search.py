@@ -18,7 +18,7 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
-from pytorch_grad_cam.locate.graph_cuts import Edge, cuts_between, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
@@ -185,8 +185,9 @@ class Search:
         for join in joins:
             levels = {}
             for edge in edges_on(join, self._dead):
-                is_cut = cuts_between(edge, self.forward.image, self._dead)
-                of_edge, _ = self.rules.best([m._replace(is_cut=True) for m in maps if is_cut(m.call.returned)])
+                paths = Paths(edge, self.forward.image, self._dead)
+                cuts = [m._replace(is_cut=True) for m in maps if paths.are_cut_by(m.call.returned)]
+                of_edge, _ = self.rules.best(cuts)
                 if of_edge is not None:
                     levels[of_edge.call.module] = of_edge
             grids = {level.layout.grid for level in levels.values()}
@@ -205,8 +206,8 @@ class Search:
 
         late: only those from the fourth last cut on. Cost: one backward, as far as the first of them.
         """
-        is_cut = cuts_between(self.rules.asked.edge, self.forward.image, self._dead)
-        cuts = [position for position, _ in self._candidates if is_cut(self.calls[position].returned)]
+        paths = Paths(self.rules.asked.edge, self.forward.image, self._dead)
+        cuts = [position for position, _ in self._candidates if paths.are_cut_by(self.calls[position].returned)]
         start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0
         calls = self.calls[start:]
         gradients = torch.autograd.grad(
@@ -224,7 +225,8 @@ class Search:
             place = position - start
             if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
                 entry = self.calls[position]
-                facts = is_cut(entry.returned), self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
+                of_graph = paths.through(entry.returned), paths.are_cut_by(entry.returned)
+                facts = *of_graph, self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
                 maps.append(CandidateMap(entry, layout, tuple(other_layouts), gradients[place], *facts))
         return maps
 

@@ -12,6 +12,7 @@ import torch
 from detectors import BOXES, SIZE, Detector, TwoBranches, UNet
 from nets import CLASSES, Transformer, convolutional, images, in_threads
 from torch import nn
+from torch.nn.functional import interpolate
 
 from pytorch_grad_cam import AblationCAM, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
@@ -57,6 +58,10 @@ def searches(monkeypatch):
 
 def first_channel(output):
     return output[0]
+
+
+def first_channel_mean(output):
+    return output[0].mean()
 
 
 def second_channel(output):
@@ -353,6 +358,31 @@ def test_a_segmentations_choice_is_kept_for_other_regions():
             expected = literal.grad_cam(model, model.bottleneck, x, lambda o: o[0, channel].mean(), (48, 64))  # noqa: B023
             np.testing.assert_allclose(maps, expected, atol=1e-6)
         assert counted.runs == 9  # with one for the choice of a dense output, and the four of the literal maps
+
+
+def test_noise_is_made_once_for_a_segmentation_whose_reading_is_uncertain():
+    """The bottleneck's cells are tokens, with another one in their middle, and the choice is made anew with them."""
+
+    class OfTokens(UNet):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.other = nn.LayerNorm(12), nn.Parameter(torch.randn(1, 1, 12))
+
+        def forward(self, x):
+            first = self.stem(x)
+            cells = self.bottleneck(self.down2(self.down1(first)))
+            tokens = cells.flatten(2).mT
+            tokens = self.norm(torch.cat([tokens[:, :20], self.other.expand(len(x), -1, -1), tokens[:, 20:]], dim=1))
+            cells = torch.cat([tokens[:, :20], tokens[:, 21:]], dim=1).mT.reshape(cells.shape)
+            above = torch.cat([interpolate(cells, size=x.shape[2:])[:, :8], first], dim=1)
+            return self.head(self.up0(above))
+
+    model, x = OfTokens(), torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+    cam = GradCAM(model.eval(), check_place=False)
+    with Counted(model) as counted:
+        cam(x, first_channel_mean)
+        assert (cam.location.name, cam.location.layout.spans) == ("norm", ((0, 20), (21, 49)))
+        assert counted.runs == 2
 
 
 @pytest.mark.parametrize(

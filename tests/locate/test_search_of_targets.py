@@ -11,6 +11,7 @@ from detectors import (
     SIZE,
     Detector,
     FullyConvolutional,
+    MaskQueries,
     Pooling,
     PyramidPooling,
     SingleShot,
@@ -312,6 +313,12 @@ def test_a_pyramid_of_pooled_maps_is_not_the_coarsest_map():
     for kind in ("mean", "pixel"):
         location = locate(model, picture(), targets=TARGETS[kind])
         assert (location.name, location.layout.grid) == ("fuse", (16, 16))
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_what_one_attention_of_the_queries_reads_is_not_the_map_behind_the_encoder(kind):
+    """The values of the last attention are the last map of the coarsest grid, and few paths lead through them."""
+    assert locate(MaskQueries().eval(), picture(), targets=TARGETS[kind]).name in ("coarse", "projection")
 
 
 def test_a_fully_convolutional_network_is_explained_at_its_last_stage():
