@@ -137,7 +137,8 @@ class BaseCAM(OverridePoints):
         self._known = KnownModel(self.model)
         self.device = self._known.device
         self._finds_layers = self.uses_layers and target_layers is None
-        self._found_layers = FoundLayers(self.model, self.spatial_from, self.output_transform, self.uses_targets)
+        how_scored = self.output_transform, self.uses_targets, self.uses_gradients
+        self._found_layers = FoundLayers(self.model, self.spatial_from, *how_scored)
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
 
@@ -249,21 +250,34 @@ class BaseCAM(OverridePoints):
             explained = lists if self.uses_targets else [[]]
             how = self.output_transform, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, explained, eigen_smooth, *how)
+            asked, read = Asked(inputs, image, targets), None
             try:
+                if self._finds_layers:
+                    read = self._found_layers.read_by(asked, scores, explained, capture.runs)
                 of_layers = self._maps_of_layers(call, capture, transform)
             except FoundElsewhere as elsewhere:
-                self._found_layers.keep(Asked(inputs, image, targets), elsewhere.location)
+                self._found_layers.keep(asked, elsewhere.found)
                 return self._maps(inputs, targets, eigen_smooth)
             by_point = self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
             is_plain = len(of_layers) == 1 and not by_point
-            maps = mean_of_layers(of_layers) if is_plain else self._joined(of_layers, len(explained), by_point)
+            maps = mean_of_layers(of_layers) if is_plain else self._joined(of_layers, len(explained), by_point, read)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
-    def _joined(self, of_layers: list[torch.Tensor], lists: int, by_point: bool) -> torch.Tensor:
-        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value."""
+    def _joined(
+        self, of_layers: list[torch.Tensor], lists: int, by_point: bool, read: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value.
+
+        read: which of them are of each target, see `FoundLayers.read_by`.
+        """
         if by_point:
             return aggregated_by_point(self, of_layers, lists)
-        return min_max(torch.cat(of_layers, dim=1).amax(1)) if self._finds_layers else mean_of_layers(of_layers)
+        if not self._finds_layers:
+            return mean_of_layers(of_layers)
+        levels = torch.cat(of_layers, dim=1)
+        if read is not None:
+            levels = levels * read.to(levels).reshape(*read.shape, *[1] * (levels.ndim - 2))
+        return min_max(levels.amax(1))
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         """The inputs where the model is, and the image among them; what runs the model, and what reads the outputs of

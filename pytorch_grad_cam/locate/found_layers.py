@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
-from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.capture import Capture, Captured
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
-from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets, scores_of_lists
 from pytorch_grad_cam.engine.trees import first_tensor
+from pytorch_grad_cam.locate.asked_score import sum_of_lists
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.search import SAMPLES, Search, layout_of
+from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
 
 Size = tuple[int, ...]
 
@@ -35,16 +37,26 @@ class Asked(NamedTuple):
         return tuple(self.image.shape[2:]), _kind_of(self.targets)
 
 
-class FoundElsewhere(Exception):
-    """The targets of this call have another layer than the one that was kept for their kind."""
+class Found(NamedTuple):
+    """The layers for one size of the image and kind of target. ways: those of the score for which they were found."""
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(str(location))
-        self.location = location
+    location: Location
+    ways: Ways | None
+
+
+class FoundElsewhere(Exception):
+    """The targets of this call have other layers than those that were kept for their kind."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(str(found.location))
+        self.found = found
 
 
 class FoundLayers:
-    """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object."""
+    """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object.
+
+    uses_targets, uses_gradients: of the method that asks.
+    """
 
     def __init__(
         self,
@@ -52,29 +64,62 @@ class FoundLayers:
         spatial_from: SpatialFrom,
         output_transform: Callable[[Any], Any],
         uses_targets: bool = True,
+        uses_gradients: bool = True,
     ) -> None:
         self.model, self.spatial_from, self.output_transform = model, spatial_from, output_transform
-        self.uses_targets = uses_targets
+        self.uses_targets, self.uses_gradients = uses_targets, uses_gradients
         self._lock = threading.Lock()
-        self._locations: dict[tuple[Size, Hashable], Location] = {}
+        self._kept: dict[tuple[Size, Hashable], Found] = {}
         self._advice: dict[tuple[tuple[nn.Module, ...], Size, Hashable], str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy searches for itself."""
-        return FoundLayers, (self.model, self.spatial_from, self.output_transform, self.uses_targets)
+        how = self.uses_targets, self.uses_gradients
+        return FoundLayers, (self.model, self.spatial_from, self.output_transform, *how)
 
     def location(self, asked: Asked) -> tuple[Location, Capture | None]:
         """The layers, and the forward of the search as a call's own, if it was made now for all samples.
 
-        Cost: for a new size or kind of target that of a `Search` of the first two samples.
+        Cost: for a new size or kind of target that of a `Search` of the first two samples, for scores of boxes, tokens
+        and regions of all; for these of each call where the method has no gradient by which they can be verified, and
+        which costs many forwards.
         """
         with self._lock:
-            if asked.key in self._locations:
-                return self._locations[asked.key], None
-            search, location = self._searched(asked)
-            self.keep(asked, location)
-            whole = len(asked.image) <= SAMPLES
-            return location, search.forward.capture(location.layers) if whole else None
+            kept = self._kept.get(asked.key)
+            if kept is not None and (kept.ways is None or self.uses_gradients or not self.uses_targets):
+                return kept.location, None
+            search, found = self._searched(asked)
+            self._kept[asked.key] = found
+            is_whole = len(asked.image) == len(search.forward.image)
+            return found.location, search.forward.capture(found.location.layers) if is_whole else None
+
+    def read_by(
+        self, asked: Asked, scores: Any, target_lists: Sequence[Sequence[Target]], runs: Captured
+    ) -> torch.Tensor | None:
+        """Which of the found layers each target reads other than through another one of them: bool (N * K, layers), or
+        None where all do.
+
+        Cost: nothing for classes and dense outputs; for boxes, tokens and regions the backward from the scores to where
+        the tensors of several levels are put together. Raises FoundElsewhere where the targets read other levels than
+        those for which the layers were kept, and have other layers.
+        """
+        kept = self._kept[asked.key]
+        if kept.ways is None or not self.uses_gradients:
+            return None
+        of_lists = scores_of_lists(scores, target_lists)
+        layers = list(dict.fromkeys(layer for layer, _ in runs))
+        nodes = layers_of([(layers.index(layer), first_tensor(output)) for layer, output in runs])
+        if not of_lists.requires_grad:
+            return None
+        if ways_between(sum_of_lists(of_lists), nodes).edges != kept.ways.edges:
+            found = self._searched(asked, whole=True)[1]
+            if {*found.location.layers} != {*layers}:
+                raise FoundElsewhere(found)
+            self.keep(asked, found)
+        if len(layers) == 1:
+            return None
+        reading = [ways_between(score, nodes).first for of_sample in of_lists.mT for score in of_sample]
+        return torch.tensor([[number in first for number in range(len(layers))] for first in reading])
 
     def advice(self, layers: Sequence[nn.Module], asked: Asked, found: bool) -> str:
         """Which layer to take where no gradient reaches these, as the end of a sentence; empty where there is none.
@@ -86,31 +131,35 @@ class FoundLayers:
         known = tuple(layers), *asked.key
         if known not in self._advice:
             try:
-                search, location = self._searched(asked, whole=True)
+                search, elsewhere = self._searched(asked, whole=True)
             except Exception:  # noqa: BLE001
                 self._advice[known] = ""  # nothing to advise; the maps are there all the same
                 return ""
+            location = elsewhere.location
             same = {*location.layers} <= {*layers} if found else location.layer in layers
             if found and not same:
-                raise FoundElsewhere(location)
+                raise FoundElsewhere(elsewhere)
             advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"
             if not search.is_of_whole_image:
                 return advice
             self._advice[known] = advice
         return self._advice[known]
 
-    def keep(self, asked: Asked, location: Location) -> None:
+    def keep(self, asked: Asked, found: Found) -> None:
         """Take these layers for the size and the kind of target from now on."""
-        self._locations[asked.key] = location
+        self._kept[asked.key] = found
 
-    def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Location]:
+    def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Found]:
         samples = len(asked.image)
         inputs, targets = asked.inputs, asked.targets
-        if samples > SAMPLES and not whole:
+        is_part = samples > SAMPLES and not whole
+        if is_part:
             inputs = rows_of(inputs, torch.arange(SAMPLES), samples)
             targets = _first(targets, samples)
         search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
-        return search, search.choice()
+        location = search.choice()
+        ways = search.ways(location)
+        return self._searched(asked, whole=True) if is_part and ways else (search, Found(location, ways))
 
 
 class FoundLayouts:

@@ -1,7 +1,7 @@
 """The paths of an autograd graph, and its cuts: the tensors that every path goes through."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ Edge = tuple[Any, int]
 # What puts tensors together of which the score may read only one: predictions of several levels, boxes of several
 # images. Elsewhere a gradient of exactly zero is this image's accident, as behind a gate that is shut.
 _JOINS = ("Cat", "Stack", "IndexPut", "Where", "Maximum", "Scatter", "ScatterAdd", "MaskedScatter")
+_NAMES_OF_JOINS = (*(f"{name}Backward" for name in _JOINS), "CopySlices")
 
 
 class Paths:
@@ -54,18 +55,35 @@ def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Ed
     ends: what lies behind these nodes is left out.
     """
     within = nodes_behind(start.node, ends=ends)
-    names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
-    return [node for node in within if node.name().split("::")[-1].startswith(names) and len([*_alive(node, dead)]) > 1]
+    return [node for node in within if is_join(node) and len([*_alive(node, dead)]) > 1]
+
+
+def is_join(node: Any) -> bool:
+    """Whether the node puts tensors together of which the score may read only one."""
+    return bool(node.name().split("::")[-1].startswith(_NAMES_OF_JOINS))
+
+
+def nodes_ahead(nodes: Sequence[Any], ends: Collection[Any]) -> set[Any]:
+    """Of nodes, each before those that it leads to, those that lead to the ends, which are among them."""
+    leading: set[Any] = set()
+    for node in reversed(nodes):
+        if node in ends or any(following in leading for following, _ in node.next_functions):
+            leading.add(node)
+    return leading
 
 
 def dead_edges(score: torch.Tensor, nodes: Collection[Any]) -> set[Edge]:
-    """Of the edges that lead on from the nodes those without a gradient of the score. Cost: the backward to them."""
+    """Of the edges that lead on from the nodes those without a gradient of the score.
+
+    Cost: the backward to them, and one wait for the device.
+    """
     edges = [(node, place) for node in nodes for place, (following, _) in enumerate(node.next_functions) if following]
     if not edges:
         return set()
     ends = [GradientEdge(*node.next_functions[place]) for node, place in edges]
     gradients = torch.autograd.grad(score, ends, retain_graph=True, allow_unused=True)
-    return {edge for edge, gradient in zip(edges, gradients, strict=True) if gradient is None or not gradient.any()}
+    are_alive = [score.new_zeros(()) if gradient is None else gradient.any().to(score) for gradient in gradients]
+    return {edge for edge, is_alive in zip(edges, torch.stack(are_alive).tolist(), strict=True) if not is_alive}
 
 
 def edges_on(node: Any, dead: Collection[Edge]) -> list[GradientEdge]:

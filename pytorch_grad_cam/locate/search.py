@@ -23,6 +23,7 @@ from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
 from pytorch_grad_cam.locate.traced_forward import TracedForward
+from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
 
 # What is looked at of a batch: normalisation by the batch's own statistics needs two.
 SAMPLES = 2
@@ -93,7 +94,7 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
     # Not the user's image: the reading is that of the layer, whatever is in the image.
     x = with_image(x, image_like(image_of(x, spatial_from)), spatial_from)
     with undisturbed(model):
-        with torch.no_grad(), traced(model) as calls:
+        with torch.no_grad(), traced(model, {*model.modules(), layer}) as calls:
             call(model, x)
         return Readings(model, x, spatial_from, calls).of_layer(layer)
 
@@ -138,6 +139,18 @@ class Search:
     def is_of_whole_image(self) -> bool:
         """Whether the score is that of a class."""
         return self.rules.asked.is_of_whole_image
+
+    def ways(self, location: Location) -> Ways | None:
+        """The ways from the score to the layers that it reads; None where they are the same for all targets: of classes
+        and of dense outputs.
+        """
+        if self.is_of_whole_image or self.rules.asked.is_dense:
+            return None
+        numbers = {layer: number for number, layer in enumerate(location.layers)}
+        made = [
+            (numbers[entry.module], entry.returned) for entry in self.calls if entry.first and entry.module in numbers
+        ]
+        return ways_between(self.rules.asked.score, layers_of(made))
 
     def choice(self) -> Location:
         """The best map for the score asked for; where none depends on it, for the highest one."""
@@ -206,6 +219,8 @@ class Search:
 
         late: only those from the fourth last cut on. Cost: one backward, as far as the first of them.
         """
+        if not self._candidates:
+            return []
         paths = Paths(self.rules.asked.edge, self.forward.image, self._dead)
         cuts = [position for position, _ in self._candidates if paths.are_cut_by(self.calls[position].returned)]
         start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0

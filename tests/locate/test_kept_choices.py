@@ -9,7 +9,7 @@ import literal
 import numpy as np
 import pytest
 import torch
-from detectors import BOXES, SIZE, Detector, TwoBranches, UNet
+from detectors import BOXES, SIZE, Detector, SingleShot, TwoBranches, UNet
 from nets import CLASSES, Transformer, convolutional, images, in_threads
 from torch import nn
 from torch.nn.functional import interpolate
@@ -319,10 +319,6 @@ def test_threads_with_targets_of_their_own_get_their_own_maps():
 
 # Looked for again
 
-NO_GRADIENT = pytest.mark.xfail(
-    strict=True, reason="only where a gradient is zero is it looked for again, and these methods have none"
-)
-
 
 def test_a_map_that_is_rightly_blank_is_looked_for_once_only(searches):
     class Constant(nn.Module):
@@ -406,20 +402,36 @@ def test_another_level_is_found_with_every_option(options, call):
     assert torch.equal(torch.as_tensor(maps), torch.as_tensor(expected))
 
 
-@pytest.mark.parametrize(
-    "cam_class",
-    [
-        LayerCAM,
-        HiResCAM,
-        pytest.param(ScoreCAM, marks=NO_GRADIENT),
-        pytest.param(AblationCAM, marks=NO_GRADIENT),
-    ],
-)
+@pytest.mark.parametrize("cam_class", [LayerCAM, HiResCAM, ScoreCAM, AblationCAM])
 def test_another_level_is_found_by_every_method(cam_class):
     model, x = Detector().eval(), torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     cam = cam_class(model)
     maps = [cam(x, Box(level)) for level in (0, 2)][1]
     np.testing.assert_array_equal(maps, cam_class(model)(x, Box(2)))
+
+
+def test_the_same_level_is_not_looked_for_again(searches):
+    """Other boxes of one level, though each is read in other cells."""
+    model, x = SingleShot().eval(), torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    cam = GradCAM(model)
+
+    def of(number):
+        return lambda output: output[number, 2]
+
+    for number in (BOXES[0], BOXES[0] + 1, BOXES[0] - 16, BOXES[0]):
+        cam(x, of(number))
+    assert len(searches) == 1
+    for number in (BOXES[1], BOXES[1] + 1):
+        cam(x, of(number))
+    assert len(searches) == 2
+
+
+def test_a_method_without_gradients_looks_for_the_layer_of_a_class_once(searches):
+    for cam_class in (ScoreCAM, AblationCAM):
+        cam, x = cam_class(convolutional()), images()
+        for number in (1, 2, 1):
+            cam(x, number)
+    assert len(searches) == 2
 
 
 def test_another_level_is_found_for_targets_that_are_chosen_by_a_rule(searches):

@@ -147,7 +147,6 @@ def test_a_box_of_another_level_is_found_by_the_same_object(detector, levels):
         np.testing.assert_array_equal(maps, GradCAM(detector)(x, box(BOXES[level])))
 
 
-@pytest.mark.xfail(strict=True, reason="a gradient reaches the kept layer, so it is not looked for again")
 def test_a_box_of_another_level_is_found_where_levels_are_made_of_one_another():
     model, x = SingleShot().eval(), picture()
     cam = GradCAM(model)
@@ -188,15 +187,21 @@ def test_boxes_of_several_levels_for_one_image_each_have_the_map_of_their_own(de
         np.testing.assert_allclose(maps[:, level], GradCAM(detector)(x, box(number)), atol=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each box has the maximum over the layers of all, also over those that only lead to its level"
-)
 def test_boxes_of_several_levels_for_one_image_where_levels_are_made_of_one_another():
     model, x = SingleShot().eval(), picture()
     maps = GradCAM(model)(x, [[box(BOXES[0]), box(BOXES[2])]])
     for position, level in enumerate((0, 2)):
         expected = literal.grad_cam(model, model.stages[level], x, lambda output: output[0, BOXES[level], 2], SIZE)  # noqa: B023
         np.testing.assert_allclose(maps[:, position], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [(0, 2), (2, 0), (0, 0, 1), (1, 2, 0)])
+def test_images_of_a_batch_may_have_boxes_on_levels_made_of_one_another(levels):
+    model, x = SingleShot().eval(), picture(len(levels))
+    maps = GradCAM(model)(x, [box(BOXES[level]) for level in levels])
+    for sample, level in enumerate(levels):
+        alone = GradCAM(model)(x[sample : sample + 1], box(BOXES[level]))
+        np.testing.assert_allclose(maps[sample], alone[0], atol=1e-5)
 
 
 def test_images_of_a_batch_may_have_boxes_on_different_levels(detector):
@@ -221,7 +226,9 @@ def test_a_level_that_one_image_lacks_is_found_after_the_first_call(detector):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="of the last five cuts none has 3 x 3 living cells, and the others are not looked at"
+    strict=True,
+    reason="living cells are counted by the gradient of all boxes, which reaches more cells of a level that others are "
+    "made of: a backward for each edge of each join would tell them apart",
 )
 def test_the_layer_of_a_box_does_not_depend_on_how_many_are_asked_for():
     """In the corner 2 x 2 cells of the level are read: too few, where there is a layer of which 3 x 3 are read."""
