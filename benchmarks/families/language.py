@@ -18,6 +18,8 @@ LANGUAGE = {
 }  # fmt: skip
 VISION = {**SMALL, "image_size": SIDE, "patch_size": 8}
 PATCHES = (SIDE // 8) ** 2
+# The patches keep their places among the words up to what the last attention reads, as those of a ViT do.
+BEFORE_LAST_ATTENTION = r"model\.language_model\.layers\.(0|1\.input_layernorm)"
 
 
 def transformers_cases() -> Iterator[Case]:
@@ -25,8 +27,7 @@ def transformers_cases() -> Iterator[Case]:
         r"model\.vision_\w+(\.vision_model)?(\.encoder(\.layers\.[12](\..+)?)?|\.post_layernorm|\.layers\.[12](\..+)?)?"
     )
     projected = rf"{tower}|model\.(multi_modal_projector|connector)(\..+)?"
-    # The patches keep their places among the words up to what the last attention reads, as those of a ViT do.
-    projected += r"|model\.language_model\.layers\.(0|1\.input_layernorm)"
+    projected += rf"|{BEFORE_LAST_ATTENTION}"
     for name, build, sensible in (
         ("Llava", _llava, projected),
         ("PaliGemma", _paligemma, projected),
@@ -132,7 +133,7 @@ def _qwen2_vl() -> Question:
     inputs["pixel_values"] = torch.randn(rows * columns, 3 * 2 * side * side)
     inputs["image_grid_thw"] = torch.tensor([[1, rows, columns]])
     inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
-    sensible = r"model\.visual(\.blocks\.2(\..+)?|\.merger(\..+)?)?"
+    sensible = rf"model\.visual(\.blocks\.2(\..+)?|\.merger(\..+)?)?|{BEFORE_LAST_ATTENTION}"
     question = _next_token(transformers.Qwen2VLForConditionalGeneration(config), inputs, sensible)
 
     def as_image(patches: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -27,9 +27,9 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`. Raises
     ValueError where no convolution tells and the last axis is as short as colours are, but not the second.
     """
-    for key, shapes in _PACKED:
-        if isinstance(inputs, Mapping) and shapes in inputs and inputs[key].ndim == _PACKED_NDIM:
-            return PackedPatches(key, shapes)
+    for key, shapes, ndim in _PACKED:
+        if isinstance(inputs, Mapping) and shapes in inputs and key in inputs and inputs[key].ndim == ndim:
+            return PackedPatches(key, shapes, _block_of(model) if ndim == 2 else 1)
     convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
     image = _image_of(inputs, spatial_from, isinstance(convolution, nn.Conv1d) and convolution.in_channels == 1)
     if convolution is None and not isinstance(spatial_from, ImagePlace) and _may_be_channels_last(image.shape):
@@ -54,9 +54,14 @@ _MAY_BE_CHANNELS_LAST = (
     "the image is {0}, whose channels seem to be its last axis, and the model has no convolution of PyTorch that says "
     "so: pass axes='N{1}C', or axes='NC{1}' if they are its second axis"
 )
-_PACKED_NDIM = 3
-# Patches of images in their own proportions, and where their grids are: NaFlex in transformers and in timm.
-_PACKED = (("pixel_values", "spatial_shapes"), ("patches", "patch_coord"))
+# Patches of images in their own proportions, where their grids are, and the axes of the patches: NaFlex in transformers
+# and in timm, and what language models that look at images read in transformers.
+_PACKED = (("pixel_values", "spatial_shapes", 3), ("patches", "patch_coord", 3), ("pixel_values", "image_grid_thw", 2))
+
+
+def _block_of(model: nn.Module) -> int:
+    """How many patches along an axis the model merges, and so gets one after the other."""
+    return next((cast(int, m.spatial_merge_size) for m in model.modules() if hasattr(m, "spatial_merge_size")), 1)
 
 
 def _may_be_channels_last(shape: Sequence[int]) -> bool:

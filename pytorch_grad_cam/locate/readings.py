@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, with_image
+from pytorch_grad_cam.engine.inputs import PackedPatches, SpatialFrom, call, image_of, with_image
 from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
@@ -47,6 +47,8 @@ class Readings:
         self._image = image_of(x, spatial_from)
         self.size = tuple(self._image.shape[2:])
         self._grids = _grids_of_convolutions(calls, self._image)
+        if isinstance(spatial_from, PackedPatches):
+            self._grids |= spatial_from.grids(x)
         self._channels_first: set[int] = set()
         for entry in calls:
             handed_on = id(entry.read) in self._channels_first and is_of(_ELEMENTWISE, entry.module)
