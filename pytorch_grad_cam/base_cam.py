@@ -33,7 +33,8 @@ from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_axes import found_axes
-from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, FoundLayouts, as_asked
+from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, as_asked
+from pytorch_grad_cam.locate.found_layouts import FoundLayouts
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.place_check import check_place
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
