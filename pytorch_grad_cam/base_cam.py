@@ -32,7 +32,7 @@ from pytorch_grad_cam.engine.input_values import warn_of_raw_values
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.engine.maps import check_shape, min_max, scaled_evidence
+from pytorch_grad_cam.engine.maps import check_shape, min_max, over_positions, scaled_evidence
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier
 from pytorch_grad_cam.engine.targets import TargetLists, Targets, scores_in, scores_of_model, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
@@ -41,9 +41,10 @@ from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
 from pytorch_grad_cam.engine.undisturbed import KnownModel, undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.found_axes import found_axes
-from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, FoundLayouts, as_asked
+from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, as_asked
+from pytorch_grad_cam.locate.found_layouts import FoundLayouts
+from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.place_check import check_place
-from pytorch_grad_cam.locate.search import Location
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class BaseCAM(OverridePoints):
         self._known = KnownModel(self.model)
         self.device = self._known.device
         self._finds_layers = self.uses_layers and target_layers is None
-        self._found_layers = FoundLayers(self.model, self.spatial_from, self.output_transform, self.uses_targets)
+        how_scored = self.output_transform, self.uses_targets, self.uses_gradients
+        self._found_layers = FoundLayers(self.model, self.spatial_from, *how_scored)
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._suppressing = suppressing_modules(self.model)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
@@ -289,15 +291,19 @@ class BaseCAM(OverridePoints):
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             how = eigen_smooth, read, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
-            of_layers, check = self._maps_of_layers(call, capture, transform)
-            is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-            maps = self._joined(of_layers, len(call.target_lists)) if is_several else min_max(of_layers[0][:, 0])
-            if isinstance(scores, Detected):
-                self._keep_predictions(scores, call.target_lists, targets)
+            asked, of_targets = Asked(inputs, image, targets), None
             try:
+                if self._finds_layers:
+                    of_targets = self._found_layers.read_by(asked, scores, call.target_lists, capture.runs)
+                of_layers, check = self._maps_of_layers(call, capture, transform)
+                is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+                several_layers = partial(self._joined, of_layers, len(call.target_lists), of_targets)
+                maps = several_layers() if is_several else min_max(of_layers[0][:, 0])
+                if isinstance(scores, Detected):
+                    self._keep_predictions(scores, call.target_lists, targets)
                 check()
             except FoundElsewhere as elsewhere:
-                self._found_layers.keep(Asked(inputs, image, targets), elsewhere.location)
+                self._found_layers.keep(asked, elsewhere.found)
                 return self._maps(inputs, targets, eigen_smooth)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
@@ -308,11 +314,19 @@ class BaseCAM(OverridePoints):
         if of_one_prediction(asked):
             warn_of_lookalikes(type(self).__name__)
 
-    def _joined(self, of_layers: list[torch.Tensor], lists: int) -> torch.Tensor:
-        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value."""
+    def _joined(self, of_layers: list[torch.Tensor], lists: int, of_targets: torch.Tensor | None) -> torch.Tensor:
+        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value.
+
+        of_targets: which of them are of each target, see `FoundLayers.read_by`.
+        """
         if self._has_aggregation or is_replaced(self, "aggregate_multi_layers"):
             return aggregated_by_point(self, of_layers, lists)
-        return min_max(torch.cat(of_layers, dim=1).amax(1)) if self._finds_layers else mean_of_layers(of_layers)
+        if not self._finds_layers:
+            return mean_of_layers(of_layers)
+        levels = torch.cat(of_layers, dim=1)
+        if of_targets is not None:
+            levels = levels * over_positions(of_targets.to(levels), levels)
+        return min_max(levels.amax(1))
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         """The inputs where the model is, and the image among them; what runs the model, and what reads the outputs of

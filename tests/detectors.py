@@ -120,6 +120,28 @@ class PyramidPooling(nn.Module):
         return F.interpolate(self.head(self.fuse(torch.cat([seen, *pooled], dim=1))), size=x.shape[2:])
 
 
+class MaskQueries(nn.Module):
+    """A MaskFormer: queries look at the encoder's last map by two attentions; their masks are read on finer pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fine, self.coarse = block(3, 8, 2), block(8, 8, 2)
+        self.lateral, self.top, self.projection = (nn.Conv2d(8, 8, 1) for _ in range(3))
+        self.queries, self.mask, self.smooth = nn.Parameter(torch.randn(4, 8)), nn.Linear(8, 8), block(8, 8)
+        self.keys, self.values = (nn.ModuleList(nn.Linear(8, 8) for _ in range(2)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fine = self.fine(x)
+        coarse = self.coarse(fine)
+        pixels = self.lateral(fine) + F.interpolate(self.top(coarse), size=fine.shape[2:])
+        cells = self.projection(coarse).flatten(2).mT
+        queries = self.queries.expand(len(x), -1, -1)
+        for key, value in zip(self.keys, self.values, strict=True):
+            queries = queries + (queries @ key(cells).mT).softmax(-1) @ value(cells)
+        return F.interpolate(torch.einsum("nqc,nchw->nqhw", self.mask(queries), self.smooth(pixels)), size=x.shape[2:])
+
+
 class FullyConvolutional(nn.Module):
     """An FCN: a dict of the scores and of those of an auxiliary head."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.families.question import Case, Question, Target, of_class
+from benchmarks.families.video import frames_first
 
 SIDE = 64
 IMAGE = 90  # the token in whose place a patch's embedding comes
@@ -17,6 +18,8 @@ LANGUAGE = {
 }  # fmt: skip
 VISION = {**SMALL, "image_size": SIDE, "patch_size": 8}
 PATCHES = (SIDE // 8) ** 2
+# The patches keep their places among the words up to what the last attention reads, as those of a ViT do.
+BEFORE_LAST_ATTENTION = r"model\.language_model\.layers\.(0|1\.input_layernorm)"
 
 
 def transformers_cases() -> Iterator[Case]:
@@ -24,6 +27,7 @@ def transformers_cases() -> Iterator[Case]:
         r"model\.vision_\w+(\.vision_model)?(\.encoder(\.layers\.[12](\..+)?)?|\.post_layernorm|\.layers\.[12](\..+)?)?"
     )
     projected = rf"{tower}|model\.(multi_modal_projector|connector)(\..+)?"
+    projected += rf"|{BEFORE_LAST_ATTENTION}"
     for name, build, sensible in (
         ("Llava", _llava, projected),
         ("PaliGemma", _paligemma, projected),
@@ -67,17 +71,17 @@ def _paligemma(sensible: str) -> Question:
 
 
 def _idefics3(sensible: str) -> Question:
-    """Images come in several tiles; here it is one."""
+    """Images come in several tiles, each of which has a map."""
     import transformers
 
     config = transformers.Idefics3Config(
         vision_config=transformers.Idefics3VisionConfig(**VISION), text_config=transformers.LlamaConfig(**LANGUAGE),
         image_token_id=IMAGE, scale_factor=2, pad_token_id=0,
     )  # fmt: skip
-    inputs = _with_image_tokens(PATCHES // 4)
-    inputs["pixel_values"] = inputs["pixel_values"][:, None]
+    inputs = _with_image_tokens(2 * PATCHES // 4)
+    inputs["pixel_values"] = torch.randn(1, 2, 3, SIDE, SIDE)
     question = _next_token(transformers.Idefics3ForConditionalGeneration(config), inputs, sensible)
-    question.reading = lambda tiles: tiles[:, 0]
+    question.reading = frames_first
     return question
 
 
@@ -129,7 +133,7 @@ def _qwen2_vl() -> Question:
     inputs["pixel_values"] = torch.randn(rows * columns, 3 * 2 * side * side)
     inputs["image_grid_thw"] = torch.tensor([[1, rows, columns]])
     inputs["mm_token_type_ids"] = (inputs["input_ids"] == IMAGE).long()
-    sensible = r"model\.visual(\.blocks\.2(\..+)?|\.merger(\..+)?)?"
+    sensible = rf"model\.visual(\.blocks\.2(\..+)?|\.merger(\..+)?)?|{BEFORE_LAST_ATTENTION}"
     question = _next_token(transformers.Qwen2VLForConditionalGeneration(config), inputs, sensible)
 
     def as_image(patches: torch.Tensor) -> torch.Tensor:
@@ -146,7 +150,8 @@ def _vilt() -> Question:
 
     config = transformers.ViltConfig(**VISION, vocab_size=100, num_labels=5)
     model = transformers.ViltForQuestionAnswering(config)
-    sensible = r"vilt(\.encoder(\.layer(s)?\.2(\..+)?)?|\.layernorm)?"
+    # Behind it the model draws the order of the patches, anew in each forward: no later map lies in place.
+    sensible = r"vilt\.embeddings\.patch_embeddings"
     return Question(model, _with_image_tokens(0), of_class(), sensible, "pixel_values")
 
 

@@ -17,20 +17,21 @@ NECK = r"neck(?!\.(reassemble_stage\.(layers|readout_projects)\.[0-2]|convs\.[0-
 def torchvision_cases() -> Iterator[Case]:
     resnet = r"backbone(\.layer4(\.\d+)?)?|classifier\.[0-3](\..+)?"
     mobilenet = r"backbone(\.1[3-6](\.\d+)?)?|classifier\.([0-3]|cbr|scale)(\..+)?"
-    for name, sensible in (
-        ("fcn_resnet50", resnet),
-        ("deeplabv3_resnet50", resnet),
-        ("deeplabv3_mobilenet_v3_large", mobilenet),
-        ("lraspp_mobilenet_v3_large", mobilenet),
+    # Of 128 pixels each of the 8 x 8 cells of a MobileNet's last stage looks at all: no place can be told there.
+    for name, side, sensible in (
+        ("fcn_resnet50", SIDE, resnet),
+        ("deeplabv3_resnet50", SIDE, resnet),
+        ("deeplabv3_mobilenet_v3_large", 2 * SIDE, mobilenet),
+        ("lraspp_mobilenet_v3_large", 2 * SIDE, mobilenet),
     ):
-        yield f"torchvision {name}", partial(_torchvision, name, sensible)
+        yield f"torchvision {name}", partial(_torchvision, name, side, sensible)
 
 
-def _torchvision(name: str, sensible: str) -> Question:
+def _torchvision(name: str, side: int, sensible: str) -> Question:
     from torchvision.models import segmentation
 
     model = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=CLASSES)
-    return Question(model, torch.randn(1, 3, SIDE, SIDE), of_pixels(), sensible)
+    return Question(model, torch.randn(1, 3, side, side), of_pixels(), sensible)
 
 
 def segmentation_models_pytorch_cases() -> Iterator[Case]:
@@ -221,11 +222,10 @@ def _mask2former(name: str) -> Question:
         encoder_feedforward_dim=64, encoder_layers=2, decoder_layers=3, num_attention_heads=4, dim_feedforward=64,
         num_queries=10, num_labels=CLASSES,
     )  # fmt: skip
-    return _universal(
-        name,
-        config,
-        r"model\.pixel_level_module\.(encoder(\.swin)?\.encoder\.(layers|stages)\.3.*|decoder(?!\.(adapter_1|input_projections\.[12]))(\..+)?)",
-    )
+    # The transformer's first projection, of as many channels, is an identity: it hands on what the decoder returns.
+    decoder = r"model\.pixel_level_module\.decoder(?!\.(adapter_1|input_projections\.[12]))(\..+)?"
+    encoder = r"model\.pixel_level_module\.encoder(\.swin)?\.encoder\.(layers|stages)\.3.*"
+    return _universal(name, config, rf"{encoder}|{decoder}|model\.transformer_module\.input_projections\.0")
 
 
 def _maskformer(name: str) -> Question:
@@ -239,11 +239,10 @@ def _maskformer(name: str) -> Question:
         ),
         num_labels=CLASSES,
     )  # fmt: skip
-    return _universal(
-        name,
-        config,
-        r"model\.pixel_level_module(\.encoder(\..+)?\.(layers|stages)\.3.*|\.decoder(?!\.fpn\.layers\.\d\.proj)(\..+)?|\.encoder)?",
-    )
+    # The transformer's projection, 1 x 1, is all that the queries see of the last stage.
+    encoder = r"model\.pixel_level_module(\.encoder((\..+)?\.(layers|stages|hidden_states_norms)\.3.*)?)?"
+    decoder = r"model\.pixel_level_module\.decoder(?!\.fpn\.layers\.\d\.proj)(\..+)?"
+    return _universal(name, config, rf"{encoder}|{decoder}|model\.transformer_module\.input_projection")
 
 
 def _eomt(name: str) -> Question:

@@ -22,7 +22,7 @@ def torchvision_cases() -> Iterator[Case]:
         ("mc3_18", 64, 8, resnet),
         ("r2plus1d_18", 64, 24, resnet),
         ("s3d", 224, 14, r"features(\.1[3-5](\..+)?)?"),
-        ("swin3d_t", 64, 8, r"features(\.6(\..+)?)?|norm"),
+        ("swin3d_t", 96, 8, r"features(\.6(\..+)?)?|norm"),  # 4 x 3 x 3 cells, of 64 pixels it were 4 x 2 x 2
     ):
         yield (
             f"torchvision {name}",
@@ -63,7 +63,8 @@ def transformers_cases() -> Iterator[Case]:
     for name, options, sensible in (
         ("VideoMAE", {"patch_size": 16, "tubelet_size": 2}, tokens.format("videomae")),
         ("Vivit", {"tubelet_size": [2, 16, 16]}, tokens.format("vivit")),
-        ("Timesformer", {"patch_size": 16}, tokens.format("timesformer")),
+        # What the last layer reads: within it only the class token is left of the cells.
+        ("Timesformer", {"patch_size": 16}, tokens.format("timesformer") + r"|timesformer\.encoder\.layer\.1"),
     ):
         yield (
             f"transformers {name}",

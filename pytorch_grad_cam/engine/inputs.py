@@ -94,34 +94,53 @@ class ImagePlace(NamedTuple):
 
 
 class PackedPatches(NamedTuple):
-    """An image that the model takes as patches (N, patches, numbers), those of its grid first, then padding.
+    """An image that the model takes as patches: (N, patches, numbers), those of the grid first, then padding, or
+    (patches of all images, numbers). A map has a cell for each patch.
 
-    key: where they are. shapes: where their grids are: (N, 2), or the coordinates (N, patches, 2). A map has a cell
-    for each patch.
+    key: where they are. shapes: where their grids are: (N, 2), with a leading 1 (N, 3), or the coordinates (N, patches,
+    2). block: where patches come in squares that the model merges, the length of one.
     """
 
     key: str
     shapes: str
+    block: int = 1
 
     def image_in(self, inputs: Inputs) -> torch.Tensor:
-        """The patches (N, numbers, rows, columns). Raises ValueError for images of several grids."""
-        rows, columns = self._grid(inputs)
+        """The patches (N, numbers, rows, columns). Raises ValueError for images of several grids and for videos."""
+        images, rows, columns = self._grids(inputs)
         packed: torch.Tensor = inputs[self.key]
-        return torch.unflatten(packed[:, : rows * columns], 1, (rows, columns)).movedim(-1, 1)
+        of_grid = packed[:, : rows * columns] if packed.ndim > 2 else packed[: images * rows * columns]
+        squares = rows // self.block, columns // self.block, self.block, self.block
+        return of_grid.reshape(images, *squares, -1).permute(0, 5, 1, 3, 2, 4).reshape(images, -1, rows, columns)
 
     def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
         """The inputs with other patches, and the padding as it is."""
-        patches = image.movedim(1, -1).flatten(1, 2)
+        images, numbers, rows, columns = image.shape
+        squares = rows // self.block, self.block, columns // self.block, self.block
+        of_squares = image.reshape(images, numbers, *squares).permute(0, 2, 4, 3, 5, 1)
+        patches = of_squares.reshape(images, rows * columns, numbers)
         packed = inputs[self.key]
+        if packed.ndim == 2:
+            return {**inputs, self.key: patches.flatten(0, 1)}
         return {**inputs, self.key: torch.cat([patches, packed[:, patches.shape[1] :]], dim=1)}
 
-    def _grid(self, inputs: Inputs) -> tuple[int, int]:
+    def grids(self, inputs: Inputs) -> set[tuple[int, ...]]:
+        """The grid of the patches, and that of the squares that the model merges."""
+        _, rows, columns = self._grids(inputs)
+        return {(rows, columns), (rows // self.block, columns // self.block)}
+
+    def _grids(self, inputs: Inputs) -> tuple[int, int, int]:
+        """How many images there are, and the rows and columns of each."""
         shapes = inputs[self.shapes]
         grids = {tuple(grid) for grid in (shapes if shapes.ndim == 2 else shapes.amax(1) + 1).tolist()}
         if len(grids) > 1:
             raise ValueError(f"images of several grids of patches, {sorted(grids)}: call the CAM once for each grid")
-        ((rows, columns),) = grids
-        return int(rows), int(columns)
+        ((*frames, rows, columns),) = grids
+        if frames not in ([], [1]):
+            raise ValueError(
+                f"a grid of patches {frames[0]} x {rows} x {columns}: maps are made for images, not videos"
+            )
+        return len(shapes), int(rows), int(columns)
 
 
 SpatialFrom = int | str | ImagePlace | PackedPatches | None

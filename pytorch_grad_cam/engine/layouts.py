@@ -97,7 +97,8 @@ def layouts_of(
     one channel are no map: they are a single token.
 
     A grid that is known or has no extra tokens comes before others. Among those, tokens with their channels last come
-    first, as nearly all models hold them; then a known grid, then fewer extra tokens, then more channels.
+    first, as nearly all models hold them; then a known grid, then fewer extra tokens, then one stride for all axes,
+    then more channels.
     """
     rank = len(image_size)
     readings = _folded(shape, batch, image_size, partial(layouts_of, known_grids=known_grids))
@@ -116,7 +117,8 @@ def layouts_of(
     def order(layout: Layout) -> tuple[Any, ...]:
         known = layout.grid in known_grids
         likely = known or layout.extra == 0
-        return (not likely, layout.axes != "NTC", not known, layout.extra, -_channels(layout.axes, shape))
+        is_uneven = not is_even(layout, image_size)
+        return (not likely, layout.axes != "NTC", not known, layout.extra, is_uneven, -_channels(layout.axes, shape))
 
     return sorted(readings, key=order)
 

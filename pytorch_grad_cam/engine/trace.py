@@ -33,11 +33,14 @@ class Call(NamedTuple):
 class Trace(Watch):
     """A context: `runs` gets every tensor that a module of the model, or `only` these, returns in this thread, in order
     of execution. Modules that the model runs under `no_grad` run with gradients if the caller does.
+
+    Of modules that the model runs without having them as its own, as Keras does, the class serves as the name.
     """
 
     def __init__(self, model: nn.Module, only: Collection[nn.Module] | None = None) -> None:
-        named = model.named_modules()
-        self._names = {module: name for name, module in named if name and (only is None or module in only)}
+        names = {module: name for name, module in model.named_modules() if name}
+        watched = names if only is None else {module for module in only if module is not model}
+        self._names = {module: names.get(module, type(module).__name__) for module in watched}
         self.runs: list[Call] = []
         super().__init__(self._names, before=partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 

@@ -33,15 +33,19 @@ _KEY = 0x47726164
 def with_noise(image: torch.Tensor) -> torch.Tensor:
     """The image (N, C, *spatial) with faint noise, stronger towards one corner: plus or minus one, times a ramp."""
     steps = _STEPS * torch.finfo(image.dtype).eps
-    faint = max(_FAINT, steps) * image.std().clamp(min=_LEAST_CONTRAST) + steps * image.abs().amax()
+    faint = max(_FAINT, steps) * contrast_of(image) + steps * image.abs().amax()
     return image + faint * _ramp(image.shape[2:]).to(image) * signs_like(image)
 
 
 def image_like(image: torch.Tensor) -> torch.Tensor:
     """An image of normal noise, always the same but for the mean and the standard deviation, which are the image's."""
     noise = np.random.Generator(np.random.Philox(key=_KEY + 1)).standard_normal(tuple(image.shape))
-    spread = image.std().nan_to_num().clamp(min=_LEAST_CONTRAST)
-    return image.mean() + spread * torch.as_tensor(noise).to(image)
+    return image.mean() + contrast_of(image) * torch.as_tensor(noise).to(image)
+
+
+def contrast_of(image: torch.Tensor) -> torch.Tensor:
+    """The image's standard deviation, and that which a constant image is taken to have."""
+    return image.std().nan_to_num().clamp(min=_LEAST_CONTRAST)
 
 
 def signs_like(image: torch.Tensor) -> torch.Tensor:

@@ -56,9 +56,7 @@ def asked_scores(
     is_of_whole_image = isinstance(scores, torch.Tensor) and scores.ndim <= 2
     kind = is_of_whole_image, _is_dense(scores, image_shape[2:])
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
-        of_lists = scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]).sum(1)
-        # Other factors than one, so that classes whose sum is constant do not cancel.
-        asked = (of_lists * torch.linspace(1, 2, len(of_lists)).to(of_lists)).sum()
+        asked = sum_of_lists(scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]))
         if asked.requires_grad:
             yield AskedScore(asked, *kind)
     leaves = [leaf for leaf in tree_leaves([scores, outputs]) if isinstance(leaf, torch.Tensor)]
@@ -78,6 +76,12 @@ def asked_scores(
     if features:
         noise = torch.randn(features[-1].shape, generator=torch.Generator().manual_seed(0), device="cpu")
         yield AskedScore((features[-1] * noise.to(features[-1])).sum(), *kind)
+
+
+def sum_of_lists(scores: torch.Tensor) -> torch.Tensor:
+    """One score of those of K lists (K, N), which has a gradient where any of them has one."""
+    # Other factors than one, so that classes whose sum is constant do not cancel.
+    return (scores.sum(1) * torch.linspace(1, 2, len(scores)).to(scores)).sum()
 
 
 def _is_dense(scores: Any, size: Sequence[int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -24,13 +24,16 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     Of the forward's first learned module that reads all of the image: the second axis of a convolution's input, which
     is the image with its axes in another order, with an axis more, or with frames folded into the batch; the last axis
     that anything else reads of a sequence (N, T, features).
-    Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`.
+    Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`. Raises
+    ValueError where no convolution tells and the last axis is as short as colours are, but not the second.
     """
-    for key, shapes in _PACKED:
-        if isinstance(inputs, Mapping) and shapes in inputs and inputs[key].ndim == _PACKED_NDIM:
-            return PackedPatches(key, shapes)
+    for key, shapes, ndim in _PACKED:
+        if isinstance(inputs, Mapping) and shapes in inputs and key in inputs and inputs[key].ndim == ndim:
+            return PackedPatches(key, shapes, _block_of(model) if ndim == 2 else 1)
     convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
     image = _image_of(inputs, spatial_from, isinstance(convolution, nn.Conv1d) and convolution.in_channels == 1)
+    if convolution is None and not isinstance(spatial_from, ImagePlace) and _may_be_channels_last(image.shape):
+        raise ValueError(_MAY_BE_CHANNELS_LAST.format(tuple(image.shape), "HW" if image.ndim == 4 else "THW"))
     fits = image.ndim > 3 if convolution is None else convolution.in_channels == image.shape[_SECOND] and image.ndim > 2
     if fits or isinstance(inputs, list):
         return spatial_from
@@ -45,9 +48,24 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
 
 
 _UNKNOWN = -1
-_PACKED_NDIM = 3
-# Patches of images in their own proportions, and where their grids are: NaFlex in transformers and in timm.
-_PACKED = (("pixel_values", "spatial_shapes"), ("patches", "patch_coord"))
+# Grey, two bands, colours, colours with opacity: shorter than any axis of an image along which something lies.
+_MOST_COLOURS = 4
+_MAY_BE_CHANNELS_LAST = (
+    "the image is {0}, whose channels seem to be its last axis, and the model has no convolution of PyTorch that says "
+    "so: pass axes='N{1}C', or axes='NC{1}' if they are its second axis"
+)
+# Patches of images in their own proportions, where their grids are, and the axes of the patches: NaFlex in transformers
+# and in timm, and what language models that look at images read in transformers.
+_PACKED = (("pixel_values", "spatial_shapes", 3), ("patches", "patch_coord", 3), ("pixel_values", "image_grid_thw", 2))
+
+
+def _block_of(model: nn.Module) -> int:
+    """How many patches along an axis the model merges, and so gets one after the other."""
+    return next((cast(int, m.spatial_merge_size) for m in model.modules() if hasattr(m, "spatial_merge_size")), 1)
+
+
+def _may_be_channels_last(shape: Sequence[int]) -> bool:
+    return len(shape) > 3 and shape[-1] <= _MOST_COLOURS < min(shape[1:-1])
 
 
 def _image_of(inputs: Any, spatial_from: SpatialFrom, takes_signals: bool) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The layers and layouts that are found at the first call with an input of a new size and a new kind of target."""
+"""The layers that are found at the first call with an input of a new size and a new kind of target."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.cam_warning import warn_of_proportions
-from pytorch_grad_cam.engine.capture import Capture
+from pytorch_grad_cam.engine.capture import Capture, Captured
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
-from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
-from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets
-from pytorch_grad_cam.engine.trees import AsMap, first_tensor
-from pytorch_grad_cam.locate.search import Location, Search, layout_of
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets, scores_of_lists
+from pytorch_grad_cam.engine.trees import first_tensor
+from pytorch_grad_cam.locate.asked_score import sum_of_lists
+from pytorch_grad_cam.locate.location import Location
+from pytorch_grad_cam.locate.search import SAMPLES, Search
+from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
 
 Size = tuple[int, ...]
-# What the search looks at of a batch: normalisation by the batch's own statistics needs two.
-_SAMPLES = 2
 
 
 class Asked(NamedTuple):
@@ -37,16 +36,26 @@ class Asked(NamedTuple):
         return tuple(self.image.shape[2:]), _kind_of(self.targets)
 
 
-class FoundElsewhere(Exception):
-    """The targets of this call have another layer than the one that was kept for their kind."""
+class Found(NamedTuple):
+    """The layers for one size of the image and kind of target. ways: those of the score for which they were found."""
 
-    def __init__(self, location: Location) -> None:
-        super().__init__(str(location))
-        self.location = location
+    location: Location
+    ways: Ways | None
+
+
+class FoundElsewhere(Exception):
+    """The targets of this call have other layers than those that were kept for their kind."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(str(found.location))
+        self.found = found
 
 
 class FoundLayers:
-    """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object."""
+    """The layers that a `Search` finds, for each size of the image and kind of target; threads can share one object.
+
+    uses_targets, uses_gradients: of the method that asks.
+    """
 
     def __init__(
         self,
@@ -54,29 +63,62 @@ class FoundLayers:
         spatial_from: SpatialFrom,
         output_transform: Callable[[Any], Any],
         uses_targets: bool = True,
+        uses_gradients: bool = True,
     ) -> None:
         self.model, self.spatial_from, self.output_transform = model, spatial_from, output_transform
-        self.uses_targets = uses_targets
+        self.uses_targets, self.uses_gradients = uses_targets, uses_gradients
         self._lock = threading.Lock()
-        self._locations: dict[tuple[Size, Hashable], Location] = {}
+        self._kept: dict[tuple[Size, Hashable], Found] = {}
         self._advice: dict[tuple[tuple[nn.Module, ...], Size, Hashable], str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy searches for itself."""
-        return FoundLayers, (self.model, self.spatial_from, self.output_transform, self.uses_targets)
+        how = self.uses_targets, self.uses_gradients
+        return FoundLayers, (self.model, self.spatial_from, self.output_transform, *how)
 
     def location(self, asked: Asked) -> tuple[Location, Capture | None]:
         """The layers, and the forward of the search as a call's own, if it was made now for all samples.
 
-        Cost: for a new size or kind of target that of a `Search` of the first two samples.
+        Cost: for a new size or kind of target that of a `Search` of the first two samples, for scores of boxes, tokens
+        and regions of all; for these of each call where the method has no gradient by which they can be verified, and
+        which costs many forwards.
         """
         with self._lock:
-            if asked.key in self._locations:
-                return self._locations[asked.key], None
-            search, location = self._searched(asked)
-            self.keep(asked, location)
-            whole = len(asked.image) <= _SAMPLES
-            return location, search.forward.capture(location.layers) if whole else None
+            kept = self._kept.get(asked.key)
+            if kept is not None and (kept.ways is None or self.uses_gradients or not self.uses_targets):
+                return kept.location, None
+            search, found = self._searched(asked)
+            self._kept[asked.key] = found
+            is_whole = len(asked.image) == len(search.forward.image)
+            return found.location, search.forward.capture(found.location.layers) if is_whole else None
+
+    def read_by(
+        self, asked: Asked, scores: Any, target_lists: Sequence[Sequence[Target]], runs: Captured
+    ) -> torch.Tensor | None:
+        """Which of the found layers each target reads other than through another one of them: bool (N * K, layers), or
+        None where all do.
+
+        Cost: nothing for classes and dense outputs; for boxes, tokens and regions the backward from the scores to where
+        the tensors of several levels are put together. Raises FoundElsewhere where the targets read other levels than
+        those for which the layers were kept, and have other layers.
+        """
+        kept = self._kept[asked.key]
+        if kept.ways is None or not self.uses_gradients:
+            return None
+        of_lists = scores_of_lists(scores, target_lists)
+        layers = list(dict.fromkeys(layer for layer, _ in runs))
+        nodes = layers_of([(layers.index(layer), first_tensor(output)) for layer, output in runs])
+        if not of_lists.requires_grad:
+            return None
+        if ways_between(sum_of_lists(of_lists), nodes).edges != kept.ways.edges:
+            found = self._searched(asked, whole=True)[1]
+            if {*found.location.layers} != {*layers}:
+                raise FoundElsewhere(found)
+            self.keep(asked, found)
+        if len(layers) == 1:
+            return None
+        reading = [ways_between(score, nodes).first for of_sample in of_lists.mT for score in of_sample]
+        return torch.tensor([[number in first for number in range(len(layers))] for first in reading])
 
     def advice(self, layers: Sequence[nn.Module], asked: Asked, found: bool) -> str:
         """Which layer to take where no gradient reaches these, as the end of a sentence; empty where there is none.
@@ -88,83 +130,35 @@ class FoundLayers:
         known = tuple(layers), *asked.key
         if known not in self._advice:
             try:
-                search, location = self._searched(asked, whole=True)
+                search, elsewhere = self._searched(asked, whole=True)
             except Exception:  # noqa: BLE001
                 self._advice[known] = ""  # nothing to advise; the maps are there all the same
                 return ""
+            location = elsewhere.location
             same = {*location.layers} <= {*layers} if found else location.layer in layers
             if found and not same:
-                raise FoundElsewhere(location)
+                raise FoundElsewhere(elsewhere)
             advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"
             if not search.is_of_whole_image:
                 return advice
             self._advice[known] = advice
         return self._advice[known]
 
-    def keep(self, asked: Asked, location: Location) -> None:
+    def keep(self, asked: Asked, found: Found) -> None:
         """Take these layers for the size and the kind of target from now on."""
-        self._locations[asked.key] = location
+        self._kept[asked.key] = found
 
-    def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Location]:
+    def _searched(self, asked: Asked, whole: bool = False) -> tuple[Search, Found]:
         samples = len(asked.image)
         inputs, targets = asked.inputs, asked.targets
-        if samples > _SAMPLES and not whole:
-            inputs = rows_of(inputs, torch.arange(_SAMPLES), samples)
+        is_part = samples > SAMPLES and not whole
+        if is_part:
+            inputs = rows_of(inputs, torch.arange(SAMPLES), samples)
             targets = _first(targets, samples)
         search = Search(self.model, inputs, self.spatial_from, self.output_transform, targets, self.uses_targets)
-        return search, search.choice()
-
-
-class FoundLayouts:
-    """How the outputs of layers hold their maps. unchecked: the layers whose place is still to be checked."""
-
-    def __init__(self, model: nn.Module, spatial_from: SpatialFrom) -> None:
-        self.model, self.spatial_from = model, spatial_from
-        self._readers: dict[tuple[nn.Module, Size, Size], AsMap] = {}
-        self._searched: dict[tuple[nn.Module, Size], Layout] = {}
-        self._fitting: set[tuple[nn.Module, Size, Size]] = set()
-        self._seen: set[tuple[nn.Module, Size]] = set()
-        self.unchecked: set[nn.Module] = set()
-
-    def keep(self, location: Location, size: Size) -> None:
-        """Keep what a search has found for images of this size."""
-        for each in (location, *location.others):
-            self._searched[each.layer, size] = each.layout
-
-    def as_map(self, layer: nn.Module, output: Any, image: torch.Tensor, inputs: Inputs) -> AsMap:
-        """From what the layer returned to a map (N, C, *grid).
-
-        What has as many axes as the image, and one stride along all of them in one order of axes alone, is read so.
-        Cost: for anything else, of a new size, two forwards of two samples. Raises ValueError where nothing fits, see
-        `locate.layout_of`.
-        """
-        case = layer, first_tensor(output).shape, image.shape
-        if case not in self._readers:
-            layout = self._layout(*case, inputs)
-            self._check_later(layer, tuple(image.shape[2:]))
-            self._readers[case] = first_tensor if layout == channels_first(case[1]) else layout.of_output
-        return self._readers[case]
-
-    def _layout(self, layer: nn.Module, shape: Size, of_image: Size, inputs: Inputs) -> Layout:
-        size = tuple(of_image[2:])
-        if (layer, size) in self._searched:
-            return self._searched[layer, size]
-        readings = layouts_of(shape, of_image[0], size, set())
-        if len(shape) == len(of_image) and (not readings or is_even_map(readings, size)):
-            return readings[0] if readings else channels_first(shape)
-        return layout_of(self.model, inputs, layer, self.spatial_from)
-
-    def _check_later(self, layer: nn.Module, size: Size) -> None:
-        if (layer, size) not in self._seen:
-            self._seen.add((layer, size))
-            self.unchecked.add(layer)
-
-    def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
-        """Warn where the grid of a given reshape_transform has other proportions than the image."""
-        case = layer, grid, image_size
-        if case not in self._fitting and not warn_of_proportions(grid, image_size):
-            self._fitting.add(case)
-            self._check_later(layer, image_size)
+        location = search.choice()
+        ways = search.ways(location)
+        return self._searched(asked, whole=True) if is_part and ways else (search, Found(location, ways))
 
 
 def _kind_of(targets: Targets) -> Hashable:
@@ -183,7 +177,7 @@ def _kind_of(targets: Targets) -> Hashable:
 def _first(targets: Targets, samples: int) -> Targets:
     """The targets of the first samples; None for as many as there are no samples, which the call will refuse."""
     if isinstance(targets, list | tuple | torch.Tensor | np.ndarray):
-        return targets[:_SAMPLES] if len(targets) == samples else None
+        return targets[:SAMPLES] if len(targets) == samples else None
     return targets
 
 

@@ -1,7 +1,7 @@
-"""The cuts of an autograd graph: the tensors that every path goes through."""
+"""The paths of an autograd graph, and its cuts: the tensors that every path goes through."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,35 +15,38 @@ Edge = tuple[Any, int]
 # What puts tensors together of which the score may read only one: predictions of several levels, boxes of several
 # images. Elsewhere a gradient of exactly zero is this image's accident, as behind a gate that is shut.
 _JOINS = ("Cat", "Stack", "IndexPut", "Where", "Maximum", "Scatter", "ScatterAdd", "MaskedScatter")
+_NAMES_OF_JOINS = (*(f"{name}Backward" for name in _JOINS), "CopySlices")
 
 
-def cuts_between(
-    start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()
-) -> Callable[[torch.Tensor], bool]:
-    """A function that tells whether every path of the autograd graph from the start to the image goes through a tensor.
+class Paths:
+    """The paths of the autograd graph from a start to the image, counted exactly: in integers, down and up.
 
-    image: a leaf of the graph. dead: edges that are no paths. Exact: the paths are counted, in integers, down from the
-    start and up from the image; a cut has them all.
+    image: a leaf of the graph. dead: edges that are no paths.
     """
-    order = nodes_behind(start.node)
-    paths_down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
-    paths_into: Counter[Any] = Counter({start.node: 1})
-    for node in order:
-        for following, output in _alive(node, dead):
-            paths_down[following, output] += paths_into[node]
-            paths_into[following] += paths_into[node]
-    paths_up: Counter[Any] = Counter()
-    for node in reversed(order):
-        if getattr(node, "variable", None) is image:
-            paths_up[node] = 1
-        else:
-            paths_up[node] = sum(paths_up[following] for following, _ in _alive(node, dead))
-    total = paths_up[start.node]
 
-    def is_cut(tensor: torch.Tensor) -> bool:
-        return total > 0 and paths_down[tensor.grad_fn, tensor.output_nr] * paths_up[tensor.grad_fn] == total
+    def __init__(self, start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()) -> None:
+        order = nodes_behind(start.node)
+        self._down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
+        into: Counter[Any] = Counter({start.node: 1})
+        for node in order:
+            for following, output in _alive(node, dead):
+                self._down[following, output] += into[node]
+                into[following] += into[node]
+        self._up: Counter[Any] = Counter()
+        for node in reversed(order):
+            if getattr(node, "variable", None) is image:
+                self._up[node] = 1
+            else:
+                self._up[node] = sum(self._up[following] for following, _ in _alive(node, dead))
+        self.count = self._up[start.node]
 
-    return is_cut
+    def through(self, tensor: torch.Tensor) -> int:
+        """How many of the paths go through a tensor."""
+        return self._down[tensor.grad_fn, tensor.output_nr] * self._up[tensor.grad_fn]
+
+    def are_cut_by(self, tensor: torch.Tensor) -> bool:
+        """Whether all go through it."""
+        return self.count > 0 and self.through(tensor) == self.count
 
 
 def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:
@@ -52,18 +55,35 @@ def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Ed
     ends: what lies behind these nodes is left out.
     """
     within = nodes_behind(start.node, ends=ends)
-    names = tuple(f"{name}Backward" for name in _JOINS) + ("CopySlices",)
-    return [node for node in within if node.name().split("::")[-1].startswith(names) and len([*_alive(node, dead)]) > 1]
+    return [node for node in within if is_join(node) and len([*_alive(node, dead)]) > 1]
+
+
+def is_join(node: Any) -> bool:
+    """Whether the node puts tensors together of which the score may read only one."""
+    return bool(node.name().split("::")[-1].startswith(_NAMES_OF_JOINS))
+
+
+def nodes_ahead(nodes: Sequence[Any], ends: Collection[Any]) -> set[Any]:
+    """Of nodes, each before those that it leads to, those that lead to the ends, which are among them."""
+    leading: set[Any] = set()
+    for node in reversed(nodes):
+        if node in ends or any(following in leading for following, _ in node.next_functions):
+            leading.add(node)
+    return leading
 
 
 def dead_edges(score: torch.Tensor, nodes: Collection[Any]) -> set[Edge]:
-    """Of the edges that lead on from the nodes those without a gradient of the score. Cost: the backward to them."""
+    """Of the edges that lead on from the nodes those without a gradient of the score.
+
+    Cost: the backward to them, and one wait for the device.
+    """
     edges = [(node, place) for node in nodes for place, (following, _) in enumerate(node.next_functions) if following]
     if not edges:
         return set()
     ends = [GradientEdge(*node.next_functions[place]) for node, place in edges]
     gradients = torch.autograd.grad(score, ends, retain_graph=True, allow_unused=True)
-    return {edge for edge, gradient in zip(edges, gradients, strict=True) if gradient is None or not gradient.any()}
+    are_alive = [score.new_zeros(()) if gradient is None else gradient.any().to(score) for gradient in gradients]
+    return {edge for edge, is_alive in zip(edges, torch.stack(are_alive).tolist(), strict=True) if not is_alive}
 
 
 def edges_on(node: Any, dead: Collection[Edge]) -> list[GradientEdge]:

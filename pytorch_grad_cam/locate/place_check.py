@@ -13,15 +13,13 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, 
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
-from pytorch_grad_cam.locate.answers import signs_like
+from pytorch_grad_cam.locate.answers import contrast_of, signs_like
 
 # How often the cells of the changed parts change more than others, for a warning. By accident it is 0.5. Of 58 networks
 # of timm and transformers with random weights the tokens of the right patch always had 1.0, those shifted by one at
 # most 0.97 and mostly below 0.7; maps of convolutions, which look aside, 0.69 to 1, but for one MobileViT with 0.19.
 _LEAST_OF_TOKENS = 0.9
 _LEAST_OF_MAPS = 0.6
-# The standard deviation that a constant image is taken to have. A choice.
-_LEAST_CONTRAST = 1e-2
 
 
 def check_place(
@@ -43,7 +41,7 @@ def check_place(
     image = image_of(inputs, spatial_from)[:1].detach()
     size, grid = tuple(image.shape[2:]), tuple(activations.shape[2:])
     cells = [_cell(place, size, grid) for place in _highest_and_lowest(drawn)]
-    noise = signs_like(image) * image.std().clamp(min=_LEAST_CONTRAST)
+    noise = signs_like(image) * contrast_of(image)
     changed = image.clone()
     for cell in cells:
         part = (slice(None), slice(None), *_pixels(cell, size, grid))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from nets import CLASSES, CONVOLUTIONS, convolutional, images
 from torch import nn
+from torch.nn import functional as F
 
 from pytorch_grad_cam import (
     AblationCAM,
@@ -22,6 +23,7 @@ from pytorch_grad_cam import (
 from pytorch_grad_cam.engine.inputs import ImagePlace, image_of, place_of, with_image
 from pytorch_grad_cam.engine.targets import TargetRule
 from pytorch_grad_cam.locate import layout_of, locate
+from pytorch_grad_cam.locate.found_axes import found_axes
 
 TOLERANCE = 1e-6
 
@@ -482,3 +484,54 @@ def test_a_list_of_one_image_smoothed():
     x = images(count=1)
     maps = GradCAM(OfList().eval(), "net.last")([*x], second_score, aug_smooth=True)
     np.testing.assert_allclose(maps, GradCAM(convolutional(), "last")(x, 1, aug_smooth=True), atol=1e-5)
+
+
+# Without a convolution of PyTorch, as in Keras
+
+
+class Foreign(nn.Module):
+    """A convolution of its own over images (N, H, W, 3), run without being a module of the model, as Keras does."""
+
+    def __init__(self, rank=2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers, self.head = [OwnConvolution(rank)], nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layers[0](x).flatten(1, -2).square().mean(1))
+
+
+class OwnConvolution(nn.Module):
+    def __init__(self, rank):
+        super().__init__()
+        self.kernel, self.apply_it = nn.Parameter(torch.randn(6, 3, *[4] * rank)), getattr(F, f"conv{rank}d")
+
+    def forward(self, x):
+        return self.apply_it(x.movedim(-1, 1), self.kernel, stride=4).movedim(1, -1)
+
+
+@pytest.mark.parametrize(("size", "axes"), [((64, 48), "NHWC"), ((8, 24, 16), "NTHWC")])
+@pytest.mark.parametrize("found", [True, False])
+def test_images_that_seem_channels_last_are_refused_with_the_spelling(size, axes, found):
+    model, x = Foreign(len(size)).eval(), drawn(2, *size, 3)
+    with pytest.raises(ValueError, match=rf"seem to be its last axis.*pass axes='{axes}', or axes='NC{axes[1:-1]}'"):
+        GradCAM(model, None if found else [model.layers[0]])(x, 1)
+
+
+@pytest.mark.parametrize(("size", "axes"), [((64, 48), "NHWC"), ((8, 24, 16), "NTHWC")])
+def test_a_layer_that_is_no_module_of_the_model_is_read_by_named_axes(size, axes):
+    model, x = Foreign(len(size)).eval(), drawn(2, *size, 3)
+    layer = model.layers[0]
+    maps = GradCAM(model, [layer], axes=axes)(x, 1)
+    expected = literal.grad_cam(model, layer, x, lambda o: o[:, 1].sum(), size, lambda t: t.movedim(-1, 1))
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_a_model_without_modules_has_none_to_find():
+    with pytest.raises(ValueError, match="no module whose output is a map of the 64x48 input"):
+        GradCAM(Foreign().eval(), axes="NHWC")(drawn(2, 64, 48, 3), 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 64, 48), (2, 1, 64, 4), (2, 64, 48, 16), (2, 4, 8, 4)])
+def test_other_images_without_a_convolution_are_channels_first(shape):
+    assert found_axes(nn.Linear(shape[-1], 4), drawn(*shape), None) is None

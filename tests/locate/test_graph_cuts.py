@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from pytorch_grad_cam.locate.graph_cuts import cuts_between, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.graph_cuts import Paths, dead_edges, edges_on, joins_before
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def names(nodes):
 def test_a_chain_is_cut_by_each_of_its_tensors(image):
     first = image * 2
     second = first.exp()
-    is_cut = cuts_between(edge(second.sum()), image)
+    is_cut = Paths(edge(second.sum()), image).are_cut_by
     assert is_cut(first)
     assert is_cut(second)
 
@@ -32,13 +32,13 @@ def test_a_branch_is_no_cut_and_what_they_come_from_is(image):
     trunk = image * 2
     left, right = trunk.exp(), trunk.sin()
     both = left + right
-    is_cut = cuts_between(edge(both.sum()), image)
+    is_cut = Paths(edge(both.sum()), image).are_cut_by
     assert [is_cut(tensor) for tensor in (trunk, left, right, both)] == [True, False, False, True]
 
 
 def test_a_tensor_that_is_read_twice_by_one_operation_is_a_cut(image):
     trunk = image * 2
-    is_cut = cuts_between(edge((trunk * trunk).sum()), image)
+    is_cut = Paths(edge((trunk * trunk).sum()), image).are_cut_by
     assert is_cut(trunk)
 
 
@@ -49,7 +49,7 @@ def test_many_branches_in_a_row_are_counted_exactly(image):
     for _ in range(80):
         x = x.sin() + x.cos()
     beside = trunk.exp()
-    is_cut = cuts_between(edge((x + beside).sum()), image)
+    is_cut = Paths(edge((x + beside).sum()), image).are_cut_by
     assert is_cut(trunk)
     assert not is_cut(x)
     assert not is_cut(beside)
@@ -59,12 +59,12 @@ def test_paths_to_parameters_do_not_count(image):
     weight = torch.ones(1, requires_grad=True)
     trunk = image * weight
     behind = trunk + weight.exp()
-    assert cuts_between(edge(behind.sum()), image)(trunk)
+    assert Paths(edge(behind.sum()), image).are_cut_by(trunk)
 
 
 def test_each_output_of_an_operation_is_counted_alone(image):
     first, second = (image * 2).split(1, dim=1)
-    is_cut = cuts_between(edge(first.sum()), image)
+    is_cut = Paths(edge(first.sum()), image).are_cut_by
     assert is_cut(first)
     assert not is_cut(second)
 
@@ -72,7 +72,7 @@ def test_each_output_of_an_operation_is_counted_alone(image):
 def test_nothing_is_a_cut_where_the_image_is_not_reached(image):
     other = torch.ones(1, requires_grad=True)
     score = (other * 2).sum()
-    assert not cuts_between(edge(score), image)(score)
+    assert not Paths(edge(score), image).are_cut_by(score)
 
 
 PUT_TOGETHER = {
@@ -112,9 +112,9 @@ def test_an_edge_without_a_gradient_is_no_path(image, kind):
         assert any(kind in name for name in names(joins))
         dead = dead_edges(score, joins)
         assert dead
-        is_cut = cuts_between(edge(score), image, dead)
+        is_cut = Paths(edge(score), image, dead).are_cut_by
         assert [is_cut(tensor) for tensor in (left, right)] == [alive is left, alive is right]
-        assert not cuts_between(edge(score), image)(alive)
+        assert not Paths(edge(score), image).are_cut_by(alive)
 
 
 def test_no_edge_is_dead_where_all_are_read(image):

@@ -9,9 +9,10 @@ import literal
 import numpy as np
 import pytest
 import torch
-from detectors import BOXES, SIZE, Detector, TwoBranches, UNet
+from detectors import BOXES, SIZE, Detector, SingleShot, TwoBranches, UNet
 from nets import CLASSES, Transformer, convolutional, images, in_threads
 from torch import nn
+from torch.nn.functional import interpolate
 
 from pytorch_grad_cam import AblationCAM, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
@@ -57,6 +58,10 @@ def searches(monkeypatch):
 
 def first_channel(output):
     return output[0]
+
+
+def first_channel_mean(output):
+    return output[0].mean()
 
 
 def second_channel(output):
@@ -315,10 +320,6 @@ def test_threads_with_targets_of_their_own_get_their_own_maps():
 
 # Looked for again
 
-NO_GRADIENT = pytest.mark.xfail(
-    strict=True, reason="only where a gradient is zero is it looked for again, and these methods have none"
-)
-
 
 def test_a_map_that_is_rightly_blank_is_looked_for_once_only(searches):
     class Constant(nn.Module):
@@ -356,6 +357,31 @@ def test_a_segmentations_choice_is_kept_for_other_regions():
         assert counted.runs == 9  # with one for the choice of a dense output, and the four of the literal maps
 
 
+def test_noise_is_made_once_for_a_segmentation_whose_reading_is_uncertain():
+    """The bottleneck's cells are tokens, with another one in their middle, and the choice is made anew with them."""
+
+    class OfTokens(UNet):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.other = nn.LayerNorm(12), nn.Parameter(torch.randn(1, 1, 12))
+
+        def forward(self, x):
+            first = self.stem(x)
+            cells = self.bottleneck(self.down2(self.down1(first)))
+            tokens = cells.flatten(2).mT
+            tokens = self.norm(torch.cat([tokens[:, :20], self.other.expand(len(x), -1, -1), tokens[:, 20:]], dim=1))
+            cells = torch.cat([tokens[:, :20], tokens[:, 21:]], dim=1).mT.reshape(cells.shape)
+            above = torch.cat([interpolate(cells, size=x.shape[2:])[:, :8], first], dim=1)
+            return self.head(self.up0(above))
+
+    model, x = OfTokens(), torch.randn(1, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+    cam = GradCAM(model.eval(), check_place=False)
+    with Counted(model) as counted:
+        cam(x, first_channel_mean)
+        assert (cam.location.name, cam.location.layout.spans) == ("norm", ((0, 20), (21, 49)))
+        assert counted.runs == 2
+
+
 @pytest.mark.parametrize(
     ("options", "call"),
     [
@@ -377,20 +403,36 @@ def test_another_level_is_found_with_every_option(options, call):
     assert torch.equal(torch.as_tensor(maps), torch.as_tensor(expected))
 
 
-@pytest.mark.parametrize(
-    "cam_class",
-    [
-        LayerCAM,
-        HiResCAM,
-        pytest.param(ScoreCAM, marks=NO_GRADIENT),
-        pytest.param(AblationCAM, marks=NO_GRADIENT),
-    ],
-)
+@pytest.mark.parametrize("cam_class", [LayerCAM, HiResCAM, ScoreCAM, AblationCAM])
 def test_another_level_is_found_by_every_method(cam_class):
     model, x = Detector().eval(), torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     cam = cam_class(model)
     maps = [cam(x, Box(level)) for level in (0, 2)][1]
     np.testing.assert_array_equal(maps, cam_class(model)(x, Box(2)))
+
+
+def test_the_same_level_is_not_looked_for_again(searches):
+    """Other boxes of one level, though each is read in other cells."""
+    model, x = SingleShot().eval(), torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    cam = GradCAM(model)
+
+    def of(number):
+        return lambda output: output[number, 2]
+
+    for number in (BOXES[0], BOXES[0] + 1, BOXES[0] - 16, BOXES[0]):
+        cam(x, of(number))
+    assert len(searches) == 1
+    for number in (BOXES[1], BOXES[1] + 1):
+        cam(x, of(number))
+    assert len(searches) == 2
+
+
+def test_a_method_without_gradients_looks_for_the_layer_of_a_class_once(searches):
+    for cam_class in (ScoreCAM, AblationCAM):
+        cam, x = cam_class(convolutional()), images()
+        for number in (1, 2, 1):
+            cam(x, number)
+    assert len(searches) == 2
 
 
 def test_another_level_is_found_for_targets_that_are_chosen_by_a_rule(searches):

@@ -9,7 +9,7 @@ from tokens import Tokens
 
 from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
-from pytorch_grad_cam.locate.search import Readings
+from pytorch_grad_cam.locate.readings import Readings
 
 SIZE = (32, 48)  # 8 x 12 patches
 WRONG = "may lie in the wrong place"

@@ -711,3 +711,45 @@ def test_a_reading_that_nothing_tells_is_warned_of():
     with pytest.warns(CamWarning, match="can be read as"):
         layout = layout_of(model, picture(size=(12, 12)), model.map)
     assert layout == Layout("NCSS", (12, 12))
+
+
+class Pyramid(nn.Module):
+    """Returns its levels as a list, a dict or a tuple."""
+
+    def __init__(self, gathered, strides=(4, 2)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.levels, self.gathered = stack(nn.Conv2d, strides), gathered
+
+    def forward(self, x):
+        first = self.levels[0](x)
+        return self.gathered([first, self.levels[1](first)])
+
+
+class OfPyramid(nn.Module):
+    def __init__(self, *how):
+        super().__init__()
+        self.pyramid, self.heads = Pyramid(*how), nn.ModuleList(nn.Linear(channels, CLASSES) for channels in (6, 8))
+
+    def forward(self, x):
+        levels = self.pyramid(x)
+        levels = levels.values() if isinstance(levels, dict) else levels
+        return sum(head(level.mean((2, 3))) for head, level in zip(self.heads, levels, strict=True))
+
+
+@pytest.mark.parametrize("gathered", [list, tuple, lambda levels: dict(zip("ab", levels, strict=True))])
+def test_a_layer_that_returns_several_levels_is_no_silent_choice_of_the_first(gathered):
+    cam, x = GradCAM(OfPyramid(gathered).eval(), "pyramid"), picture(2)
+    with pytest.warns(CamWarning, match="Pyramid returns 2 maps, of 6 x 8, 3 x 4 cells, of which the first is explain"):
+        cam(x, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cam(x, 1)
+
+
+def test_other_tensors_beside_a_map_are_no_levels():
+    model, x = OfPyramid(list, (4, 1)).eval(), picture(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GradCAM(model, "pyramid", check_place=False)(x, 1)
+        GradCAM(OfPyramid(list).eval())(x, 1)

@@ -207,6 +207,19 @@ def test_another_gradient_and_another_size(classifier):
     assert judgement.why == "a map of (1, 3, 16) for an image of (16, 16)"
 
 
+def test_a_map_that_float32_rounds_away_is_looked_at_in_float64(classifier):
+    """What is left of two large halves of the evidence that cancel."""
+
+    def find(question, target):
+        found = found_by_us(question, target)
+        of_float32 = question.inputs.dtype == torch.float32
+        return found._replace(maps=(found.maps - 1e-3).clamp(0)) if of_float32 else found
+
+    judgement = judged(classifier, _target(classifier), find)
+    assert (judgement.verdict, judgement.why) == (RIGHT, "")
+    assert next(classifier.model.parameters()).dtype == torch.float32
+
+
 def test_a_score_that_does_not_depend_on_the_layer(classifier):
     unused = nn.Conv2d(3, 4, 3)
 

@@ -1,0 +1,130 @@
+"""The rules by which one of the maps of a traced forward is chosen for a score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from torch import nn
+
+from pytorch_grad_cam.locate.answers import answer
+from pytorch_grad_cam.locate.asked_score import AskedScore
+from pytorch_grad_cam.locate.candidate_map import CandidateMap, breadth, passing
+from pytorch_grad_cam.locate.readings import Readings, is_of
+
+# What the thresholds rest on. "Nothing changes": in test_locate.py, and in the choice for 38 small networks of timm and
+# transformers with seeded random weights; except for LeViTs where said.
+# The share of living cells. A choice; nothing changes between 0.03 and 0.9: shares are nearly always 0 or 1.
+_ALIVE = 0.5
+# The share of the clearest answer. A choice: behind the pooled branch of an ASPP of 8 x 8 cells it is below a third.
+_NEARLY_AS_CLEAR = 0.5
+# The share of the paths through the coarsest grid. Inside of a block with a shortcut it is at most three in four
+# (query, key, value and shortcut); behind the last of the four layers that a segmentation's decoder reads it was 0.86.
+_MOST_PATHS = Fraction(4, 5)
+# The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
+# 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
+_SMALLEST_GRIDS = (3, 2, 1)
+
+
+class MapChoice(NamedTuple):
+    """What the rules depend on.
+
+    pooled: the grids that adaptive pooling made, which are no stages of an encoder.
+    """
+
+    asked: AskedScore
+    readings: Readings
+    pooled: Collection[tuple[int, ...]]
+
+    def best(self, maps: Sequence[CandidateMap]) -> tuple[CandidateMap | None, str]:
+        """The best map whose cells answer to noise on the image where they are read, and why it is the best.
+
+        Cost: for tokens, for dense outputs and where a tensor can be read in several ways, one forward; where the first
+        choice does not answer in its place, one more.
+        """
+        best, why = self._best_by_rules(maps)
+        while best is not None and not self.readings.are_certain([best.layout, *best.other_layouts]):
+            layout = self.readings.by_answers(best.call, clearly=True)
+            if layout == best.layout:
+                return best, why
+            if layout is not None:
+                # Which cells are alive depends on the reading: the choice is made anew, with the right one.
+                shape = best.call.returned.shape
+                maps = [
+                    m._replace(layout=layout, other_layouts=()) if m.call.returned.shape == shape else m for m in maps
+                ]
+                best, why = self._best_by_rules(maps)
+                if best is not None and best.layout == layout:
+                    return best, why
+                continue
+            unread = best.layout
+            alike = [candidate for candidate in maps if candidate.layout == unread]
+            changes = self.readings.changes({candidate.call.module for candidate in alike})
+            silent = [m for m in alike if m.call is best.call or not answer(unread, changes(m.call)).is_clear]
+            maps = [candidate for candidate in maps if not any(candidate is each for each in silent)]
+            best, why = self._best_by_rules(maps)
+        return best, why
+
+    def is_alive(self, candidate: CandidateMap) -> bool:
+        """Whether the score depends on enough of the map."""
+        if self.asked.is_of_whole_image:
+            return candidate.alive.float().mean().item() >= _ALIVE
+        return candidate.is_hidden and bool(candidate.alive.any())
+
+    def is_large(self, candidate: CandidateMap) -> bool:
+        """Whether the map has as many cells along its axes as a good one; of boxes, tokens and regions living ones."""
+        return self._breadth(candidate) >= _SMALLEST_GRIDS[0]
+
+    def _best_by_rules(self, maps: Sequence[CandidateMap]) -> tuple[CandidateMap | None, str]:
+        """The rules apply in turn; one that no map passes is skipped."""
+        once = passing([m for m in maps if self.is_alive(m)], lambda candidate: candidate.runs_once)
+        for smallest in _SMALLEST_GRIDS:
+            large = [m for m in once if self._breadth(m) >= smallest]
+            if large:
+                break
+        else:
+            return None, ""
+        unpadded = passing(large, lambda candidate: not is_of((nn.modules.padding,), candidate.call.module))
+        if self.asked.is_dense:
+            return self._behind_encoder(unpadded), "the last map of the coarsest grid, behind the encoder"
+        cuts = passing(unpadded, lambda candidate: candidate.is_cut)
+        last = cuts[-1]
+        same_grid = [candidate for candidate in cuts if candidate.layout == last.layout]
+        best = passing(same_grid, lambda candidate: not is_of((nn.modules.pooling,), candidate.call.module))[-1]
+        place = next(place for place, candidate in enumerate(maps) if candidate is best)
+        behind = maps[place + 1 :]
+        if any(m.layout == best.layout and m.is_hidden and self._has_lost_cells(m) for m in behind):
+            readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
+            if readers:
+                return readers[0], "the last map before positions lose their way to the score (class token)"
+        if best.is_cut:
+            return best, "the last map that every path to the score goes through"
+        return best, "the last map that the score depends on; none lies on every path to it"
+
+    def _behind_encoder(self, maps: Sequence[CandidateMap]) -> CandidateMap:
+        """Of the maps of the coarsest grid through which most paths lead the last that answers to noise nearly as
+        clearly as any of them.
+
+        Fewer paths lead through the inside of a block, the branch of one level or one query's sight. Behind branches
+        that pool the whole image, cells look everywhere. Cost: one forward.
+        """
+        strided = passing(maps, lambda candidate: candidate.layout.grid not in self.pooled)
+        coarsest = min(math.prod(candidate.layout.grid) for candidate in strided)
+        of_grid = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
+        most = max(candidate.paths for candidate in of_grid)
+        coarse = [candidate for candidate in of_grid if candidate.paths >= _MOST_PATHS * most]
+        changes = self.readings.changes({candidate.call.module for candidate in coarse})
+        answers = [answer(candidate.layout, changes(candidate.call)).correlation for candidate in coarse]
+        clear = [m for m, found in zip(coarse, answers, strict=True) if found >= _NEARLY_AS_CLEAR * max(answers)]
+        return (clear or coarse)[-1]
+
+    def _has_lost_cells(self, candidate: CandidateMap) -> bool:
+        """Whether most cells do not lead to the score; of tokens, whose score is one of them, all but a few."""
+        return not self.is_alive(candidate) or ("T" in candidate.layout.axes and not self.is_large(candidate))
+
+    def _breadth(self, candidate: CandidateMap) -> int:
+        grid = breadth(candidate.layout.grid)
+        of_all_cells = self.asked.is_of_whole_image or self.asked.is_dense
+        return grid if of_all_cells else min(grid, candidate.breadth_alive)

@@ -1,0 +1,208 @@
+"""How tensors are read as maps: by their numbers, and where these leave a choice by how they answer to noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain, islice
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
+from pytorch_grad_cam.engine.inputs import PackedPatches, SpatialFrom, call, image_of, with_image
+from pytorch_grad_cam.engine.layouts import (
+    TOKEN_AXES,
+    Layout,
+    convolutions_layouts,
+    is_even,
+    is_even_map,
+    layouts_of,
+    layouts_without,
+)
+from pytorch_grad_cam.engine.trace import Call, traced
+from pytorch_grad_cam.locate.answers import FEW, answer, unmoved_tokens, with_noise
+
+# What the thresholds rest on: in test_locate.py, and in the choice for 38 small networks of timm and transformers with
+# seeded random weights.
+# The difference between two answers. A choice; nothing changes between 0.036 and 0.20.
+_TOO_CLOSE = 0.05
+# Tensors with as many tokens: the first ones may be position embeddings, which nothing changes. A choice.
+_EARLIEST = 8
+# Modules whose output lies channels first whatever its numbers say, and those that leave the axes as they are.
+_CHANNELS_FIRST = (nn.modules.conv, nn.modules.batchnorm, nn.modules.instancenorm, nn.modules.pooling)
+_ELEMENTWISE = (nn.modules.activation, nn.modules.dropout)
+
+
+class Readings:
+    """How the tensors that a forward's modules returned are to be read as maps of its image. Within `undisturbed`.
+
+    x: what the model was called with, on its device; calls: what its modules returned.
+    """
+
+    def __init__(self, model: nn.Module, x: Any, spatial_from: SpatialFrom, calls: Sequence[Call]) -> None:
+        self._model, self._x, self._spatial_from, self._calls = model, x, spatial_from, calls
+        self._image = image_of(x, spatial_from)
+        self.size = tuple(self._image.shape[2:])
+        self._grids = _grids_of_convolutions(calls, self._image)
+        if isinstance(spatial_from, PackedPatches):
+            self._grids |= spatial_from.grids(x)
+        self._channels_first: set[int] = set()
+        for entry in calls:
+            handed_on = id(entry.read) in self._channels_first and is_of(_ELEMENTWISE, entry.module)
+            if handed_on or is_of(_CHANNELS_FIRST, entry.module):
+                self._channels_first.add(id(entry.returned))
+        self._by_numbers: dict[tuple[int, ...], list[Layout]] = {}
+        self._noisy: dict[nn.Module, list[Call]] = {}
+
+    def by_numbers(self, entry: Call) -> list[Layout]:
+        """The readings that the numbers allow, the best first."""
+        shape = tuple(entry.returned.shape)
+        if id(entry.returned) in self._channels_first:
+            return convolutions_layouts(shape, len(self._image), self.size)
+        if shape not in self._by_numbers:
+            self._by_numbers[shape] = layouts_of(shape, len(self._image), self.size, self._grids)
+        return self._by_numbers[shape]
+
+    def of_layer(self, layer: nn.Module) -> Layout:
+        """The reading of the layer's output. Raises ValueError where it is no map of the image."""
+        entries = [e for e in self._calls if e.module is layer and e.returned.is_floating_point()]
+        if not entries:
+            raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
+        entry, shape = entries[0], tuple(entries[0].returned.shape)
+        layouts = self.by_numbers(entry)
+        layout = layouts[0] if self.are_certain(layouts) else self.by_answers(entry)
+        if layout is None:
+            tokens = "; its tokens do not lie where they stood in the image (merged, dropped, sorted?)"
+            raise ValueError(
+                f"the target layer gives {shape}, which is no map of the {'x'.join(map(str, self.size))} input"
+                f"{tokens if layouts and len(shape) == 3 else ''}: pass a reshape_transform from it to "
+                "(N, C, *spatial), see pytorch_grad_cam.utils.reshape_transforms, or choose an earlier layer"
+            )
+        return layout
+
+    def are_certain(self, layouts: Sequence[Layout]) -> bool:
+        """Whether there is only one reading, with one stride for all axes and without tokens."""
+        return is_even_map(layouts, self.size)
+
+    def by_answers(self, entry: Call, clearly: bool = False) -> Layout | None:
+        """The reading that answers to noise on the image in its place; None where none does. Cost: one forward.
+
+        clearly: few cells, that may do so by accident, do not count.
+        """
+        if {layout.axes[:3] for layout in self.by_numbers(entry)} == {"NCS"}:
+            return self._in_order_of_first_convolution(entry)
+        shape = entry.returned.shape
+        orders = [axes for axes in TOKEN_AXES if len(shape) == len(axes) and shape[axes.index("N")] == len(self._image)]
+        as_many = {axes: self._of_as_many_tokens(entry, axes.index("T")) for axes in orders}
+        changes = self.changes({each.module for each in chain([entry], *as_many.values())})
+        seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
+        change = changes(entry)
+        by_sight = self._clearest(entry, [*dict.fromkeys(seen)], change, clearly)
+        return by_sight or self._clearest(entry, self.by_numbers(entry), change, clearly)
+
+    def _in_order_of_first_convolution(self, entry: Call) -> Layout | None:
+        """The reading with the spatial axes in the order in which the first convolution has them.
+
+        There the answer is clear: each cell has seen little of the image. Cost: one forward.
+        """
+        first = next(
+            each
+            for each in self._calls
+            if each.returned.ndim == entry.returned.ndim
+            and (each is entry or (is_of(_CHANNELS_FIRST, each.module) and self.by_numbers(each)))
+        )
+        as_first = self._clearest(first, self.by_numbers(first), self.changes({first.module})(first))
+        return next((k for k in self.by_numbers(entry) if as_first and k.order == as_first.order), None)
+
+    def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
+        """How much the outputs of the modules change with faint noise on the image.
+
+        Cost: one forward, unless all of the modules were asked about before.
+        """
+        if not self._noisy.keys() >= {*modules}:
+            self._noisy = self._with_noise({*self._noisy, *modules})
+        noisy = self._noisy
+
+        def change(entry: Call) -> torch.Tensor:
+            runs = [each for each in self._calls if each.module is entry.module and each.first == entry.first]
+            repeated = [each for each in noisy[entry.module] if each.first == entry.first]
+            index = next(index for index, each in enumerate(runs) if each is entry)
+            return (repeated[index].returned - entry.returned.detach()).float().abs()
+
+        return change
+
+    def _with_noise(self, modules: Collection[nn.Module]) -> dict[nn.Module, list[Call]]:
+        """What the modules return for the image with noise."""
+        noisy = with_image(self._x, with_noise(self._image.detach()), self._spatial_from)
+        with torch.no_grad(), traced(self._model, modules) as calls:
+            call(self._model, noisy)
+        return {module: [each for each in calls if each.module is module] for module in modules}
+
+    def _of_as_many_tokens(self, entry: Call, token_axis: int) -> list[Call]:
+        """The first tensors, up to this one, that have as many tokens."""
+        until = next(place for place, each in enumerate(self._calls) if each is entry)
+        earlier = (each for each in self._calls[: until + 1] if each.first and each.returned.ndim == len(TOKEN_AXES[0]))
+        as_many = (each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis])
+        return list(islice(as_many, _EARLIEST))
+
+    def _without_others(self, entry: Call, axes: str, changes: Iterator[torch.Tensor]) -> list[Layout]:
+        """The readings without the tokens that are not of the image; none where no such tokens are seen.
+
+        changes: of the tensors with as many tokens. In the first of them that changes, nothing has mixed the others
+        with those of the image: they do not change.
+        """
+        for change in changes:
+            others = unmoved_tokens(axes, change)
+            if len(others) < change.shape[axes.index("T")]:
+                shape = tuple(entry.returned.shape)
+                return layouts_without(others, axes, shape, self.size, self._grids) if others else []
+        return []
+
+    def _clearest(
+        self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor, clearly: bool = False
+    ) -> Layout | None:
+        """The reading that answers best; of those that answer alike the first one, with a warning where no convolution
+        made its grid; None where none answers in its place.
+        """
+        answers = {layout: answer(layout, change) for layout in layouts}
+        passing = {layout: found.is_clear if clearly else found.is_in_place for layout, found in answers.items()}
+        in_place = alike = [layout for layout in layouts if passing[layout]]
+        if not in_place and any(self.are_certain([layout]) for layout in layouts):
+            # Channels first and in proportion: a map, if one that looks everywhere.
+            alike = [layout for layout in layouts if "T" not in layout.axes and is_even(layout, self.size)]
+        are_few = all("T" not in k.axes and math.prod(k.grid) < FEW for k in layouts)
+        if are_few:
+            alike = list(layouts)  # what few cells answer depends on the image
+        if not alike:
+            return None
+        if in_place and not are_few:
+            best = max(answers[layout].at_least for layout in in_place)
+            alike = [layout for layout in in_place if best - answers[layout].correlation < _TOO_CLOSE]
+        first, *others = [k for k in alike if k.grid in self._grids] or alike
+        if others:
+            issue(
+                CamWarning(
+                    f"{entry.name} gives {tuple(entry.returned.shape)}, which can be read as {first} and as "
+                    f"{others[0]}, and it answers alike to noise on the image in both: it is read as {first}. Pass a "
+                    "reshape_transform if that is wrong"
+                )
+            )
+        return first
+
+
+def _grids_of_convolutions(calls: Sequence[Call], image: torch.Tensor) -> set[tuple[int, ...]]:
+    """The grids that convolutions made, patch embeddings among them; of frames of a clip also those of the clip."""
+    made = [tuple(e.returned.shape) for e in calls if isinstance(e.module, nn.modules.conv._ConvNd)]
+    of_images = {shape[2:] for shape in made if len(shape) == image.ndim}
+    of_frames = {
+        shape[2:] for shape in made if len(shape) == image.ndim - 1 and shape[0] == len(image) * image.shape[2]
+    }
+    return of_images | of_frames | {(image.shape[2], *grid) for grid in of_frames}
+
+
+def is_of(kinds: Sequence[ModuleType], module: nn.Module) -> bool:
+    """Whether a module is one of PyTorch's own of these kinds: pooling and padding return what they read."""
+    return type(module).__module__ in [kind.__name__ for kind in kinds]
