@@ -23,7 +23,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.detections.box_targets import of_one_prediction, warn_of_lookalikes
+from pytorch_grad_cam.engine.detections.box_targets import check_unpadded, of_one_prediction, warn_of_lookalikes
 from pytorch_grad_cam.engine.detections.one_by_one import one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
@@ -282,6 +282,8 @@ class BaseCAM(OverridePoints):
             read = partial(scores_of_model, self.model, self.output_transform, image.shape)
             scores = read(outputs)
             self.predictions = detached(scores.predictions) if isinstance(scores, Detected) else None
+            if of_one_prediction(targets):
+                check_unpadded(inputs)
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             explained = lists if self.uses_targets else [[]]
             how = read, self.spatial_from, self._known_tails
