@@ -23,7 +23,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.detections.box_targets import of_one_prediction, warn_of_lookalikes
+from pytorch_grad_cam.engine.detections.box_targets import check_unpadded, of_one_prediction, warn_of_lookalikes
 from pytorch_grad_cam.engine.detections.one_by_one import one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
@@ -34,7 +34,7 @@ from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, over_positions, scaled_evidence
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier
-from pytorch_grad_cam.engine.targets import TargetLists, Targets, scores_in, scores_of_model, target_lists
+from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.training_mode import warn_of_another_output
 from pytorch_grad_cam.engine.trees import AsMap, detached, read_as_map, to_array
@@ -291,6 +291,8 @@ class BaseCAM(OverridePoints):
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             how = eigen_smooth, read, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
+            if isinstance(scores, Detected):
+                self._keep_predictions(call, targets)
             asked, of_targets = Asked(inputs, image, targets), None
             try:
                 if self._finds_layers:
@@ -299,18 +301,21 @@ class BaseCAM(OverridePoints):
                 is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
                 several_layers = partial(self._joined, of_layers, len(call.target_lists), of_targets)
                 maps = several_layers() if is_several else min_max(of_layers[0][:, 0])
-                if isinstance(scores, Detected):
-                    self._keep_predictions(scores, call.target_lists, targets)
                 check()
             except FoundElsewhere as elsewhere:
                 self._found_layers.keep(asked, elsewhere.found)
                 return self._maps(inputs, targets, eigen_smooth)
         return _of_images(maps, len(image), len(lists)) if several else maps
 
-    def _keep_predictions(self, scores: Detected, target_lists: TargetLists, targets: Targets) -> None:
-        """A detector's predictions for the user; a warning where the map of a box marks all objects that look alike."""
-        self.predictions = detached(scores.predictions)
-        asked = target_lists if self.averages_positions else [] if self.uses_targets else targets
+    def _keep_predictions(self, call: Call, targets: Targets) -> None:
+        """A detector's predictions for the user; a warning where the map of a box marks all objects that look alike.
+
+        Raises ValueError for boxes in images that were padded to one batch.
+        """
+        self.predictions = detached(call.scores.predictions)
+        if of_one_prediction(targets):
+            check_unpadded(call.inputs)
+        asked = call.target_lists if self.averages_positions else [] if self.uses_targets else targets
         if of_one_prediction(asked):
             warn_of_lookalikes(type(self).__name__)
 

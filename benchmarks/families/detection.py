@@ -1,7 +1,7 @@
 """Detectors. A box is asked for: the best one, by a callable; the best one of a class; that one by its coordinates."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,12 +75,17 @@ def _torchvision(name: str, side: int, options: dict, sensible: str, listed: boo
 
 def _torchvision_boxes(output: Any) -> dict[str, Target]:
     label = int(output[0]["labels"][0])
-    box = BoxTarget(output[0]["boxes"][0], label)
     return {
         "best box": Target(lambda boxes: boxes["scores"].max(), lambda output: output[0]["scores"].max()),
         "class": Target(label, lambda output: output[0]["scores"][output[0]["labels"] == label].max()),
-        "box": Target(box, lambda output: output[0]["scores"][0]),
+        **_of_box(output[0]["boxes"][0].tolist(), label, lambda output: output[0]["scores"][0]),
     }
+
+
+def _of_box(box: Sequence[float], label: int, score: Callable[[Any], torch.Tensor]) -> dict[str, Target]:
+    """That box by its coordinates; nothing where random weights gave it no area."""
+    x0, y0, x1, y1 = box
+    return {"box": Target(BoxTarget(tuple(box), label), score)} if x0 < x1 and y0 < y1 else {}
 
 
 def ultralytics_cases() -> Iterator[Case]:
@@ -128,11 +133,10 @@ def _boxes_of_cells(output: Any) -> dict[str, Target]:
 
     label = int(scores(output).amax(1).argmax())
     cell = int(scores(output)[label].argmax())
-    box = BoxTarget(_box_of_cell(output, cell), label)
     return {
         "best box": Target(lambda boxes: boxes[4 : 4 + CLASSES].max(), lambda output: scores(output).max()),
         "class": Target(label, lambda output: scores(output)[label].max()),
-        "box": Target(box, lambda output: scores(output)[label, cell]),
+        **_of_box(_box_of_cell(output, cell), label, lambda output: scores(output)[label, cell]),
     }
 
 
@@ -150,11 +154,10 @@ def _box_of_cell(output: Any, cell: int) -> tuple[float, ...]:
 def _boxes_of_detr(output: Any) -> dict[str, Target]:
     """Of (N, boxes, 4 numbers of the box, its score, its class)."""
     label = int(output[0][0, 0, 5])
-    box = BoxTarget(_in_pixels(output[0][0, 0, :4]), label)
     return {
         "best box": Target(lambda boxes: boxes[:, 4].max(), lambda output: output[0][0, :, 4].max()),
         "class": Target(label, lambda output: output[0][0, output[0][0, :, 5] == label, 4].max()),
-        "box": Target(box, lambda output: output[0][0, 0, 4]),
+        **_of_box(_in_pixels(output[0][0, 0, :4]), label, lambda output: output[0][0, 0, 4]),
     }
 
 
@@ -283,9 +286,9 @@ def _boxes_of_queries(output: Any, side: int = SIDE) -> dict[str, Target]:
     label = int(logits.amax(0)[:CLASSES].argmax())
     scores = logits.softmax(1) if logits.shape[1] == CLASSES + 1 else logits
     query = int(scores[:, label].argmax())
-    box = BoxTarget(_in_pixels(output.pred_boxes[0, query], side), label)
+    box = _in_pixels(output.pred_boxes[0, query], side)
     return {
         "best box": Target(lambda logits: logits.max(), lambda output: output.logits[0].max()),
         "class": Target(label, lambda output: output.logits[0, query, label]),
-        "box": Target(box, lambda output: output.logits[0, query, label]),
+        **_of_box(box, label, lambda output: output.logits[0, query, label]),
     }

@@ -179,7 +179,7 @@ def image_of(inputs: Inputs, spatial_from: SpatialFrom = None) -> torch.Tensor:
 
 
 def _image_in(inputs: Inputs, spatial_from: SpatialFrom) -> torch.Tensor:
-    if _is_list_of_images(inputs):
+    if is_list_of_images(inputs):
         return _batch_of(inputs)
     if isinstance(spatial_from, ImagePlace | PackedPatches):
         return spatial_from.image_in(inputs)
@@ -195,7 +195,8 @@ def _leaf_of(inputs: Inputs, key: int | str | None, least_axes: int = 3) -> torc
     raise TypeError(_no_image_in(inputs, key))
 
 
-def _is_list_of_images(inputs: Inputs) -> bool:
+def is_list_of_images(inputs: Inputs) -> bool:
+    """Whether they are single images (C, H, W), as torchvision's detectors take them, maybe of several sizes."""
     are_tensors = isinstance(inputs, list) and all(isinstance(image, torch.Tensor) for image in inputs)
     return are_tensors and len(inputs) > 0 and all(i.ndim == 3 and i.is_floating_point() for i in inputs)
 
@@ -217,7 +218,7 @@ def _no_image_in(inputs: Inputs, key: int | str | None) -> str:
 
 def with_image(inputs: Inputs, image: torch.Tensor, spatial_from: SpatialFrom = None) -> Inputs:
     """The inputs with another image (N, C, *spatial)."""
-    if _is_list_of_images(inputs):
+    if is_list_of_images(inputs):
         return list(image)
     if isinstance(spatial_from, ImagePlace | PackedPatches):
         return spatial_from.with_image(inputs, image)
@@ -232,7 +233,7 @@ def _exchanged(inputs: Inputs, leaf: torch.Tensor, other: torch.Tensor) -> Input
 
 def rows_of(inputs: Inputs, rows: torch.Tensor, batch: int) -> Inputs:
     """The inputs of the samples `rows`: of each tensor that has the batch as its first axis; others as they are."""
-    if _is_list_of_images(inputs):
+    if is_list_of_images(inputs):
         return [inputs[row] for row in rows.tolist()]
 
     def select(leaf: Any) -> Any:

@@ -337,6 +337,21 @@ def test_flipped_images_have_no_box():
     assert LayerCAM(Cells().eval())(two_squares(), 0, aug_smooth=True).shape == (1, *SIZE)
 
 
+def test_images_that_are_padded_to_one_batch():
+    class Masked(Queries):
+        def forward(self, pixel_values, pixel_mask):
+            return super().forward(pixel_values)
+
+    mask = torch.ones(1, *SIZE, dtype=torch.long)
+    cam = LayerCAM(Masked(no_object=False).eval())
+    inputs = {"pixel_values": two_squares(), "pixel_mask": mask}
+    expected = LayerCAM(Queries(no_object=False).eval())(two_squares(), BoxTarget(SQUARES[0], 0))
+    np.testing.assert_allclose(cam(inputs, BoxTarget(SQUARES[0], 0)), expected, atol=1e-6)
+    mask[:, 50:] = 0
+    with pytest.raises(ValueError, match=r"padded to one batch.*once for each image"):
+        cam(inputs, BoxTarget(SQUARES[0], 0))
+
+
 # torchvision's
 
 

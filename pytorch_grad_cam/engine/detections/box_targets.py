@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,6 +191,15 @@ def warn_of_lookalikes(method: str) -> None:
             "alike: take LayerCAM or HiResCAM"
         )
     )
+
+
+def check_unpadded(inputs: Any) -> None:
+    """Raise ValueError where images are padded to one batch, as transformers' processors do it: their boxes are shares
+    of the images without it.
+    """
+    mask = inputs.get("pixel_mask") if isinstance(inputs, Mapping) else None
+    if isinstance(mask, torch.Tensor) and not mask.all():
+        raise ValueError("images of several sizes, padded to one batch (pixel_mask): call the CAM once for each image")
 
 
 def check_same_image(targets: Any) -> None:

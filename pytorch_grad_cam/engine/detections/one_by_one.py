@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pytorch_grad_cam.engine.detections.box_targets import of_one_prediction
-from pytorch_grad_cam.engine.inputs import Inputs, image_of, rows_of
+from pytorch_grad_cam.engine.inputs import Inputs, image_of, is_list_of_images, rows_of
 
 
 def one_by_one(inputs: Inputs, targets: Any, spatial_from: Any) -> list[tuple[Inputs, Any]]:
@@ -16,7 +16,7 @@ def one_by_one(inputs: Inputs, targets: Any, spatial_from: Any) -> list[tuple[In
     They are lists of images (C, H, W) of several sizes, and targets of which each image has its own number, for
     detections.
     """
-    several_sizes = isinstance(inputs, list) and len({image.shape for image in inputs}) > 1
+    several_sizes = is_list_of_images(inputs) and len({image.shape for image in inputs}) > 1
     several_counts = isinstance(targets, list | tuple) and _are_uneven(targets)
     if not several_sizes and not several_counts:
         return []
