@@ -17,9 +17,11 @@ def resolve_layers(model: nn.Module, layers: nn.Module | str | Sequence[nn.Modul
 
 
 def names_of(model: nn.Module, layers: Sequence[nn.Module]) -> list[str]:
-    """The dotted names of modules of the model, in the order of `layers`; a shared module goes by its first name."""
+    """The dotted names of modules of the model, in the order of `layers`; a shared module goes by its first name,
+    one that the model runs without having it by its class.
+    """
     names = {module: name for name, module in model.named_modules()}
-    return [names[layer] for layer in layers]
+    return [names.get(layer, type(layer).__name__) for layer in layers]
 
 
 def _resolve(model: nn.Module, layer: nn.Module | str) -> nn.Module:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from nets import Transformer, convolutional, images
 from tokens import Tokens
+from torch import nn
 
 from pytorch_grad_cam import EigenCAM, FinerCAM, GradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.locate import place_check
 from pytorch_grad_cam.locate.readings import Readings
 
 SIZE = (32, 48)  # 8 x 12 patches
@@ -89,3 +91,34 @@ def test_it_is_left_out_where_it_is_not_wanted():
 def test_the_warning_names_the_ways_out():
     with pytest.warns(CamWarning, match=r"the map of norms.1 .*reshape_transform.*axes=.*check_place=False"):
         GradCAM(Tokens([0]).eval(), "norms.1", lambda t: t[:, 1:].unflatten(1, (12, 8)).movedim(-1, 1).mT)(picture(), 1)
+
+
+@pytest.mark.parametrize(("others", "warned"), [(1.0, False), (0.5, True)])
+def test_other_cells_decide_where_the_first_two_answer_by_accident(others, warned, monkeypatch):
+    """Of networks whose cells look nearly everywhere a single pair tells little."""
+    seen = []
+
+    def ranks(change, cells, radius):
+        seen.append(cells)
+        return [0.55, 0.55] if len(seen) <= 2 else [others] * 2
+
+    monkeypatch.setattr(place_check, "_ranks", ranks)
+    assert bool(said(lambda: GradCAM(convolutional().eval(), "last")(images(), 1))) == warned
+    assert len(seen) == 10  # of five pairs, each with and without a cell's margin
+    assert len({str(cells) for cells in seen}) == 5
+
+
+def test_the_name_of_a_misplaced_layer_that_is_no_module_of_the_model():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = [convolutional().eval()]
+
+        def forward(self, x):
+            return self.net[0](x)
+
+    model = Hidden()
+    assert (
+        "the map of Sequential may lie"
+        in said(lambda: GradCAM(model, [model.net[0].last], lambda tensor: tensor.flip(2, 3))(images(), 1))[0]
+    )
