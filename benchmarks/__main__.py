@@ -11,7 +11,7 @@ import sys
 QUICK = ("speed", "growth", "agreement", "digits")
 ALL = (
     *QUICK, "breakdown", "score_cam", "parity", "incumbent_tests", "zero_config", "families", "registration", "leaks",
-    "mutants", "folder", "page", "plots",
+    "mutants", "folder", "page", "real", "plots",
 )  # fmt: skip
 WITH_DEVICE = ("speed", "growth", "breakdown", "folder")
 

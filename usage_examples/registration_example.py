@@ -22,8 +22,11 @@ options = parser.parse_args()
 SIDE = 256
 model = load_digits_net()
 rng = np.random.default_rng(options.seed)
+scenes = [make_scene(rng) for _ in range(max(options.scenes, 8))]
+# What is measured with several images is kept for the model, the layer and the size.
+print(registration_of(model, "layer4", preprocess_scene(np.stack([scene.image for scene in scenes]))))
 columns = []
-for scene in (make_scene(rng) for _ in range(options.scenes)):
+for scene in scenes[: options.scenes]:
     input_tensor = preprocess_scene(scene.image)
     label, (left, top, right, bottom) = int(scene.labels[0]), scene.boxes[0] * (SIDE // 64)
     pictures = []
@@ -38,7 +41,6 @@ for scene in (make_scene(rng) for _ in range(options.scenes)):
         pictures.append(picture)
     columns.append(np.vstack(pictures))
 
-print(registration_of(model, "layer4", input_tensor))
 options.output_dir.mkdir(parents=True, exist_ok=True)
 file = options.output_dir / "registration.png"
 Image.fromarray(np.hstack(columns)).save(file)

@@ -133,6 +133,8 @@ _PROBABILITY = (
     "the score is a probability at {}, which has no gradient: explain the logit before it, by a model without its "
     "softmax or sigmoid or by an output_transform"
 )
+_AGAINST = "no positive evidence, all that the layer says speaks against the target"
+_NOTHING_POSITIVE = "no positive evidence, the map that this method makes of the layer has nothing above zero"
 _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
@@ -148,7 +150,7 @@ def _reason(evidence: RunEvidence, call: Call, sample: int, position: int) -> st
     if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
         return "constant activations, the layer is the same at all positions (or has only one)"
     if signed.amax() <= 0:
-        return "no positive evidence, all that the layer says speaks against the target"
+        return _AGAINST if call.target_lists[position] else _NOTHING_POSITIVE
     return "constant evidence, no position has more than another"
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.engine.inputs import apply, call, image_of
@@ -26,7 +27,8 @@ class PartialForward:
     """Re-runs the part of a model behind `layer` (its run `call_index`), with other outputs of that layer.
 
     One forward records what the outermost modules that finished before `layer` returned. When the model is run again
-    they return that, without computing, so only the tail and the glue between modules is computed. All of it happens
+    they return that, without computing, so only the tail and the glue between modules is computed; of a torch.fx graph,
+    whose glue may be most of the model, the functions in front of the layer are not either. All of it happens
     in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
 
     `outputs`, their `scores` and `layer_output` (a tensor (N, ...), or a tree) are those of the recording forward.
@@ -54,6 +56,7 @@ class PartialForward:
         self.batch = len(image_of(x)) if batch is None else batch
         self._replicas = _replicate(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
+        self._of_nodes: dict[fx.Node, torch.Tensor] = {}
         self.layer_output: Any = None
         self._follows = False
         self.outputs = self._record()
@@ -111,6 +114,7 @@ class PartialForward:
             del replica.__dict__["forward"]
         self._replicas.clear()
         self._recorded.clear()
+        self._of_nodes.clear()
 
     def _record(self) -> Any:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
@@ -135,18 +139,28 @@ class PartialForward:
 
             return recorded
 
-        forwards = {module: replica.forward for module, replica in self._replicas.items()}
-        for module, forward in forwards.items():
-            self._replicas[module].__dict__["forward"] = recorder(module, forward)
+        def computed(node: fx.Node, compute: Callable[[], Any]) -> Any:
+            value = compute()
+            if not reached and has_rows(value, self.batch):
+                self._of_nodes[node] = value
+            return value
+
+        forwards = {module: (replica, replica.forward) for module, replica in self._replicas.items()}
+        for module, own in forwards.items():
+            self._replicas[module].__dict__["forward"] = recorder(module, _by_nodes(*own, computed))
         outputs = call(self._replicas[self.model], self.x)
         if not reached:
             return outputs
         self._keep_layer_output(finished.pop()[1])
         for module, output in finished:
             self._recorded.setdefault(module, []).append(output)
-        for module, forward in forwards.items():
+        for module, own in forwards.items():
+            forward = _by_nodes(*own, self._replayed_node)
             self._replicas[module].__dict__["forward"] = self._replayer(module, forward)
         return outputs
+
+    def _replayed_node(self, node: fx.Node, compute: Callable[[], Any]) -> Any:
+        return self._rows.read(self._of_nodes[node], self.batch) if node in self._of_nodes else compute()
 
     def _replayer(self, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         recorded = self._recorded.get(module, [])
@@ -182,7 +196,33 @@ class PartialForward:
             return call(self.model, x)
 
     def _recorded_tensors(self) -> list[torch.Tensor]:
-        return [leaf for leaf in tree_leaves(list(self._recorded.values())) if isinstance(leaf, torch.Tensor)]
+        recorded = [*self._recorded.values(), *self._of_nodes.values()]
+        return [leaf for leaf in tree_leaves(recorded) if isinstance(leaf, torch.Tensor)]
+
+
+class _Nodes(fx.Interpreter):
+    """Runs a graph; what a function of it gives is asked of `computed`, by its node and what computes it."""
+
+    def __init__(self, module: fx.GraphModule, computed: Callable[[fx.Node, Callable[[], Any]], Any]) -> None:
+        super().__init__(module)
+        self._computed = computed
+
+    def run_node(self, n: fx.Node) -> Any:
+        compute = partial(super().run_node, n)
+        return self._computed(n, compute) if n.op in ("call_function", "call_method") else compute()
+
+
+def _by_nodes(
+    replica: nn.Module, forward: Callable[..., Any], computed: Callable[[fx.Node, Callable[[], Any]], Any]
+) -> Callable[..., Any]:
+    """The forward of a module; of a torch.fx graph node by node, unless it was exchanged or is called by keyword."""
+    if not isinstance(replica, fx.GraphModule) or getattr(forward, "__func__", None) is not type(replica).forward:
+        return forward
+
+    def by_nodes(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if kwargs else _Nodes(replica, computed).run(*args)
+
+    return by_nodes
 
 
 class _Exchange(Watch):

@@ -17,18 +17,11 @@ from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.locate.search import layout_of
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
-from pytorch_grad_cam.registration.measured_centres import MeasuredCentres, measured_centres
+from pytorch_grad_cam.registration.mirror_test import Displacement, displacement, strength, strengths_of_views
 
-# In cells. A choice; the tests have nothing between 0.16 and 0.75. Of 35 networks with random weights 4 exceed it, 5
-# exceed 0.2, 3 exceed 0.4.
+# In cells. A choice; the tests have nothing between 0.16 and 0.75.
 _FAR = 0.25
-# In cells. A choice; the tests have nothing between 0.01 and 0.67, and three networks of timm without geometry 0.17 at
-# most.
-_UNCLEAR = 0.25
-# In cells, how far training moves centres: those of two digits networks by 0.1 to 0.34, those of 21 layers of networks
-# for photos by 0.41 (root mean square). From 0.05 to 1 GradCAM hits 0.98 to 0.99 of 232 digits; by geometry alone 0.91.
-_TRAINED = 0.2
-# A choice, the usual 95 %. Of those 35 networks 8 exceed a quarter of a cell and 1 error, one exceeds 3 errors too.
+# A choice, the usual 95 %.
 _STANDARD_ERRORS = 2
 
 
@@ -36,12 +29,13 @@ class Registration(NamedTuple):
     """The affine map from the cells of a layer to the pixels of an image: cell i is centred on first + step * i.
 
     image_size, grid, first, step: one number for each axis; the centre of the first pixel is at 0.
-    geometry: the first centre by the kernels, strides and padding along the path, the middle of what a cell can see;
-    None where the path is not plain. measured, error: the first centre by the gradient, the middle of what a cell
-    responds to (see `measured_centres`), and its standard error; None where it was not asked for or nothing was found.
-    source: what `first` comes from. 'geometry'; 'measurement'; 'geometry and measurement', their mean, weighted by the
-    error and by how far training is taken to move centres, a fifth of a cell; 'tiles', where neither is known: even
-    tiles, as maps are usually drawn.
+    geometry, stride: the first centre and the step by the kernels, strides and padding along the path, the middle of
+    what a cell can see; None where the path is not plain. measured, error: the first centre by mirrored images (see
+    `mirror_test`), the middle of what a cell responds to, and its standard error; None where it was not asked for or
+    nothing was found.
+    source: what `first` comes from. 'measurement': the measured displacement from even tiles, as far as it is certain
+    (see `mirror_test.Displacement.shrunk`); 'geometry', where that alone was asked for: what untrained weights look
+    at, which training changes; 'tiles', where nothing is known: as maps are usually drawn.
     """
 
     image_size: tuple[int, ...]
@@ -50,27 +44,32 @@ class Registration(NamedTuple):
     step: tuple[float, ...]
     source: str
     geometry: tuple[float, ...] | None = None
+    stride: tuple[float, ...] | None = None
     measured: tuple[float, ...] | None = None
     error: tuple[float, ...] | None = None
 
     def by_geometry(self) -> Registration:
         """The registration by geometry alone; itself where geometry is not known."""
-        if self.geometry is None:
+        if self.geometry is None or self.stride is None:
             return self
-        return self._replace(first=self.geometry, source="geometry", measured=None, error=None)
+        return self._replace(first=self.geometry, step=self.stride, source="geometry", measured=None, error=None)
 
     @property
     def shift(self) -> tuple[float, ...]:
         """The pixels that the cells look further down, right, ... than even tiles; negative is up and left."""
-        sizes = zip(self.first, self.step, self.grid, self.image_size, strict=True)
-        return tuple(first + step * (cells - 1) / 2 - (pixels - 1) / 2 for first, step, cells, pixels in sizes)
+        return self._beside_tiles(self.first, self.step)
+
+    def _beside_tiles(self, first: Sequence[float], step: Sequence[float]) -> tuple[float, ...]:
+        sizes = zip(first, step, self.grid, self.image_size, strict=True)
+        return tuple(at + by * (cells - 1) / 2 - (pixels - 1) / 2 for at, by, cells, pixels in sizes)
 
     @property
     def difference(self) -> tuple[float, ...] | None:
-        """Measured minus geometric centres in pixels; None unless both are known."""
-        if self.measured is None or self.geometry is None:
+        """Measured minus geometric centres in pixels, in the middle of the grid; None unless both are known."""
+        if self.measured is None or self.geometry is None or self.stride is None:
             return None
-        return tuple(measured - first for measured, first in zip(self.measured, self.geometry, strict=True))
+        measured, by_geometry = self._beside_tiles(self.measured, self.step), self.by_geometry().shift
+        return tuple(a - b for a, b in zip(measured, by_geometry, strict=True))
 
     @property
     def looks_elsewhere(self) -> bool:
@@ -104,8 +103,9 @@ class Registration(NamedTuple):
             f"cells every {_numbers(self.step)} px, the first at pixel {_numbers(self.first)}, "
             f"{_numbers(self.shift, '+')} px from where even tiles would be (by {self.source}"
         )
-        if self.difference is not None:
-            text += f", measured {_numbers(self.difference, '+')} px beside geometry, +-{_numbers(self.error or ())}"
+        if self.measured is not None:
+            beside = self._beside_tiles(self.measured, self.step)
+            text += f", which is {_numbers(beside, '+')} +-{_numbers(self.error or ())}"
         text += ")"
         if self.looks_elsewhere:
             text += "; the trained weights look more than a quarter of a cell beside what the geometry says"
@@ -127,15 +127,17 @@ def registration_of(
 ) -> Registration:
     """The registration of a layer: where in inputs like x its cells look.
 
-    By geometry where the path from the image is plain (see `centre_rules`), corrected by measurement; else by
-    measurement alone. The answer is kept for the model object, the layer and the size, also when the weights change.
+    By measurement, as far as that is certain, else as even tiles, see `Registration.source`. The measurement takes the
+    images of x where they are several, and noise; pass photographs of yours, eight or more, for a better one. The
+    answer is kept for the model object, the layer and the size, also when the weights change.
 
     layer: a module of the model or its dotted name. x, spatial_from: as in a CAM's call. reshape_transform: from what
     the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it is
-    known. grid: the cells of the map, for a layer that runs for maps of several sizes.
+    known: right for random weights, and wrong for trained ones. grid: the cells of the map, for a layer that runs for
+    maps of several sizes.
 
-    Raises ValueError where the layer gives no map. Cost: one forward; with measurement three more, and three backwards
-    for each axis.
+    Raises ValueError where the layer gives no map. Cost: one forward; with measurement, of images (N, C, H, W), 24 of
+    one image, or of fewer and larger batches.
     """
     model = unwrapped(model)
     (module,) = resolve_layers(model, layer)
@@ -145,11 +147,12 @@ def registration_of(
     of_size = (registration for (kept_size, _), registration in kept.items() if kept_size == size)
     known: Registration | None = next(of_size, None) if grid is None else kept.get((size, tuple(grid)))
     if known is None or (measure and known.source == "geometry"):
-        x = on_device_of(model, rows_of(x, torch.tensor([0]), len(image)))
-        as_map = reshape_transform or layout_of(model, x, module, spatial_from).of_output
-        known = known or _by_geometry(model, module, x, as_map, spatial_from, grid)
+        x = on_device_of(model, x)
+        one = rows_of(x, torch.tensor([0]), len(image))
+        as_map = reshape_transform or layout_of(model, one, module, spatial_from).of_output
+        known = known or _by_geometry(model, module, one, as_map, spatial_from, grid)
         if measure or known.source != "geometry":
-            known = _with_measured(known, measured_centres(model, module, x, as_map, spatial_from, known.grid))
+            known = with_displacement(known, _displacement(model, module, x, as_map, spatial_from, known.grid))
         kept[size, known.grid] = known
     return known if measure or known.geometry is None else known.by_geometry()
 
@@ -218,20 +221,46 @@ def registered(watch: CentresWatch, maps: torch.Tensor, image_size: tuple[int, .
     if any(image_axis != axis for axis, image_axis in enumerate(image_axes) if grid[axis] > 1):
         return even
     steps = tuple(stretch.step if stretch else tile for stretch, tile in zip(stretches, tiles, strict=True))
-    return Registration(image_size, grid, centres.first, steps, "geometry", geometry=centres.first)
+    return Registration(image_size, grid, centres.first, steps, "geometry", centres.first, steps)
 
 
-def _with_measured(known: Registration, measured: MeasuredCentres | None) -> Registration:
-    """Geometry corrected by measurement; tiles replaced by it, where its error is below a quarter of a cell."""
+def with_displacement(known: Registration, measured: Displacement | None) -> Registration:
+    """A registration by geometry, or even tiles, as the measured displacement draws it; tiles without one.
+
+    The step is that of even tiles, or the stride where that is smaller, as without padding. Where the stride is larger
+    the outermost cells would look past the border, which trained ones do not.
+    """
+    tiles = tuple(pixels / cells for pixels, cells in zip(known.image_size, known.grid, strict=True))
+    step = tuple(map(min, tiles, known.stride or tiles))
+    axes = zip(known.image_size, known.grid, step, strict=True)
+    centred = tuple((pixels - 1) / 2 - by * (cells - 1) / 2 for pixels, cells, by in axes)
     if measured is None:
-        return known
-    if known.geometry is not None:
-        first = measured.first_with(known.step)
-        axes = zip(known.geometry, first, measured.error, known.step, strict=True)
-        mean = tuple(g + (m - g) / (1 + (error / (_TRAINED * step)) ** 2) for g, m, error, step in axes)
-        source = "geometry and measurement"
-        return known._replace(first=mean, source=source, measured=first, error=measured.error)
-    if any(error > _UNCLEAR * step for error, step in zip(measured.error, measured.step, strict=True)):
-        return known
-    by_measurement = known._replace(first=measured.first, step=measured.step, source="measurement")
-    return by_measurement._replace(measured=measured.first, error=measured.error)
+        return known._replace(first=centred, step=step, source="tiles")
+
+    def moved(cells: Sequence[float]) -> tuple[float, ...]:
+        return tuple(at + by * moved for at, by, moved in zip(centred, step, cells, strict=True))
+
+    error = tuple(by * cells for by, cells in zip(step, measured.error, strict=True))
+    drawn = known._replace(first=moved(measured.shrunk()), step=step, source="measurement")
+    return drawn._replace(measured=moved(measured.cells), error=error)
+
+
+def _displacement(
+    model: nn.Module,
+    layer: nn.Module,
+    x: Inputs,
+    as_map: AsMap,
+    spatial_from: SpatialFrom,
+    grid: tuple[int, ...],
+) -> Displacement | None:
+    """By the first run of the layer with this grid. Cost: see `strengths_of_views`."""
+
+    def strengths(inputs: Inputs) -> list[torch.Tensor]:
+        with Outputs([layer]) as outputs:
+            call(model, inputs)
+        maps = map(as_map, outputs.kept)
+        return [next(strength(each) for each in maps if tuple(each.shape[2:]) == grid)]
+
+    with undisturbed(model), torch.no_grad():
+        (views,) = strengths_of_views(x, spatial_from, strengths)
+        return None if views is None else displacement(views)

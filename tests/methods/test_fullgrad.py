@@ -12,6 +12,7 @@ from torch import nn
 from pytorch_grad_cam import FullGrad
 from pytorch_grad_cam.engine.bias_gradients import BiasGradients
 from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.registration.bias_registrations import bias_registrations
 
 
 class Registered(nn.Module):
@@ -144,11 +145,11 @@ def test_products_below_half_precision():
     assert np.abs(FullGrad(copy.deepcopy(model).half())(x.half(), 3) - expected).mean() < 0.01
 
 
-def test_maps_of_layers_that_are_not_smaller_lie_where_they_look():
-    """Registration changes nothing where every cell looks at its own pixel."""
-    model, x = Registered("a"), images(count=1)
-    registered = FullGrad(model, align="receptive_field")(x, 3)
-    np.testing.assert_allclose(registered, FullGrad(model)(x, 3), atol=1e-5)
+def test_each_bias_is_registered_where_its_map_looks():
+    """A normalisation at its own pixel; behind a kernel of random weights cells of one pixel look beside theirs."""
+    normalised, convolved = bias_registrations(Registered("a"), images(count=1))
+    assert normalised.shift == (0, 0)
+    assert 0.1 < max(map(abs, convolved.shift)) < 0.5
 
 
 def test_smoothing_takes_another_map_than_the_sum():

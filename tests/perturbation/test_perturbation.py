@@ -659,3 +659,39 @@ def test_models_traced_by_fx():
     model, x = convolutional(), images()
     traced = torch.fx.symbolic_trace(model)
     np.testing.assert_array_equal(AblationCAM(traced, "last")(x, [3, 1]), AblationCAM(model, "last")(x, [3, 1]))
+
+
+def counted_relu(x):
+    """A function that a graph calls as it is."""
+    COUNTED.append(len(x))
+    return torch.relu(x)
+
+
+COUNTED: list[int] = []
+
+
+class WithFunctions(nn.Module):
+    """Functions in front of the layer, as converted graphs have them, and a tail that is not affine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.conv, self.act = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        batch = x.shape[0]
+        features = self.act(self.conv(counted_relu(self.stem(x))))
+        return self.head(features.mean((2, 3)).reshape(batch, -1)).sigmoid()
+
+
+def test_functions_of_a_graph_in_front_of_the_layer_run_once():
+    net, x = WithFunctions().eval(), images()
+    tracer = torch.fx.Tracer(autowrap_functions=(counted_relu,))
+    graph = torch.fx.GraphModule(net, tracer.trace(net))
+    cam = AblationCAM(graph, "act", check_place=False)
+    expected = AblationCAM(net, "act")(x, 1)
+    np.testing.assert_allclose(cam(x, 1), expected, atol=1e-6)
+    COUNTED.clear()
+    np.testing.assert_allclose(cam(x, 1), expected, atol=1e-6)
+    assert COUNTED == [2, 2], "the forward and the one that is recorded, none for a channel"

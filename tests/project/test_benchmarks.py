@@ -1,11 +1,13 @@
 """What the benchmarks rest on; the peers themselves need PyPI and are not run here."""
 
 import math
+import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from benchmarks.breakdown import slowest
@@ -17,6 +19,9 @@ from benchmarks.families.judge import LITTLE, REFUSED, RIGHT, SILENT, WARNED, Fo
 from benchmarks.families.question import Question, as_trained, of_class, of_pixels
 from benchmarks.growth import slope
 from benchmarks.maps import finished
+from benchmarks.real.__main__ import asked, figures, interval
+from benchmarks.real.networks import Network
+from benchmarks.real.pictures import Picture, _pasted
 from benchmarks.report import table
 from benchmarks.speed import Cell, everything, shown, summary
 from pytorch_grad_cam import GradCAM
@@ -246,3 +251,46 @@ def test_models_of_a_family_have_names_of_their_own():
         names = [name for cases in libraries.values() for name, _ in cases()]
         assert len(names) == len(set(names))
         assert all(name.startswith(tuple(libraries)) for name in names)
+
+
+def test_figures_of_a_map_of_a_scene():
+    inside, other = np.zeros((2, 4, 4), bool)
+    inside[:2, :2], other[2:, 2:] = True, True
+    heat = np.zeros((4, 4))
+    heat[0, 0], heat[3, 3] = 3, 1
+    assert figures(heat, inside, other) == (1, 0, 0.75)
+    assert figures(heat, other, inside) == (0, 1, 0.25)
+    assert figures(np.zeros((4, 4)), other, inside)[2] == 0
+
+
+def test_intervals_draw_whole_pictures():
+    """Two objects of each picture that are always hit together say no more than one does."""
+    values, pictures = np.tile([0.0, 1.0], 20), np.arange(40)
+    alone = interval(values, pictures)
+    assert alone.startswith("0.50 (0.3")
+    assert interval(np.repeat(values, 2), np.repeat(pictures, 2)) == alone
+    assert interval(np.ones(5), np.arange(5)) == "1.00 (1.00-1.00)"
+
+
+def test_cut_outs_lie_where_their_masks_say_and_do_not_touch(tmp_path):
+    file, generator = tmp_path / "square.png", random.Random(0)
+    Image.new("RGBA", (20, 10), (255, 0, 0, 255)).save(file)
+    canvas = Image.new("RGB", (64, 64))
+    first = _pasted(canvas, file, generator, [])
+    second = _pasted(canvas, file, generator, [first])
+    assert not (first & second).any()
+    np.testing.assert_array_equal(np.asarray(canvas)[..., 0] > 200, first | second)
+
+
+def test_objects_that_the_network_does_not_see_are_left_out():
+    class Sees(nn.Module):
+        def forward(self, x):
+            return torch.arange(10.0).expand(len(x), -1)
+
+    inside, other = np.zeros((2, 8, 8), bool)
+    inside[0], other[1] = True, True
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), [(9, inside), (2, other)])
+    ((number, x, category, mask, rest),) = asked(Network("net", Sees(), 8), iter([picture]))
+    assert (number, category, tuple(x.shape), x.min()) == (0, 9, (1, 3, 8, 8), -1)
+    np.testing.assert_array_equal(mask, inside)
+    np.testing.assert_array_equal(rest, other)

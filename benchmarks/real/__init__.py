@@ -1,0 +1,1 @@
+"""Trained networks and real pictures: which methods point at the object?"""
