@@ -43,7 +43,7 @@ class Request:
     takes the `top` highest classes.
     layers: None finds one; a list gives a map for each entry. smoothing: options of a CAM's call.
     options: those of its constructor. batch_size: what a CAM has at a time besides, masked images for example; None
-    leaves that to it.
+    leaves that to it. signed: of two targets the first's map minus the second's, in [-1, 1].
     """
 
     methods: Sequence[Any]
@@ -53,6 +53,7 @@ class Request:
     smoothing: dict[str, bool] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
+    signed: bool = False
 
 
 class Explained(NamedTuple):
@@ -162,10 +163,11 @@ class Explainer:
             method, layer = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
             for image, maps_of_image in enumerate(maps if targets else maps[:, None]):
                 given_names = self._given_names or [None] * len(of_images[image])
-                panels[image] += [
+                made = [
                     Panel(method, layer, *self._described(target, given, probabilities[image]), cam_map)
                     for target, given, cam_map in zip(of_images[image], given_names, maps_of_image, strict=True)
                 ]
+                panels[image] += [_minus(*made)] if self.request.signed else made
                 where = f"{method} at {layer}" if layer else method
                 warnings[image] += [f"{where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
@@ -255,10 +257,18 @@ def uses_layers(method: Any) -> bool:
     return bool(getattr(getattr(method, "func", method), "uses_layers", True))
 
 
+def _minus(first: Panel, second: Panel) -> Panel:
+    """The difference of two panels' maps; 0 is where both say the same."""
+    name = f"{first.name} - {second.name}"
+    return first._replace(category=None, name=name, probability=None, map=first.map - second.map)
+
+
 def _drawn(request: Request) -> list[str]:
     align = request.options.get("align", "cell")
     where = {"cell": "cells are even tiles", "receptive_field": "each cell is drawn where it looks"}
     lines = [f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"]
+    if request.signed:
+        lines.append("signed maps: the difference of two maps that are scaled to [0, 1] one by one")
     without = [method.__name__ for method in request.methods if align != "cell" and "align" not in accepted_by(method)]
     return [*lines, *(f"maps of {name}: cells are even tiles, for its constructor takes no align" for name in without)]
 
