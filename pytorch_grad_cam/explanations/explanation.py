@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from pytorch_grad_cam.explanations.colours import colour_table, coloured
+from pytorch_grad_cam.explanations.colours import blended, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.overlays import montage
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
@@ -169,9 +168,7 @@ class Explanation:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
         heat = self.panels[panel].map
         shown = (heat + 1) / 2 if self.is_signed else heat
-        colours = coloured(shown, colour_table(cmap or self.default_cmap)).astype(np.float32)
-        blend = (1 - image_weight) * colours / 255 + image_weight * unit_range(self.picture)
-        return _flat(np.rint(255 * blend).astype(np.uint8))
+        return _flat(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
 
     def shown(self) -> np.ndarray:
         """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
