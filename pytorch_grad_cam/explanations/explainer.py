@@ -21,9 +21,10 @@ from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
-from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of
+from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of, followed_outputs
 from pytorch_grad_cam.zoo.placement import Placements
 from pytorch_grad_cam.zoo.preprocessing import Preprocessing, warning_of
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.zoo.classifiers import Classifier
@@ -105,9 +106,8 @@ class Explainer:
         """See in the inputs of one image, a batch of one, how outputs are read, and what the targets are."""
         classifier = self.classifier
         assumptions = [self._seen_in(inputs)]
-        place = self.request.options.get("spatial_from")
-        how = self.output_transform, classifier.probabilities, place
-        classes = class_scores_of(classifier.model, inputs, *how)
+        outputs = self._outputs_of_first(inputs)
+        classes = class_scores_of(classifier.model, outputs, classifier.probabilities)
         if classes.is_single:
             self.names, of_names = names_of_single(classifier.categories)
         else:
@@ -126,6 +126,22 @@ class Explainer:
             self._given_names = [None] * len(self._targets) if named is None else list(named)
         self.classes = classes
         return classes
+
+    def _outputs_of_first(self, inputs: Any) -> Any:
+        """The outputs with their graph; where the model does not run on what was assumed, it is said."""
+        place = self.request.options.get("spatial_from")
+        preprocessing = self.classifier.preprocessing
+        try:
+            return followed_outputs(self.classifier.model, inputs, self.output_transform, place)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if self.are_given or not preprocessing.is_assumed:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            name = type(self.classifier.model).__name__
+            raise UnusableInput(
+                f"{name} does not run on what {preprocessing.origin}, which was assumed, gives ({reason}): pass "
+                "preprocess="
+            ) from error
 
     def _seen_in(self, inputs: Any) -> str:
         """How the inputs came about, and how they are shown."""
