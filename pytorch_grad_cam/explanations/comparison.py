@@ -15,7 +15,7 @@ def compare(
     image: Any,
     methods: Any = ("gradcam", "layercam", "eigencam"),
     *,
-    cmap: str = "jet",
+    cmap: str | None = None,
     alpha: float = 0.5,
     title: str | None = None,
     **options: Any,

@@ -21,9 +21,10 @@ from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
-from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of
+from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of, followed_outputs
 from pytorch_grad_cam.zoo.placement import Placements
 from pytorch_grad_cam.zoo.preprocessing import Preprocessing, warning_of
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.zoo.classifiers import Classifier
@@ -43,7 +44,7 @@ class Request:
     takes the `top` highest classes.
     layers: None finds one; a list gives a map for each entry. smoothing: options of a CAM's call.
     options: those of its constructor. batch_size: what a CAM has at a time besides, masked images for example; None
-    leaves that to it.
+    leaves that to it. signed: of two targets the first's map minus the second's, in [-1, 1].
     """
 
     methods: Sequence[Any]
@@ -53,6 +54,7 @@ class Request:
     smoothing: dict[str, bool] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
+    signed: bool = False
 
 
 class Explained(NamedTuple):
@@ -104,9 +106,8 @@ class Explainer:
         """See in the inputs of one image, a batch of one, how outputs are read, and what the targets are."""
         classifier = self.classifier
         assumptions = [self._seen_in(inputs)]
-        place = self.request.options.get("spatial_from")
-        how = self.output_transform, classifier.probabilities, place
-        classes = class_scores_of(classifier.model, inputs, *how)
+        outputs = self._outputs_of_first(inputs)
+        classes = class_scores_of(classifier.model, outputs, classifier.probabilities)
         if classes.is_single:
             self.names, of_names = names_of_single(classifier.categories)
         else:
@@ -125,6 +126,22 @@ class Explainer:
             self._given_names = [None] * len(self._targets) if named is None else list(named)
         self.classes = classes
         return classes
+
+    def _outputs_of_first(self, inputs: Any) -> Any:
+        """The outputs with their graph; where the model does not run on what was assumed, it is said."""
+        place = self.request.options.get("spatial_from")
+        preprocessing = self.classifier.preprocessing
+        try:
+            return followed_outputs(self.classifier.model, inputs, self.output_transform, place)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if self.are_given or not preprocessing.is_assumed:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            name = type(self.classifier.model).__name__
+            raise UnusableInput(
+                f"{name} does not run on what {preprocessing.origin}, which was assumed, gives ({reason}): pass "
+                "preprocess="
+            ) from error
 
     def _seen_in(self, inputs: Any) -> str:
         """How the inputs came about, and how they are shown."""
@@ -162,10 +179,11 @@ class Explainer:
             method, layer = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
             for image, maps_of_image in enumerate(maps if targets else maps[:, None]):
                 given_names = self._given_names or [None] * len(of_images[image])
-                panels[image] += [
+                made = [
                     Panel(method, layer, *self._described(target, given, probabilities[image]), cam_map)
                     for target, given, cam_map in zip(of_images[image], given_names, maps_of_image, strict=True)
                 ]
+                panels[image] += [_minus(*made)] if self.request.signed else made
                 where = f"{method} at {layer}" if layer else method
                 warnings[image] += [f"{where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
@@ -255,10 +273,18 @@ def uses_layers(method: Any) -> bool:
     return bool(getattr(getattr(method, "func", method), "uses_layers", True))
 
 
+def _minus(first: Panel, second: Panel) -> Panel:
+    """The difference of two panels' maps; 0 is where both say the same."""
+    name = f"{first.name} - {second.name}"
+    return first._replace(category=None, name=name, probability=None, map=first.map - second.map)
+
+
 def _drawn(request: Request) -> list[str]:
     align = request.options.get("align", "cell")
     where = {"cell": "cells are even tiles", "receptive_field": "each cell is drawn where it looks"}
     lines = [f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"]
+    if request.signed:
+        lines.append("signed maps: the difference of two maps that are scaled to [0, 1] one by one")
     without = [method.__name__ for method in request.methods if align != "cell" and "align" not in accepted_by(method)]
     return [*lines, *(f"maps of {name}: cells are even tiles, for its constructor takes no align" for name in without)]
 

@@ -63,6 +63,7 @@ def explain(
     align: Alignment = "receptive_field",
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    signed: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
     output_dir: str | os.PathLike[str] | None = None,
@@ -91,6 +92,8 @@ def explain(
     categories: the classes' names; None: see `zoo.class_names.names_of`.
     probabilities: 'softmax', 'sigmoid', 'none' or a callable; None: see `zoo.class_scores.class_scores_of`.
     align: see `BaseCAM`, but registered maps are the default here. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
+    signed: of two targets, a and b, the map of a minus the map of b, in [-1, 1]: what speaks for a alone is positive,
+    what speaks for b alone negative. Each is scaled by itself before.
     batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
     workers: the processes that decode files, and the threads that draw; None is one for each core.
     output_dir: of a folder, a glob or a list of paths, write the files that `save` names ('overlay', 'map', 'mask',
@@ -127,7 +130,11 @@ def explain(
     check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     options["align"] = align
-    request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size)
+    request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size, signed)
+    if signed and (top if request.targets is None else len(request.targets)) != 2:
+        raise ValueError("signed is the map of one target minus that of another: pass two targets, or top=2")
+    if signed and output_dir is not None and {"mask", "boxes"} & {*save}:
+        raise ValueError("masks and boxes are of maps in [0, 1]: a signed run saves 'overlay' and 'map'")
     if output_dir is not None:
         return _written(classifier, request, image, Path(output_dir), save, batch_size, workers)
     several = several_of(image, classifier.model)
@@ -203,6 +210,7 @@ def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:
         "targets": None if request.targets is None else [_name_of(target) for target in request.targets],
         "layers": str(request.layers),
         "top": request.top,
+        "signed": request.signed,
         "options": {name: _name_of(value) for name, value in {**request.smoothing, **request.options}.items()},
     }
 

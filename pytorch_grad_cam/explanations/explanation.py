@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from pytorch_grad_cam.explanations.colours import colour_table, coloured
+from pytorch_grad_cam.explanations.colours import blended, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.image import unit_range
 from pytorch_grad_cam.utils.overlays import montage
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
@@ -27,7 +26,7 @@ _SHOWN = 4  # names in a repr
 
 
 class Panel(NamedTuple):
-    """One map, float32 (H, W) in [0, 1], with its method, layer and target.
+    """One map, float32 (H, W) in [0, 1], a signed one in [-1, 1], with its method, layer and target.
 
     layer: its dotted name; several are joined by ' + '; '' for methods without layers. category, probability: None
     where the target is no class. name: that of the class or the target.
@@ -80,8 +79,18 @@ class Explanation:
     original: Original | None = None
 
     @property
+    def is_signed(self) -> bool:
+        """Whether maps are differences, in [-1, 1]."""
+        return any(panel.map.min(initial=0) < 0 for panel in self.panels)
+
+    @property
+    def default_cmap(self) -> str:
+        """The colours of overlays where none are named."""
+        return "RdBu_r" if self.is_signed else "jet"
+
+    @property
     def maps(self) -> np.ndarray:
-        """The panels' maps, float32 (P, H, W) in [0, 1]."""
+        """The panels' maps, float32 (P, H, W) in [0, 1], signed ones in [-1, 1]."""
         return np.stack([panel.map for panel in self.panels])
 
     def top(self, count: int = 5) -> list[tuple[int, str, float]]:
@@ -124,7 +133,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the pictures and maps, in what JSON knows: of each panel also its boxes."""
-        boxes = self.boxes() if len(self._size) == 2 else [[] for _ in self.panels]
+        boxes = [[] for _ in self.panels] if len(self._size) != 2 or self.is_signed else self.boxes()
         return {
             "title": self.title,
             "size": list(self._size),
@@ -148,17 +157,18 @@ class Explanation:
 
         return DataFrame([{"title": self.title, **row} for row in self.to_dict()["panels"]])
 
-    def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str = "jet") -> np.ndarray:
+    def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str | None = None) -> np.ndarray:
         """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side, of a
         signal a strip.
 
-        image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`. Raises ValueError for others.
+        image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`; None is jet, of signed maps a
+        diverging one, from blue (-1) over white (0) to red (1). Raises ValueError for others.
         """
         if not 0 <= image_weight <= 1:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
-        colours = coloured(self.panels[panel].map, colour_table(cmap)).astype(np.float32)
-        blend = (1 - image_weight) * colours / 255 + image_weight * unit_range(self.picture)
-        return _flat(np.rint(255 * blend).astype(np.uint8))
+        heat = self.panels[panel].map
+        shown = (heat + 1) / 2 if self.is_signed else heat
+        return _flat(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
 
     def shown(self) -> np.ndarray:
         """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
@@ -207,7 +217,7 @@ class Explanation:
             raise ValueError(f"nobody knows where in the original picture the model looked: {why}")
         return placement
 
-    def grid(self, cmap: str = "jet", alpha: float = 0.5, title: str | None = None) -> Figure:
+    def grid(self, cmap: str | None = None, alpha: float = 0.5, title: str | None = None) -> Figure:
         """A matplotlib figure of all overlays, see `figure.comparison_figure`."""
         from pytorch_grad_cam.explanations.figure import comparison_figure
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from pytorch_grad_cam.explanations.colours import colour_table
@@ -39,7 +39,7 @@ class ShownFigure(Figure):
 
 
 def comparison_figure(
-    explanations: Mapping[str, Explanation], cmap: str = "jet", alpha: float = 0.5, title: str | None = None
+    explanations: Mapping[str, Explanation], cmap: str | None = None, alpha: float = 0.5, title: str | None = None
 ) -> Figure:
     """The overlays of explanations of one picture, by the names of their models, in a grid.
 
@@ -79,8 +79,10 @@ def comparison_figure(
             above = _described(panel) + (f"\n{panel.layer}" if by_layer else "")
             _title(axes, above if row == 0 or len(explanations) > 1 else "")
     figure.supxlabel(caption, fontsize=_SMALL_FONT, parse_math=False)
-    colours = ListedColormap(alpha * colour_table(cmap) / 255 + 1 - alpha)  # as over white
-    bar = figure.colorbar(ScalarMappable(cmap=colours), ax=grid, shrink=0.6, label="evidence, from 0 to 1")
+    colours = ListedColormap(alpha * colour_table(cmap or first.default_cmap) / 255 + 1 - alpha)  # as over white
+    lowest = -1 if first.is_signed else 0
+    scale = ScalarMappable(Normalize(lowest, 1), colours)
+    bar = figure.colorbar(scale, ax=grid, shrink=0.6, label=f"evidence, from {lowest} to 1")
     bar.ax.tick_params(labelsize=_FONT)
     return figure
 

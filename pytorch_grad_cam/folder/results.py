@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from pytorch_grad_cam.folder.whole_files import write_whole
-from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
 if TYPE_CHECKING:
@@ -27,10 +26,11 @@ def save_results(explanation: Explanation, folder: Path, name: str, kinds: Seque
     the image itself, None where nobody knows.
     """
     described = []
-    for panel, beginning in zip(explanation.panels, names_of_files(name, explanation.panels), strict=True):
+    names = names_of_files(name, explanation.panels)
+    for position, (panel, beginning) in enumerate(zip(explanation.panels, names, strict=True)):
         files = {kind: f"{beginning}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
         for kind, file in files.items():
-            write_whole(folder / file, _FILES[kind][1](explanation.picture, panel.map))
+            write_whole(folder / file, _FILES[kind][1](explanation, position))
         entry = _described(panel) | {"files": files}
         if "boxes" in kinds:
             boxes = boxes_of(otsu_mask(panel.map))
@@ -66,18 +66,18 @@ def _described(panel: Panel) -> dict[str, Any]:
     return named | {"method": panel.method, "layer": panel.layer}
 
 
-def _overlay(picture: np.ndarray, cam_map: np.ndarray) -> bytes:
-    return _encoded(show_cam_on_image(picture, cam_map, use_rgb=True), "JPEG", quality=95)
+def _overlay(explanation: Explanation, panel: int) -> bytes:
+    return _encoded(explanation.overlay(panel), "JPEG", quality=95)
 
 
-def _map(_: np.ndarray, cam_map: np.ndarray) -> bytes:
+def _map(explanation: Explanation, panel: int) -> bytes:
     file = io.BytesIO()
-    np.save(file, cam_map)
+    np.save(file, explanation.panels[panel].map)
     return file.getvalue()
 
 
-def _mask(_: np.ndarray, cam_map: np.ndarray) -> bytes:
-    return _encoded(255 * otsu_mask(cam_map).astype(np.uint8), "PNG")
+def _mask(explanation: Explanation, panel: int) -> bytes:
+    return _encoded(255 * otsu_mask(explanation.panels[panel].map).astype(np.uint8), "PNG")
 
 
 def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
@@ -87,7 +87,7 @@ def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 _LONGEST = 60  # characters of a name in a file's name
-_FILES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], bytes]]] = {
+_FILES: dict[str, tuple[str, Callable[[Explanation, int], bytes]]] = {
     "overlay": (".jpg", _overlay),
     "map": (".npy", _map),
     "mask": (".png", _mask),

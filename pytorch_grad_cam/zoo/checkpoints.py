@@ -24,7 +24,7 @@ def read_state(file: str) -> tuple[State, list[str]]:
     Raises UnusableInput for a file without one.
     """
     if not Path(file).is_file():
-        raise UnusableInput(f"there is no weights file {file}: pass --weights default, none, or a file that exists")
+        raise UnusableInput(f"there is no weights file {file}: pass 'default', 'none' or a file that exists")
     content, undone = _content(file), []
     while isinstance(content, Mapping) and not _is_state(content):
         name = next((name for name in _NESTING if isinstance(content.get(name), Mapping)), None)

@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.inputs import apply, image_of, with_image
 from pytorch_grad_cam.engine.probabilities import origins
+from pytorch_grad_cam.engine.scores import Undecided
 from pytorch_grad_cam.engine.trees import copied
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
@@ -58,14 +59,18 @@ class ClassScores(NamedTuple):
         return BinaryClassifierOutputTarget(category) if self.is_single else category
 
 
-def class_scores_of(
-    model: nn.Module,
-    inputs: Any,
-    output_transform: Callable[[Any], Any],
-    probabilities: Probabilities = None,
-    spatial_from: Any = None,
-) -> ClassScores:
-    """How the outputs of a model are read, seen in one forward of inputs, which should be those of one image.
+def followed_outputs(
+    model: nn.Module, inputs: Any, output_transform: Callable[[Any], Any], spatial_from: Any = None
+) -> Any:
+    """What the model returns for inputs, with the graph from the image, by `output_transform`."""
+    with undisturbed(model):
+        image = image_of(inputs, spatial_from)
+        followed = with_image(copied(inputs), image.detach().clone().requires_grad_(), spatial_from)
+        return output_transform(apply(model, followed))
+
+
+def class_scores_of(model: nn.Module, outputs: Any, probabilities: Probabilities = None) -> ClassScores:
+    """How the outputs of a model are read. outputs: of one image, with their graph, see `followed_outputs`.
 
     probabilities: 'softmax', 'sigmoid', 'none' (the outputs are probabilities), or a callable from the outputs. None:
     by what computed them, a softmax or a sigmoid, which is not applied twice; by the task of a transformers
@@ -74,10 +79,8 @@ def class_scores_of(
     """
     if isinstance(probabilities, str) and probabilities not in GIVEN:
         raise ValueError(f"probabilities is {probabilities!r}: pass {', '.join(map(repr, GIVEN))} or a callable")
-    with undisturbed(model):
-        image = image_of(inputs, spatial_from)
-        followed = with_image(copied(inputs), image.detach().clone().requires_grad_(), spatial_from)
-        outputs = output_transform(apply(model, followed))
+    if isinstance(outputs, Undecided):
+        raise ValueError(outputs.why)
     if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2:
         described = f"{tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise ValueError(

@@ -249,8 +249,9 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UnusableInput(
-            f"the weights of {name} could not be fetched ({reason[0][:120]}): pass --weights FILE with a state dict, "
-            "--weights none for random ones, or --model digits, which comes with the package"
+            f"the weights of {name} could not be fetched ({reason[0][:120]}): pass a file with a state dict "
+            "(weights=, --weights FILE), 'none' for random ones (--weights none), or the model 'digits', which comes "
+            "with the package (--model digits)"
         ) from error
 
 

@@ -168,7 +168,8 @@ def _of_transformers(model: Any) -> Preprocessing | None:
         return None
     kinds = IMAGE_PROCESSOR_MAPPING[type(model.config)]  # by backend in transformers 5, slow and fast before
     kind = next(filter(None, reversed([*kinds.values()] if isinstance(kinds, Mapping) else [*kinds])))
-    side = getattr(model.config, "image_size", None)
+    of_images = getattr(model.config, "vision_config", model.config)  # of models for texts too
+    side = getattr(of_images, "image_size", None)
     processor = kind(**_sizes(kind(), side)) if isinstance(side, int) else kind()
     origin = f"the default {kind.__name__}{f' at {side} x {side} px' if isinstance(side, int) else ''}"
     return Preprocessing(ByProcessor(processor), *_statistics(processor), origin, is_assumed=True)

@@ -123,3 +123,26 @@ def test_labels_do_not_overlap(size):
     for index, box in enumerate(boxes):
         for other, following in zip(labels[index + 1 :], boxes[index + 1 :], strict=True):
             assert not box.shrunk(0.98, 0.98).overlaps(following), (labels[index].get_text(), other.get_text())
+
+
+def test_a_signed_map_is_one_minus_the_other(digits_net, tmp_path):
+    plain = explain(digits_net, example_scene(), targets=[5, 7])
+    signed = explain(digits_net, example_scene(), targets={"five": 5, "seven": 7}, signed=True)
+    (panel,) = signed.panels
+    assert str(panel) == "five - seven, GradCAM at layer4"
+    np.testing.assert_allclose(panel.map, plain.maps[0] - plain.maps[1], atol=1e-6)
+    low, high = (np.unravel_index(index, panel.map.shape) for index in (panel.map.argmin(), panel.map.argmax()))
+    overlay = signed.overlay(0, 0).astype(int)
+    assert overlay[low][2] > overlay[low][0], "blue is against"
+    assert overlay[high][0] > overlay[high][2], "red is for"
+    figure = signed.grid()
+    assert figure.axes[-1].get_ylim() == (-1, 1)
+    assert any(line.startswith("signed maps") for line in signed.assumptions)
+    assert signed.save(tmp_path)[0].exists()
+    assert signed.to_dict()["panels"][0]["boxes"] == []
+
+
+@pytest.mark.parametrize("how", [{"targets": 5}, {"targets": [5, 6, 7]}, {}, {"top": 3}])
+def test_a_signed_map_is_of_two_targets(how, digits_net):
+    with pytest.raises(ValueError, match="pass two targets, or top=2"):
+        explain(digits_net, example_scene(), signed=True, **how)

@@ -135,3 +135,25 @@ def test_a_regression_is_no_class():
 def test_imagenets_names_are_said_to_be_assumed():
     found = explain(with_end(outputs=1000), X, "eigencam")
     assert "class names: ImageNet's, for there are 1,000 classes (assumed)" in found.assumptions
+
+
+class TwoHeads(nn.Module):
+    """Two tensors of which either could be the scores."""
+
+    def forward(self, x):
+        return x.mean((2, 3)), x.amax((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            nn.Conv2d(3, 2, 3),
+            r"Conv2d gives no class scores \(N, classes\), but \(1, 2, 22, 30\): pass an output_transform",
+        ),
+        (TwoHeads(), r"several tensors of the output could be the scores: output\[0\] .*output_transform="),
+    ],
+)
+def test_outputs_that_are_no_class_scores(model, message):
+    with pytest.raises(ValueError, match=message):
+        explain(model, X)

@@ -195,3 +195,17 @@ def test_what_is_no_preprocessing():
 def test_a_tensor_in_the_unit_range_is_no_normalised_one(digits_net):
     with pytest.warns(CamWarning, match=r"all values of the input lie in \[0, 1\]"):
         explain(digits_net, torch.rand(3, 64, 64))
+
+
+def test_a_model_that_does_not_run_on_what_was_assumed_names_the_way_out():
+    with pytest.raises(UnusableInput, match=r"does not run on what torchvision's for ImageNet .*pass preprocess="):
+        explain(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 2)), PHOTO)
+
+
+def test_the_size_of_a_transformers_model_for_texts_too():
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.SiglipConfig(vision_config={**size, "image_size": 32, "patch_size": 8}, text_config=size)
+    preprocessing = own_preprocessing(transformers.SiglipForImageClassification(config))
+    assert preprocessing.mean == (0.5,) * 3
+    assert inputs_of(preprocessing.function(Image.fromarray(PHOTO))).shape == (1, 3, 32, 32)
