@@ -285,27 +285,32 @@ class BaseCAM(OverridePoints):
             outputs = capture.run(inputs)
             self.outputs = detached(outputs)
             is_plain = isinstance(outputs, torch.Tensor) and self.output_transform is scores_in
-            reading = partial(scores_of_model, self.model, self.output_transform, image.shape)
-            read: Callable[[Any], Any] = scores_in if is_plain else reading
+            read = scores_in if is_plain else partial(scores_of_model, self.model, self.output_transform, image.shape)
             scores = read(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
             how = eigen_smooth, read, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
             if isinstance(scores, Detected):
                 self._keep_predictions(call, targets)
-            asked, of_targets = Asked(inputs, image, targets), None
-            try:
-                if self._finds_layers:
-                    of_targets = self._found_layers.read_by(asked, scores, call.target_lists, capture.runs)
-                of_layers, check = self._maps_of_layers(call, capture, transform)
-                is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-                several_layers = partial(self._joined, of_layers, len(call.target_lists), of_targets)
-                maps = several_layers() if is_several else min_max(of_layers[0][:, 0])
-                check()
-            except FoundElsewhere as elsewhere:
-                self._found_layers.keep(asked, elsewhere.found)
-                return self._maps(inputs, targets, eigen_smooth)
+            of_targets = self._layers_of_targets(call, targets, capture) if self._finds_layers else None
+            of_layers, check = self._maps_of_layers(call, capture, transform)
+            is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
+            maps = self._joined(of_layers, call, of_targets) if is_several else min_max(of_layers[0][:, 0])
+            check()
         return _of_images(maps, len(image), len(lists)) if several else maps
+
+    def _maps_by_found_layers(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
+        """`_maps`, once more by other layers where the kept ones are not those of these targets."""
+        try:
+            return self._maps(inputs, targets, eigen_smooth)
+        except FoundElsewhere as elsewhere:
+            self._found_layers.keep(elsewhere.asked, elsewhere.found)
+            return self._maps_by_found_layers(inputs, targets, eigen_smooth)
+
+    def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:
+        """Which of the found layers each target reads, see `FoundLayers.read_by`."""
+        asked = Asked(call.inputs, call.image, targets)
+        return self._found_layers.read_by(asked, call.scores, call.target_lists, capture.runs)
 
     def _keep_predictions(self, call: Call, targets: Targets) -> None:
         """A detector's predictions for the user; a warning where the map of a box marks all objects that look alike.
@@ -319,13 +324,13 @@ class BaseCAM(OverridePoints):
         if of_one_prediction(asked):
             warn_of_lookalikes(type(self).__name__)
 
-    def _joined(self, of_layers: list[torch.Tensor], lists: int, of_targets: torch.Tensor | None) -> torch.Tensor:
+    def _joined(self, of_layers: list[torch.Tensor], call: Call, of_targets: torch.Tensor | None) -> torch.Tensor:
         """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value.
 
-        of_targets: which of them are of each target, see `FoundLayers.read_by`.
+        of_targets: see `_layers_of_targets`.
         """
         if self._has_aggregation or is_replaced(self, "aggregate_multi_layers"):
-            return aggregated_by_point(self, of_layers, lists)
+            return aggregated_by_point(self, of_layers, len(call.target_lists))
         if not self._finds_layers:
             return mean_of_layers(of_layers)
         levels = torch.cat(of_layers, dim=1)

@@ -217,7 +217,7 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
 def maker_of(cam: Any) -> Callable[[Inputs, Targets, bool], torch.Tensor]:
     """What makes the maps: the steps of 1.x where class or object override a whole one, else our capture."""
     has_steps = cam._has_steps or is_replaced(cam, "forward") or is_replaced(cam, "compute_cam_per_layer")
-    return partial(maps_by_steps, cam) if has_steps else cam._maps
+    return partial(maps_by_steps, cam) if has_steps else cam._maps_by_found_layers if cam._finds_layers else cam._maps
 
 
 def is_replaced(cam: Any, name: str) -> bool:
@@ -233,7 +233,7 @@ def maps_by_steps(cam: Any, inputs: Inputs, targets: Targets, eigen_smooth: bool
     by_forward = forward and (type(cam).forward is not OverridePoints.forward or "forward" in cam.__dict__)
     per_layer = OverridePoints.compute_cam_per_layer
     if not by_forward and getattr(cam.compute_cam_per_layer, "__func__", None) is per_layer:
-        return cam._maps(inputs, targets, eigen_smooth)
+        return cam._maps_by_found_layers(inputs, targets, eigen_smooth)
     inputs, image, capture, _ = cam._prepared(inputs, targets)
     if by_forward:
         if isinstance(targets, TargetRule):  # a forward of 1.x knows lists only

@@ -19,6 +19,7 @@ from pytorch_grad_cam.engine.layouts import grid_of_proportions
 if TYPE_CHECKING:
     from pytorch_grad_cam.engine.layer_run import Call
 
+Maps = Sequence[torch.Tensor]
 _thread = threading.local()
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
@@ -42,9 +43,7 @@ class RunEvidence(NamedTuple):
     strongest_gradients: torch.Tensor | None
 
 
-def warn_of_blank_maps(
-    drawn: Sequence[torch.Tensor], evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Call
-) -> None:
+def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Call) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
     drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.

@@ -22,7 +22,8 @@ from pytorch_grad_cam.engine.watch import Arguments, Watch
 _TOKENS_NDIM = 3  # (N, T, C)
 
 
-_with_blocks_under_no_grad: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_cut_by_no_grad: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_in_graph = attrgetter("requires_grad")
 
 Captured = Sequence[tuple[nn.Module, Any]]
 """Runs of layers, each with what it returned."""
@@ -73,8 +74,7 @@ class Capture(Watch):
         `no_grad` ends that: behind it, what was before the layer holds again. Such a model is run once more, and from
         then on with the whole graph; so are those whose inputs require a gradient.
         """
-        whole = not self._detach or self._model in _with_blocks_under_no_grad
-        whole = whole or any(map(attrgetter("requires_grad"), floating_tensors(inputs)))
+        whole = not self._detach or self._model in _cut_by_no_grad or any(map(_in_graph, floating_tensors(inputs)))
         self._recording = True
         try:
             with torch.set_grad_enabled(self._gradients and whole):
@@ -91,7 +91,7 @@ class Capture(Watch):
         return outputs
 
     def _run_whole(self, inputs: Inputs) -> Any:
-        _with_blocks_under_no_grad.add(self._model)
+        _cut_by_no_grad.add(self._model)
         self._outputs.clear()
         return self.run(inputs)
 

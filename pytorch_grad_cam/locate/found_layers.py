@@ -46,9 +46,9 @@ class Found(NamedTuple):
 class FoundElsewhere(Exception):
     """The targets of this call have other layers than those that were kept for their kind."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, asked: Asked, found: Found) -> None:
         super().__init__(str(found.location))
-        self.found = found
+        self.asked, self.found = asked, found
 
 
 class FoundLayers:
@@ -113,7 +113,7 @@ class FoundLayers:
         if ways_between(sum_of_lists(of_lists), nodes).edges != kept.ways.edges:
             found = self._searched(asked, whole=True)[1]
             if {*found.location.layers} != {*layers}:
-                raise FoundElsewhere(found)
+                raise FoundElsewhere(asked, found)
             self.keep(asked, found)
         if len(layers) == 1:
             return None
@@ -137,7 +137,7 @@ class FoundLayers:
             location = elsewhere.location
             same = {*location.layers} <= {*layers} if found else location.layer in layers
             if found and not same:
-                raise FoundElsewhere(elsewhere)
+                raise FoundElsewhere(asked, elsewhere)
             advice = "" if same else f"; try target_layers=[{location.name!r}]: {location.why}"
             if not search.is_of_whole_image:
                 return advice
