@@ -63,6 +63,8 @@ class KnownModel:
             for name, tensor in table.items()
             if isinstance(tensor, torch.Tensor) and _made_in_inference_mode(tensor)
         ]
+        # What a module remembers, as the anchors of a detector: no buffers, and exchanged by itself at any time.
+        self.remembered = [(vars(module), name) for module in self.modules for name in _names_of_tensors(module)]
         self._first_tensor = next(chain(model.parameters(), model.buffers()), None)
         self.watched_buffers = [
             WatchedBuffer(module, name, buffer)
@@ -109,6 +111,13 @@ def _peculiar(are_compiled: bool, quantised: list[nn.Module]) -> Iterator[None]:
         if quantised:
             stack.enter_context(QuantisedWatch(quantised))
         yield
+
+
+def _names_of_tensors(module: nn.Module) -> set[str]:
+    """The attributes that are tensors, or begin as one of the class."""
+    own_classes = type(module).__mro__[: type(module).__mro__.index(nn.Module)]
+    attributes = chain.from_iterable(vars(each).items() for each in (module, *own_classes))
+    return {name for name, value in attributes if isinstance(value, torch.Tensor)}
 
 
 def _is_sharded(module: nn.Module) -> bool:
@@ -204,6 +213,7 @@ class _Flags:
     requiring: list[nn.Parameter] = field(default_factory=list)
     offloaded: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = field(default_factory=list)
+    remembered: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
     buffers: list[WatchedBuffer] = field(default_factory=list)
     usable: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
 
@@ -214,6 +224,11 @@ class _Flags:
             module.training = False
         for tensors, name, tensor in known.made_in_inference_mode:
             self._exchange(tensors, name, tensor)
+        for attributes, name in known.remembered:
+            value = attributes.get(name)
+            if isinstance(value, torch.Tensor) and value.is_inference():
+                attributes[name] = copy = value.clone()
+                self.remembered.append((attributes, name, value, copy))
         if len(self.frozen) == 1:
             self.buffers = known.watched_buffers
             for buffer in self.buffers:
@@ -264,3 +279,6 @@ class _Flags:
             buffer.restore()
         for tensors, name, tensor in self.exchanged:
             tensors[name] = tensor
+        for attributes, name, value, copy in self.remembered:
+            if attributes.get(name) is copy:
+                attributes[name] = value

@@ -404,6 +404,15 @@ def test_the_net_is_left_as_it_was(torchvision_net):
         assert left_of(torchvision_net) == before
 
 
+def test_what_the_user_put_on_the_net_is_put_back(torchvision_net):
+    (module,) = suppressing_modules(torchvision_net)
+    own, calls = module.postprocess_detections, []
+    module.postprocess_detections = mine = lambda *args: (calls.append(1), own(*args))[1]
+    LayerCAM(torchvision_net)([photo()], 1)
+    assert calls
+    assert module.postprocess_detections is mine
+
+
 def test_two_threads_and_one_that_only_predicts(torchvision_net):
     """Another thread that runs the model meanwhile gets what it ever gets."""
     x, target = [photo()], BoxTarget((10, 10, 40, 40))

@@ -577,3 +577,33 @@ def test_forward_called_directly():
     before = state_of(model)
     np.testing.assert_array_equal(GradCAM(model, model[0].last).forward(x, [3, 1]), expected)
     assert state_of(model) == before
+
+
+def test_what_a_module_remembers_from_inference_mode():
+    """The anchors of ultralytics' heads are plain attributes, made anew for another size."""
+
+    class Remembering(nn.Module):
+        scale, shape = torch.empty(0), None
+
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            if self.shape != x.shape:
+                self.shape, self.scale = x.shape, torch.full((5,), 2.0)
+            return self.net(x) * self.scale
+
+    model = Remembering().eval()
+    cam = GradCAM(model, "net.last")
+    with torch.inference_mode():
+        model(images())
+    remembered = model.scale
+    assert remembered.is_inference()
+    expected = GradCAM(convolutional(), "last")(images(), 1)
+    np.testing.assert_allclose(cam(images(), 1), expected, atol=1e-6)
+    assert model.scale is remembered
+    cam(images()[..., :8], 1)
+    assert model.shape == (2, 3, 12, 8)
+    assert model.scale is not remembered
+    assert not model.scale.is_inference()

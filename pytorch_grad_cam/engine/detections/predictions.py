@@ -58,16 +58,18 @@ class Predictions(NamedTuple):
 
     def best(self, label: int | None = None) -> torch.Tensor:
         """Which of the P * C scores is the highest, of a class or of all: a number (1,)."""
-        return self._best_among(self.labels == label if label is not None else torch.ones_like(self.labels).bool())
+        return _best(self.scores, self.logits, self._of_class(label))
 
     def nearest(self, box: Sequence[float], label: int | None = None) -> torch.Tensor:
         """Which of the P * C is of the box that overlaps the given one most; of equal boxes the one with the highest
-        score. label: of this class only.
+        score. label: of this class only. Cost: a wait for the device.
         """
-        overlap = self.iou(box).detach()[:, None].expand_as(self.scores)
-        if label is not None:
-            overlap = overlap.masked_fill(self.labels != label, -1)
-        return self._best_among(overlap == overlap.amax())
+        own = self._of_class(label)
+        overlap = self.iou(box).detach().masked_fill(~own.any(1), -1)
+        rows = (overlap == overlap.amax()).nonzero()[:, 0]  # few
+        best = _best(self.scores[rows], self.logits[rows], own.expand_as(self.scores)[rows])
+        columns = self.scores.shape[1]
+        return rows[best // columns] * columns + best % columns
 
     def detections(self) -> torch.Tensor:
         """Which of the P * C the detector reports, the highest score first. Cost: a wait for the device.
@@ -112,11 +114,15 @@ class Predictions(NamedTuple):
         scale = self.boxes.new_tensor(factors)
         return self._replace(boxes=self.boxes * scale.repeat(2), size=size)
 
-    def _best_among(self, asked: torch.Tensor) -> torch.Tensor:
-        """Of those asked for the one with the highest score, and of those that round to 1 the best logit."""
-        scores = self.scores.detach().masked_fill(~asked, -1)
-        logits = self.logits.detach().masked_fill(scores < scores.amax(), -torch.inf)
-        return logits.flatten().argmax(0, keepdim=True)
+    def _of_class(self, label: int | None) -> torch.Tensor:
+        """Which are of the class: bool, of the shape of the labels."""
+        return torch.ones_like(self.labels, dtype=torch.bool) if label is None else self.labels == label
+
+
+def _best(scores: torch.Tensor, logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """Of those asked for the one with the highest score, and of those that round to 1 the best logit: a number (1,)."""
+    scores = scores.detach().masked_fill(~asked, -1)
+    return logits.detach().masked_fill(scores < scores.amax(), -torch.inf).flatten().argmax(0, keepdim=True)
 
 
 def of_probabilities(
