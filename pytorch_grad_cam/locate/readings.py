@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, permutations
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.inputs import PackedPatches, SpatialFrom, call, image_of, with_image
+from pytorch_grad_cam.engine.inputs import ImagePlace, PackedPatches, SpatialFrom, call, image_of, with_image
 from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
@@ -54,6 +54,8 @@ class Readings:
             handed_on = id(entry.read) in self._channels_first and is_of(_ELEMENTWISE, entry.module)
             if handed_on or is_of(_CHANNELS_FIRST, entry.module):
                 self._channels_first.add(id(entry.returned))
+        # No number tells in which order axes of one length are; images with axes of their own are turned at times.
+        self._may_be_turned = isinstance(spatial_from, ImagePlace) and len({*self.size}) < len(self.size)
         self._by_numbers: dict[tuple[int, ...], list[Layout]] = {}
         self._noisy: dict[nn.Module, list[Call]] = {}
 
@@ -100,8 +102,12 @@ class Readings:
         changes = self.changes({each.module for each in chain([entry], *as_many.values())})
         seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
         change = changes(entry)
-        by_sight = self._clearest(entry, [*dict.fromkeys(seen)], change, clearly)
-        return by_sight or self._clearest(entry, self.by_numbers(entry), change, clearly)
+        layouts = [*dict.fromkeys(seen)]
+        layout = self._clearest(entry, layouts, change, clearly)
+        layout = layout or self._clearest(entry, self.by_numbers(entry), change, clearly)
+        if layout is None or not self._may_be_turned or layout.axes not in as_many:
+            return layout
+        return _in_order_of_first(layout, map(changes, as_many[layout.axes]))
 
     def _in_order_of_first_convolution(self, entry: Call) -> Layout | None:
         """The reading with the spatial axes in the order in which the first convolution has them.
@@ -191,6 +197,24 @@ class Readings:
                 )
             )
         return first
+
+
+def _in_order_of_first(layout: Layout, changes: Iterator[torch.Tensor]) -> Layout:
+    """The reading with its axes of one length in the order in which the first tensor of as many tokens answers better.
+
+    changes: of the tensors with as many tokens. There each cell has seen little of the image.
+    """
+    first = next((change for change in changes if change.any()), None)
+    if first is None:
+        return layout
+    axes = layout.order or tuple(range(len(layout.grid)))
+    orders = [
+        order for order in permutations(axes) if [layout.grid[a] for a in order] == [layout.grid[a] for a in axes]
+    ]
+    turned = [layout if order == axes else layout._replace(order=order) for order in orders]
+    best = max(turned, key=lambda each: answer(each, first).correlation)
+    is_clearer = answer(best, first).correlation - answer(layout, first).correlation >= _TOO_CLOSE
+    return best if is_clearer else layout
 
 
 def _grids_of_convolutions(calls: Sequence[Call], image: torch.Tensor) -> set[tuple[int, ...]]:

@@ -357,3 +357,69 @@ def test_locate_and_suggest_layers_take_targets(detector):
         assert "stem" in [each.name for each in suggested]
     for function in (locate, suggest_layers):
         assert inspect.signature(function).parameters["targets"].default is None
+
+
+# Tokens and embeddings
+
+
+class Causal(nn.Module):
+    """A token sees those in front of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(12), nn.MultiheadAttention(12, 2, batch_first=True)
+
+    def forward(self, tokens):
+        unseen = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).triu(1)
+        normed = self.norm(tokens)
+        return tokens + self.attention(normed, normed, normed, attn_mask=unseen, need_weights=False)[0]
+
+
+class Captioner(nn.Module):
+    """Logits (N, T, 8) of a causal model: a word, 6 x 6 patches, two words. The highest logit is the first word's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.words = nn.Conv2d(3, 12, 4, 4), nn.Embedding(4, 12)
+        self.blocks, self.head = nn.Sequential(Causal(), Causal()), nn.Linear(12, 8)
+
+    def forward(self, x):
+        words = self.words(torch.tensor([[0, 1, 2]] * len(x)))
+        tokens = self.blocks(torch.cat([words[:, :1], self.patch(x).flatten(2).mT, words[:, 1:]], dim=1))
+        first = torch.zeros(tokens.shape[1], 1)
+        first[0] = 100
+        return self.head(tokens) + first
+
+
+def test_the_next_token_has_the_layer_of_its_own_score_not_of_the_highest_logit():
+    """No patch leads to the first word, in front of them, which has the highest logit."""
+    model, x = Captioner().eval(), picture()[..., :24, :24]
+    cam = GradCAM(model)
+    maps = cam(x, lambda logits: logits[-1, 3])
+    assert cam.location.name == "blocks.1.norm"
+
+    def as_map(tokens):
+        return tokens[:, 1:37].mT.unflatten(2, (6, 6))
+
+    expected = literal.grad_cam(model, model.blocks[1].norm, x, lambda o: o[0, -1, 3], (24, 24), as_map)
+    assert expected.max() == 1
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+def test_a_similarity_to_an_embedding_is_a_target():
+    class Embedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convolutional()
+
+        def forward(self, x):
+            return nn.functional.normalize(self.net(x), dim=1)
+
+    model, x = Embedding().eval(), images()
+    reference = model(images(seed=3))[0].detach()
+    cam = GradCAM(model)
+    maps = cam(x, lambda embedding: embedding @ reference)
+    assert cam.location.name == "net.last"
+    expected = literal.grad_cam(model, model.net.last, x, lambda o: (o @ reference).sum(), x.shape[2:])
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
