@@ -1,5 +1,7 @@
 """Pictures decoded and preprocessed by worker processes, in batches; and the batches of a user's loader."""
 
+import multiprocessing
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,15 +52,27 @@ def decoded(
 ) -> "DataLoader[Batch]":
     """The batches in turn, decoded ahead by `workers` processes. pinned: in memory that CUDA copies from faster.
 
-    pictures: paths, or anything else that `zoo.pictures.as_picture` takes. preprocess: see `preprocessing.inputs_of`.
+    pictures: paths, or anything else that `zoo.pictures.as_picture` takes. preprocess: see `preprocessing.inputs_of`;
+    one that cannot be sent to processes, as a lambda where they are not forked, is called in this one.
     """
     return DataLoader(
         _Pictures(pictures, preprocess),
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=workers if not workers or _can_be_sent(preprocess) else 0,
         collate_fn=_by_size,
         pin_memory=pinned,
     )
+
+
+def _can_be_sent(preprocess: Any) -> bool:
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if method == "fork":
+        return True
+    try:
+        pickle.dumps(preprocess)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def given(loader: Iterable[Any]) -> Iterator[Batch]:

@@ -16,6 +16,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.folder.batches import decoded
 from pytorch_grad_cam.folder.image_list import images_in, means_several
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.utils.image import show_cam_on_image
@@ -352,3 +353,11 @@ def two_processes(script: str, folder: Path, output: Path) -> subprocess.Complet
     command = [*torchrun, *arguments_for(folder, output, "--save", *KINDS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize(("started", "expected"), [("fork", (2, 2)), ("spawn", (0, 2))])
+def test_a_lambda_is_sent_to_forked_processes_alone(started, expected, monkeypatch):
+    """Python 3.14, macOS and Windows do not fork."""
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: started)
+    functions = (lambda image: image, load_classifier("digits").preprocess)
+    assert tuple(decoded(["a"], each, [[0]], 2, False).num_workers for each in functions) == expected
