@@ -222,13 +222,8 @@ class _Flags:
         self.training += training
         for module in training:
             module.training = False
-        for tensors, name, tensor in known.made_in_inference_mode:
-            self._exchange(tensors, name, tensor)
-        for attributes, name in known.remembered:
-            value = attributes.get(name)
-            if isinstance(value, torch.Tensor) and value.is_inference():
-                attributes[name] = copy = value.clone()
-                self.remembered.append((attributes, name, value, copy))
+        if known.made_in_inference_mode or known.remembered:
+            self._exchange_all(known)
         if len(self.frozen) == 1:
             self.buffers = known.watched_buffers
             for buffer in self.buffers:
@@ -257,6 +252,15 @@ class _Flags:
             parameters[name].requires_grad = True
         self.offloaded = []
 
+    def _exchange_all(self, known: KnownModel) -> None:
+        for tensors, name, tensor in known.made_in_inference_mode:
+            self._exchange(tensors, name, tensor)
+        for attributes, name in known.remembered:
+            value = attributes.get(name)
+            if isinstance(value, torch.Tensor) and value.is_inference():
+                attributes[name] = copy = value.clone()
+                self.remembered.append((attributes, name, value, copy))
+
     def _exchange(self, tensors: dict[str, Any], name: str, tensor: torch.Tensor) -> None:
         """A model that was made in inference mode runs with copies, tied ones with the same copy."""
         if tensors[name] is not tensor:
@@ -277,6 +281,10 @@ class _Flags:
             parameters[name].requires_grad = True
         for buffer in self.buffers:
             buffer.restore()
+        if self.exchanged or self.remembered:
+            self._put_back()
+
+    def _put_back(self) -> None:
         for tensors, name, tensor in self.exchanged:
             tensors[name] = tensor
         for attributes, name, value, copy in self.remembered:

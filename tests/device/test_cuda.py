@@ -19,8 +19,9 @@ from pytorch_grad_cam import (
     RefineCAM,
     ScoreCAM,
     ShapleyCAM,
+    explain,
 )
-from pytorch_grad_cam.demo import example_scene, preprocess_scene
+from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
 from pytorch_grad_cam.engine import chunks
 from pytorch_grad_cam.engine.dominant_eigenvector import dominant_eigenvector
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADCombined
@@ -216,3 +217,18 @@ def test_road_is_that_of_the_cpu():
     expected = ROADCombined([20, 80])(x, maps.numpy(), [3, 1], model)
     found = ROADCombined([20, 80])(x.cuda(), maps.cuda(), [3, 1], model.cuda())
     np.testing.assert_allclose(torch.as_tensor(found).cpu(), expected, atol=0.02)  # noise of another generator
+
+
+def test_a_stream_of_explanations_is_that_of_the_cpu(tmp_path):
+    """From pinned memory, with the pictures on the host."""
+    from PIL import Image
+
+    for index in range(5):
+        Image.fromarray(np.roll(example_scene(), index, axis=1)).save(tmp_path / f"{index}.png")
+    model = load_digits_net()
+    expected = list(explain(model, tmp_path, targets=[5, 7], batch_size=2))
+    found = list(explain(model.cuda(), tmp_path, targets=[5, 7], batch_size=2))
+    for on_device, on_host in zip(found, expected, strict=True):
+        np.testing.assert_allclose(on_device.maps, on_host.maps, atol=1e-3)
+        np.testing.assert_allclose(on_device.probabilities, on_host.probabilities, atol=1e-5)
+        np.testing.assert_array_equal(on_device.picture, on_host.picture)
