@@ -4,6 +4,7 @@ The tests of `tests/device`. Then the race of `benchmarks.speed`: all libraries 
 those of our methods that do more on a GPU than run the model. Results: `results/*_cuda.json`, and the tables of them.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ OF_OURS = ("EigenCAM", "EigenGradCAM", "KPCA_CAM", "FullGrad", "AblationCAM", "R
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     tests = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests/device"], cwd=Path(__file__).parents[1])
     race = [sys.executable, "-m", "benchmarks.speed", "--device", "cuda"]
     race += ["--networks", *NETWORKS, "--batches", *BATCHES]
