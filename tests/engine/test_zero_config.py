@@ -10,7 +10,7 @@ import torch
 from nets import SIZES, Transformer, convolutional, images, in_threads
 from torch import nn
 
-from pytorch_grad_cam import AblationCAM, EigenCAM, GradCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam import FEM, AblationCAM, EigenCAM, GradCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.inputs import image_of, rows_of, with_image
 from pytorch_grad_cam.engine.targets import scores_in
@@ -397,3 +397,11 @@ def test_distributed_data_parallel():
         np.testing.assert_array_equal(GradCAM(wrapped)(x, 1), GradCAM(net)(x, 1))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_blank_map_of_a_method_without_targets_speaks_against_none():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model[0].bias.data -= 100
+    with pytest.warns(CamWarning, match="this method makes of the layer has nothing above zero") as issued:
+        assert not FEM(model, "0", check_place=False)(images(), 3).any()
+    assert "target" not in str(issued[0].message)
