@@ -304,7 +304,8 @@ class BaseCAM(OverridePoints):
         try:
             return self._maps(inputs, targets, eigen_smooth)
         except FoundElsewhere as elsewhere:
-            self._found_layers.keep(elsewhere.asked, elsewhere.found)
+            asked = elsewhere.asked._replace(targets=targets)  # as the user gave them: that is their kind
+            self._found_layers.keep(asked, elsewhere.found)
             return self._maps_by_found_layers(inputs, targets, eigen_smooth)
 
     def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:

@@ -106,5 +106,5 @@ class FinerCAM(MetaCAM):
         """
         main = target_idx if targets is None else targets
         ranks = DEFAULT_COMPARISON_CATEGORIES if comparison_categories is None else comparison_categories
-        rule = TargetRule(partial(against_similar_classes, targets=main, ranks=ranks, alpha=alpha))
+        rule = TargetRule(partial(against_similar_classes, ranks=ranks, alpha=alpha), main)
         return super().explain(input_tensor, rule, **options)

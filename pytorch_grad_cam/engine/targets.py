@@ -81,9 +81,14 @@ class ClassifierOutputTarget:
 
 @dataclass(frozen=True)
 class TargetRule:
-    """Targets that are chosen once the model's output is known: `choose(outputs)` gives one, or a list, a sample."""
+    """Targets that are chosen once the model's output is known.
 
-    choose: Callable[[Any], Sequence[Target | Sequence[Target]]]
+    choose: from the outputs and `targets` to one target, or a list of them, a sample. targets: what the choice begins
+    with, in every form that targets have.
+    """
+
+    choose: Callable[[Any, Any], Sequence[Target | Sequence[Target]]]
+    targets: Any = None
 
 
 _Class = int | np.integer[Any]
@@ -102,7 +107,7 @@ def chosen(targets: Targets, outputs: Any) -> Targets:
     """What a TargetRule chooses for the model's output; other targets as they are."""
     if not isinstance(targets, TargetRule):
         return targets
-    return targets.choose(detached(outputs.plain if isinstance(outputs, Detected) else outputs))
+    return targets.choose(detached(outputs.plain if isinstance(outputs, Detected) else outputs), targets.targets)
 
 
 def several_an_image(targets: Targets) -> list[list[Any]] | None:

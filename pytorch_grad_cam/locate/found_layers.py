@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from pytorch_grad_cam.engine.capture import Capture, Captured
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
-from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, Targets, scores_of_lists
+from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, TargetRule, Targets, scores_of_lists
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.locate.asked_score import sum_of_lists
 from pytorch_grad_cam.locate.location import Location
@@ -176,6 +177,8 @@ def _kind_of(targets: Targets) -> Hashable:
 
 def _first(targets: Targets, samples: int) -> Targets:
     """The targets of the first samples; None for as many as there are no samples, which the call will refuse."""
+    if isinstance(targets, TargetRule):
+        return replace(targets, targets=_first(targets.targets, samples))
     if isinstance(targets, list | tuple | torch.Tensor | np.ndarray):
         return targets[:SAMPLES] if len(targets) == samples else None
     return targets

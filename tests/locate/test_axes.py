@@ -452,7 +452,7 @@ def test_a_list_of_images(cam_class, samples, layer):
     maps = cam([*x], second_score)
     np.testing.assert_allclose(maps, cam_class(convolutional(), "last")(x, 1), atol=1e-5)
     np.testing.assert_allclose(cam([*x], [second_score] * samples), maps, atol=1e-5)
-    rule = TargetRule(lambda outputs: [second_score] * len(outputs))
+    rule = TargetRule(lambda outputs, targets: [second_score] * len(outputs))
     np.testing.assert_allclose(cam([*x], rule), maps, atol=1e-5)
 
 

@@ -438,7 +438,7 @@ def test_a_method_without_gradients_looks_for_the_layer_of_a_class_once(searches
 def test_another_level_is_found_for_targets_that_are_chosen_by_a_rule(searches):
     model, x = Detector().eval(), torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     cam = GradCAM(model)
-    rules = [TargetRule(lambda outputs, level=level: [Box(level)] * len(outputs)) for level in (0, 2)]
+    rules = [TargetRule(lambda outputs, targets, level=level: [Box(level)] * len(outputs)) for level in (0, 2)]
     maps = [cam(x, rule) for rule in rules][1]
     np.testing.assert_array_equal(maps, GradCAM(model)(x, Box(2)))
     assert len(searches) == 3

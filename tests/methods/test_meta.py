@@ -265,3 +265,10 @@ def test_blank_windows_ask_for_no_other_layer(monkeypatch):
     with pytest.warns(CamWarning):
         cam(x, [3, 1])
     assert asked == []
+
+
+@pytest.mark.parametrize("targets", [[3, 1, 0], [[3, 1], [0, 2], [1, 4]]], ids=str)
+def test_layers_are_found_with_the_targets_of_the_first_images(targets):
+    model, x = convolutional(), images(count=3)
+    found = FinerCAM(model)(x, targets)
+    np.testing.assert_allclose(found, FinerCAM(model, "last")(x, targets), atol=1e-6)
