@@ -28,10 +28,12 @@ from pytorch_grad_cam import (
     Predictions,
     ScoreCAM,
 )
+from pytorch_grad_cam.engine.detections.box_targets import resolved
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.log_odds import log_odds
 from pytorch_grad_cam.engine.detections.predictions import Suppression
 from pytorch_grad_cam.engine.detections.raw_predictions import RAW, raw_predictions_kept, suppressing_modules
+from pytorch_grad_cam.engine.detections.shown_images import shown_by
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
 
 SIZE = (64, 64)
@@ -250,6 +252,13 @@ def test_a_detection_is_the_same_in_changed_copies_of_the_image():
     same = BoxTarget(predictions.boxes[which // 2], which % 2)
     maps, expected = (ScoreCAM(model)(x, target) for target in (DetectionTarget(0), same))
     np.testing.assert_array_equal(maps, expected)
+
+
+def test_a_detection_becomes_the_box_that_it_has():
+    predictions = predictions_of(Cells().eval(), two_squares())
+    which = int(predictions[0].detections()[0])
+    (found,) = resolved([None], predictions)
+    assert found == BoxTarget(predictions[0].boxes[which // 2], which % 2)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16, torch.float32])
@@ -515,6 +524,16 @@ def test_the_map_lies_where_the_enlarged_image_has_it(size, torchvision_net):
     expected = nn.functional.interpolate(expected, size=size, mode="bilinear")[0, 0].detach()
     expected = (expected - expected.min()) / (expected.max() - expected.min())
     np.testing.assert_allclose(maps[0], expected, atol=1e-4)
+
+
+def test_what_is_neither_padded_nor_stretched_is_left_as_it_is():
+    net = torchvision_fcos(fixed_size=SIZE)
+    for height, covered in ((32, SIZE), (64, None), (128, SIZE)):
+        with shown_by(net, photo(height, 64)[None]) as shown:
+            assert (shown.given, shown.covered) == ((height, 64), covered)
+    with shown_by(net, photo(32, 32)[None]) as shown:
+        assert shown.covered is None
+        assert shown.inputs.shape == (1, 3, 32, 32)
 
 
 def test_faster_rcnn_box_score_target_reads_what_is_reported(torchvision_net):
