@@ -37,7 +37,7 @@ def bias_registrations(model: nn.Module, inputs: Inputs, spatial_from: SpatialFr
             kept = zip(of_image, known, strict=True)
             return [None if place is None else strength(results[index]) for index, place in kept]
 
-        views = strengths_of_views(inputs, spatial_from, strengths)
+        views = strengths_of_views(one, spatial_from, strengths)
     return [
         None if place is None or each is None else with_displacement(place, displacement(each))
         for place, each in zip(known, views, strict=True)

@@ -81,9 +81,9 @@ def strengths_of_views(
     """For each map of a model its `views` as `displacement` takes them; None for what is no map.
 
     strengths: from what the model is called with to the strengths (N, *grid) of each map. The images are those of x if
-    it has several; then noise with the spectrum of photographs and the mean and deviation of x, in batches as large as
-    x, which a model made for one image takes too. Cost: for 8 images or a batch more, a forward of each and one for
-    each axis.
+    it has several, and noise with the spectrum of photographs, in batches as large as x, which a model made for one
+    image takes too: of several images the noise has mean and deviation, of one 0 and 1, so that the answer does not
+    depend on which image that is. Cost: for 8 images or a batch more, a forward of each and one for each axis.
     """
     image = image_of(x, spatial_from)
     spatial = range(2, image.ndim)
@@ -116,7 +116,7 @@ def _probes(image: torch.Tensor) -> Iterator[torch.Tensor]:
     own = [image] if samples > 1 else []
     yield from own
     axes = (0, *range(2, image.ndim))
-    mean, deviation = image.mean(axes, keepdim=True), image.std(axes, keepdim=True)
+    mean, deviation = (image.mean(axes, keepdim=True), image.std(axes, keepdim=True)) if own else (0, 1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(-(-_IMAGES // samples) - len(own)):
         noise = _pink(torch.randn(image.shape, generator=generator, device="cpu"))

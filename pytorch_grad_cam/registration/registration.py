@@ -129,7 +129,8 @@ def registration_of(
 
     By measurement, as far as that is certain, else as even tiles, see `Registration.source`. The measurement takes the
     images of x where they are several, and noise; pass photographs of yours, eight or more, for a better one. The
-    answer is kept for the model object, the layer and the size, also when the weights change.
+    answer is kept for the model object, the layer and the size, also when the weights change, until several images
+    measure it anew.
 
     layer: a module of the model or its dotted name. x, spatial_from: as in a CAM's call. reshape_transform: from what
     the layer returns to (N, C, *spatial); None finds the layout. measure: False takes geometry alone, where it is
@@ -146,7 +147,7 @@ def registration_of(
     kept = _KEPT.setdefault(model, weakref.WeakKeyDictionary()).setdefault(module, {})
     of_size = (registration for (kept_size, _), registration in kept.items() if kept_size == size)
     known: Registration | None = next(of_size, None) if grid is None else kept.get((size, tuple(grid)))
-    if known is None or (measure and known.source == "geometry"):
+    if known is None or (measure and (known.source == "geometry" or len(image) > 1)):
         x = on_device_of(model, x)
         one = rows_of(x, torch.tensor([0]), len(image))
         as_map = reshape_transform or layout_of(model, one, module, spatial_from).of_output
@@ -176,10 +177,13 @@ def aligned(
     spatial_from: SpatialFrom,
     grid: Sequence[int],
 ) -> Registration:
-    """Where the cells of a layer are drawn as `align` says. Cost: see `registration_of`."""
+    """Where the cells of a layer are drawn as `align` says: not by the call's images, so that a map does not depend on
+    which ones came first. Cost: see `registration_of`.
+    """
     if isinstance(align, Registration):
         return align
-    return registration_of(model, layer, inputs, as_map, spatial_from, grid=tuple(grid))
+    one = rows_of(inputs, torch.tensor([0]), len(image_of(inputs, spatial_from)))
+    return registration_of(model, layer, one, as_map, spatial_from, grid=tuple(grid))
 
 
 _KEPT: Any = weakref.WeakKeyDictionary()

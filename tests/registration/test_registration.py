@@ -316,15 +316,40 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize(("batch", "batches"), [(1, 8), (3, 3), (9, 1)])
 def test_images_are_measured_in_batches_as_large_as_those_explained(batch, batches):
-    """The user's own, where they are several, and noise of their mean and deviation; each as it is and mirrored."""
+    """The user's own, where they are several, and noise of their mean and deviation; each as it is and mirrored.
+
+    For one image noise of mean 0: the answer does not depend on the image.
+    """
     net, x = Counting(batch).eval(), 3 + torch.randn(batch, 3, 16, 16)
+    mean = x.mean((0, 2, 3)) if batch > 1 else torch.zeros(3)
     probes = displacement_probes(net, x)
     assert len(probes) == 3 * batches
     for plain, rows, columns in zip(*[iter(probes)] * 3, strict=True):
         torch.testing.assert_close(rows, plain.flip(2))
         torch.testing.assert_close(columns, plain.flip(3))
-        torch.testing.assert_close(plain.mean((0, 2, 3)), x.mean((0, 2, 3)), atol=0.7, rtol=0)
+        torch.testing.assert_close(plain.mean((0, 2, 3)), mean, atol=0.7, rtol=0)
     assert torch.equal(probes[0], x) == (batch > 1)
+
+
+@pytest.mark.parametrize("cam_class", [GradCAM, FullGrad])
+def test_maps_do_not_depend_on_the_images_of_the_first_call(cam_class):
+    first, others = images(count=1), 5 + 3 * images(count=4, seed=8)
+    of_both = []
+    for before in (first, others):
+        cam = cam_class(convolutional(), align="receptive_field")
+        cam(before, 3)
+        of_both.append(cam(first, 3))
+    np.testing.assert_array_equal(*of_both)
+
+
+def test_several_images_measure_anew():
+    net, photos = Counting(-1).eval(), torch.randn(9, 3, 16, 16)
+    registration_of(net, "features", photos[:1], identity)
+    net.seen.clear()
+    registration_of(net, "features", photos[:1], identity)
+    assert not net.seen
+    registration_of(net, "features", photos, identity)
+    assert len(net.seen) == 3
 
 
 def displacement_probes(net, x):
