@@ -22,6 +22,7 @@ METHODS = (
 TWO_LAYERS = ("RefineCAM",)
 NO_LAYERS = ("FullGrad",)
 CLASSES = 5
+REGISTERED_BY = 32  # images, without their labels
 
 
 @contextmanager
@@ -39,6 +40,9 @@ def maps_by(method: str, work: Work, **options: Any) -> Iterator[Callable[[], An
 @contextmanager
 def cam_of(method: str, work: Work, layers: list[str], **options: Any) -> Iterator[Any]:
     modules = [work.model.get_submodule(layer) for layer in layers]
+    if options.get("align") == "receptive_field":
+        for module in modules:
+            pytorch_grad_cam.registration_of(work.model, module, work.images[:REGISTERED_BY], work.network.as_map)
     if method == "AblationCAM" and work.network.as_map:
         options["ablation_layer"] = pytorch_grad_cam.AblationLayerVit()
     cam_class = getattr(pytorch_grad_cam, method)

@@ -370,9 +370,11 @@ def test_a_model_that_takes_one_image():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "AblationCAM"])
 def test_registered_maps_point_better(name):
-    """The pointing game on the digits, whose boxes are known."""
+    """The pointing game on the digits, whose boxes are known; measured with other scenes."""
     net = load_digits_net()
     scenes = scenes_got_right(net, 120, seed=2)
+    others = torch.cat([preprocess_scene(scene.image) for scene in scenes_got_right(net, 60, seed=3)])
+    registration_of(net, "layer4", others)
     figures = {
         align: evaluate(getattr(pytorch_grad_cam, name)(net, "layer4", align=align), scenes)
         for align in ("cell", "receptive_field")
