@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,16 @@ def decoded(
         num_workers=workers if not workers or _can_be_sent(preprocess) else 0,
         collate_fn=_by_size,
         pin_memory=pinned,
+        worker_init_fn=_silent_when_left,
     )
+
+
+def _silent_when_left(_: int) -> None:
+    """In a worker: after Ctrl-C the process that it hands tensors to has gone, of which Python's thread that hands them
+    over (multiprocessing.resource_sharer) would print a traceback.
+    """
+    shown = sys.excepthook
+    sys.excepthook = lambda kind, *of: None if issubclass(kind, ConnectionError | EOFError) else shown(kind, *of)
 
 
 def _can_be_sent(preprocess: Any) -> bool:
