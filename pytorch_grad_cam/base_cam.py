@@ -33,7 +33,7 @@ from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, imag
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.maps import check_shape, min_max, over_positions, scaled_evidence
-from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier
+from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier, known_rectifiers
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
 from pytorch_grad_cam.engine.training_mode import warn_of_another_output
@@ -156,7 +156,6 @@ class BaseCAM(OverridePoints):
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._suppressing = suppressing_modules(self.model)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
-        self._known_rectifiers: dict[nn.Module, Rectifier | None] = {}
 
     @overload
     def __call__(
@@ -353,7 +352,7 @@ class BaseCAM(OverridePoints):
         already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
         how = self.model, self.target_layers, self.uses_gradients, self.detach
         if self.takes_rectified and self.capture_class is Capture:
-            capture = RectifiedCapture(self._known_rectifiers, already_run, *how, self.spatial_from)
+            capture = RectifiedCapture(known_rectifiers(self.model), already_run, *how, self.spatial_from)
             return inputs, image, capture, self._transform
         return inputs, image, already_run or self.capture_class(*how), self._transform
 
@@ -362,7 +361,7 @@ class BaseCAM(OverridePoints):
         """The layers that were found, how and why, and whether what is behind a rectifier of theirs was explained; None
         where layers are named, and before the first call.
         """
-        behind = self._known_rectifiers.get(self._location.layer) if self._location else None
+        behind = self.rectifiers.get(self._location.layer) if self._location else None
         if self._location is None or behind is None:
             return self._location
         return self._location._replace(why=f"{self._location.why}; explained behind the {behind} that follows it")
@@ -374,7 +373,9 @@ class BaseCAM(OverridePoints):
         Those are the layers whose output the model only rectifies, in methods that say `takes_rectified`; known after a
         call.
         """
-        return {layer: behind for layer, behind in self._known_rectifiers.items() if behind is not None}
+        known = known_rectifiers(self.model) if self.takes_rectified else {}
+        behind = {layer: known.get(layer) for layer in self.target_layers}
+        return {layer: rectifier for layer, rectifier in behind.items() if rectifier is not None}
 
     def _begin(self, inputs: Inputs) -> None:
         """What is done once: the axes of the image are found, unless they were named, and its values looked at."""
@@ -466,7 +467,8 @@ class BaseCAM(OverridePoints):
         for (_, read, run, *_), maps in zip(runs, drawn, strict=True):
             if self.check_place and len(maps) and run.layer in self._found_layouts.unchecked:
                 how = self.model, call.inputs, self.spatial_from, run.layer, run.call_index
-                check_place(*how, read, run.activations, maps[0, 0])
+                reading = self.spatial_from, getattr(self._transform, "__code__", type(self._transform))
+                check_place(*how, read, run.activations, maps[0, 0], reading)
         self._found_layouts.unchecked.clear()
 
     def _advice(self, call: Call, runs: Sequence[CapturedRun]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -35,6 +36,15 @@ class Rectifier(NamedTuple):
         return "ReLU" if self.highest is None else f"ReLU up to {self.highest:g}"
 
 
+Known = MutableMapping[nn.Module, Rectifier | None]
+_known: weakref.WeakKeyDictionary[nn.Module, Known] = weakref.WeakKeyDictionary()
+
+
+def known_rectifiers(model: nn.Module) -> Known:
+    """What is known to be behind the layers of a model, from call to call and from CAM to CAM."""
+    return _known.setdefault(model, weakref.WeakKeyDictionary())
+
+
 class RectifiedCapture:
     """A call's `Capture`, whose runs have the tensors behind the rectifiers and their gradients.
 
@@ -43,14 +53,14 @@ class RectifiedCapture:
     with what each of its runs returned is to rectify it, whether by a function, by an operation in place or by another
     module: torchvision's DenseNet.features is. The gradient is that of the rectified tensor, which the zeros have too.
 
-    known: what is behind each layer, which a CAM knows from call to call. run_before: the capture of a forward that has
+    known: what is behind each layer, see `known_rectifiers`. run_before: the capture of a forward that has
     been made. Cost: for layers that are not known, without gradients and without such a forward, one forward of at most
     two samples.
     """
 
     def __init__(
         self,
-        known: dict[nn.Module, Rectifier | None],
+        known: Known,
         run_before: Capture | None,
         model: nn.Module,
         layers: Sequence[nn.Module],
@@ -73,7 +83,7 @@ class RectifiedCapture:
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output. Cost: one forward."""
-        if not self._has_graph and not self._known.keys() >= {*self._layers}:
+        if not self._has_graph and not all(layer in self._known for layer in self._layers):
             self._look_at_few(inputs)
         outputs = self._capture.run(inputs)
         self.runs = self._capture.runs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -26,6 +27,9 @@ _LEAST_OF_MAPS = 0.6
 # A choice: with it a FBNetV3 whose cells look nearly everywhere has 0.6 to 0.9, of single pairs 0.5 to 0.9.
 _OTHER_PAIRS = 4
 
+_Passed = weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Module, set[Any]]]
+_passed: _Passed = weakref.WeakKeyDictionary()
+
 
 def check_place(
     model: nn.Module,
@@ -36,16 +40,23 @@ def check_place(
     read: Callable[[Any], torch.Tensor],
     activations: torch.Tensor,
     drawn: torch.Tensor,
+    reading: Hashable,
 ) -> None:
     """A CamWarning where the layer's cells do not answer to a change of the image where they are drawn.
 
-    read: from what the layer returned to (N, C, *grid), which was `activations`. drawn: the first sample's map
-    (*spatial). The part of a cell is changed where the map is highest, and one where it is lowest.
+    A model's layer that has answered so once, for this size of the image and this reading, is not asked again.
+
+    read: from what the layer returned to (N, C, *grid), which was `activations`; reading: what tells it from others.
+    drawn: the first sample's map (*spatial). The part of a cell is changed where the map is highest, and one where it
+    is lowest.
     Cost: one forward of the first sample, for a batch in one with its changed copy; four more before a warning, with
     other cells, which tell a place that is wrong from cells that look nearly everywhere.
     """
     image = image_of(inputs, spatial_from)[:1].detach()
     size, grid = tuple(image.shape[2:]), tuple(activations.shape[2:])
+    passed = _passed.setdefault(model, weakref.WeakKeyDictionary()).setdefault(layer, set())
+    if (size, reading) in passed:
+        return
     noise = signs_like(image) * contrast_of(image)
 
     def rank_of(cells: Sequence[Sequence[int]]) -> tuple[float, float]:
@@ -67,8 +78,10 @@ def check_place(
     rank, least = rank_of([_cell(place, size, grid) for place in _highest_and_lowest(drawn)])
     if rank < least:
         rank = fmean([rank, *(rank_of(pair)[0] for pair in _other_pairs(grid))])
-        if rank < least:
-            issue(CamWarning(_misplaced(names_of(model, [layer])[0], size, rank)))
+    if rank < least:
+        issue(CamWarning(_misplaced(names_of(model, [layer])[0], size, rank)))
+    else:
+        passed.add((size, reading))
 
 
 def _instead_of_first(inputs: Inputs, image: torch.Tensor, changed: torch.Tensor, spatial_from: SpatialFrom) -> Inputs:

@@ -122,3 +122,15 @@ def test_the_name_of_a_misplaced_layer_that_is_no_module_of_the_model():
         "the map of ReLU may lie"
         in said(lambda: GradCAM(model, [model.net[0].last], lambda tensor: tensor.roll(4, 3))(images(), 1))[0]
     )
+
+
+def test_only_a_place_that_was_right_is_remembered():
+    """A second CAM of the same model warns again, and another reading of the layer is another place."""
+
+    def columns_first(tokens):
+        return tokens[:, 1:].unflatten(1, (12, 8)).movedim(-1, 1).mT
+
+    model = Tokens([0]).eval()
+    assert not said(lambda: GradCAM(model, "norms.1")(picture(), 1))
+    for _ in range(2):
+        assert said(lambda: GradCAM(model, "norms.1", columns_first)(picture(), 1))

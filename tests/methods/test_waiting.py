@@ -161,3 +161,15 @@ def test_a_backbone_under_no_grad_runs_once_more_in_the_first_call_alone():
         np.testing.assert_array_equal(cam(images(), 3), expected)
         assert model.forwards == forwards
     assert not any(model.with_gradients)
+
+
+@pytest.mark.parametrize("kind", [EigenCAM, GradCAM, HiResCAM, KPCA_CAM, LayerCAM])
+def test_a_new_cam_of_a_known_model_runs_it_once(kind):
+    """What was found out about a model's layer is not found out again: many make a CAM for each image."""
+    model, runs = convolutional(), []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    kind(model, "last")(images(), 3)
+    runs.clear()
+    with kind(model, "last") as cam:
+        cam(images(), 3)
+    assert len(runs) == 1
