@@ -89,7 +89,7 @@ class RectifiedCapture:
         self.runs = self._capture.runs
         if self._has_graph and any(self._known.get(layer, True) for layer in self._layers):
             self._edges = self._found(self.runs, outputs)
-        if any(self._known.values()):
+        if any(map(self._known.get, self._layers)):
             self.runs = [(layer, self._rectified(layer, output)) for layer, output in self.runs]
         return outputs
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mistakes import assert_one_line
 from PIL import Image
 
 from pytorch_grad_cam.cli import main
@@ -230,14 +231,7 @@ def broken_files(folder: Path) -> None:
 def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     broken_files(tmp_path)
     monkeypatch.chdir(tmp_path)
-    try:
-        status = main(arguments)
-    except SystemExit as exit_:
-        status = exit_.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert message in error
-    assert error.count("\n") == 1
+    assert_one_line(lambda: main(arguments), message, capsys)
 
 
 def test_no_network_for_the_weights(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mistakes import assert_one_line
 from PIL import Image
 
 from pytorch_grad_cam.cli import main
@@ -103,14 +104,7 @@ def test_an_assumed_preprocessing_is_said_and_refused_by_strict(own, capsys):
     ],
 )
 def test_mistakes_are_one_line(arguments, message, own, capsys):
-    try:
-        status = run("--preprocess", "own_nets.py:preprocess", *arguments)
-    except SystemExit as exit_:
-        status = exit_.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert message in error
-    assert error.count("\n") == 1
+    assert_one_line(lambda: run("--preprocess", "own_nets.py:preprocess", *arguments), message, capsys)
 
 
 @pytest.mark.parametrize("content", ["ant\n\nbee\n", '["ant", "bee"]', '{"0": "ant", "1": "bee"}'])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mistakes import assert_one_line
 from PIL import Image
 
 from pytorch_grad_cam import GradCAM
@@ -307,14 +308,8 @@ def test_another_configuration_is_refused(folder, tmp_path, capsys):
 )
 def test_mistakes_are_one_line(arguments, message, folder, tmp_path, capsys):
     arguments = [each.format(folder=folder) for each in arguments]
-    try:
-        status = main([*arguments, "--model", "digits", "--output-dir", str(tmp_path / "output")])
-    except SystemExit as exit_:
-        status = exit_.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert message in error
-    assert error.count("\n") == 1
+    command = [*arguments, "--model", "digits", "--output-dir", str(tmp_path / "output")]
+    assert_one_line(lambda: main(command), message, capsys)
 
 
 @pytest.mark.slow
