@@ -23,8 +23,8 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.detections.box_targets import check_unpadded, of_one_prediction, warn_of_lookalikes
-from pytorch_grad_cam.engine.detections.one_by_one import one_by_one
+from pytorch_grad_cam.engine.detections.box_targets import checked_predictions
+from pytorch_grad_cam.engine.detections.one_by_one import maps_of_each, one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
 from pytorch_grad_cam.engine.detections.shown_images import shown_with_raw_predictions
@@ -44,7 +44,7 @@ from pytorch_grad_cam.locate.found_axes import found_axes
 from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, as_asked
 from pytorch_grad_cam.locate.found_layouts import FoundLayouts
 from pytorch_grad_cam.locate.location import Location
-from pytorch_grad_cam.locate.place_check import check_place
+from pytorch_grad_cam.locate.place_check import check_places
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
 if TYPE_CHECKING:
@@ -225,39 +225,21 @@ class BaseCAM(OverridePoints):
         if isinstance(input_tensor, list) or (isinstance(targets, list) and list in map(type, targets)):
             apart = one_by_one(input_tensor, targets, self.spatial_from)
             if apart:
-                return cast(np.ndarray, self._of_each(apart, aug_smooth, eigen_smooth, as_tensor))
+                return cast(np.ndarray, maps_of_each(self, apart, aug_smooth, eigen_smooth, as_tensor=as_tensor))
         # Hooks of the user's may need the parameters' graph.
         with undisturbed(self.model, self.detach and not self._hooks_are_called, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
             make = partial(self._as_shown, make) if self._suppressing else make
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
-        if self.model.training and not self._modes_compared:
-            self._compare_modes(input_tensor)
+        if self.model.training and not self._modes_compared and self.uses_targets:
+            self._modes_compared = True
+            warn_of_another_output(self.model, input_tensor, self.spatial_from, self.output_transform, self.outputs)
         return maps if as_tensor else to_array(maps)
 
     def _as_shown(self, make: Callable[..., Any], inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         """Maps of a detector with thresholds of its own, which says all that it predicts of what it was shown."""
         with shown_with_raw_predictions(self.model, self._suppressing, inputs) as shown:
             return shown.brought_back(torch.as_tensor(make(shown.inputs, targets, eigen_smooth)))
-
-    def _of_each(self, apart: list[tuple[Inputs, Targets]], *how: bool) -> Any:
-        """A list of maps, one for each image (H, W) or (K, H, W), where they do not fit into one batch."""
-        *smoothing, as_tensor = how
-        maps: list[Any] = []
-        outputs: list[Any] = []
-        predictions: list[Any] = []
-        for inputs, targets in apart:
-            maps.append(self(inputs, targets, *smoothing, as_tensor=as_tensor)[0])
-            outputs.append(self.outputs)
-            predictions += self.predictions or [None]
-        self.outputs, self.predictions = outputs, predictions
-        return maps
-
-    def _compare_modes(self, inputs: Inputs) -> None:
-        self._modes_compared = True
-        if self.uses_targets:
-            how = self.spatial_from, self.output_transform
-            warn_of_another_output(self.model, inputs, *how, self.outputs)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
@@ -290,7 +272,7 @@ class BaseCAM(OverridePoints):
             how = eigen_smooth, read, self.spatial_from, self._known_tails
             call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
             if isinstance(scores, Detected):
-                self._keep_predictions(call, targets)
+                self.predictions = checked_predictions(targets, call, type(self).__name__, self.averages_positions)
             of_targets = self._layers_of_targets(call, targets, capture) if self._finds_layers else None
             of_layers, check = self._maps_of_layers(call, capture, transform)
             is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
@@ -311,18 +293,6 @@ class BaseCAM(OverridePoints):
         """Which of the found layers each target reads, see `FoundLayers.read_by`."""
         asked = Asked(call.inputs, call.image, targets)
         return self._found_layers.read_by(asked, call.scores, call.target_lists, capture.runs)
-
-    def _keep_predictions(self, call: Call, targets: Targets) -> None:
-        """A detector's predictions for the user; a warning where the map of a box marks all objects that look alike.
-
-        Raises ValueError for boxes in images that were padded to one batch.
-        """
-        self.predictions = detached(call.scores.predictions)
-        if of_one_prediction(targets):
-            check_unpadded(call.inputs)
-        asked = call.target_lists if self.averages_positions else [] if self.uses_targets else targets
-        if of_one_prediction(asked):
-            warn_of_lookalikes(type(self).__name__)
 
     def _joined(self, of_layers: list[torch.Tensor], call: Call, of_targets: torch.Tensor | None) -> torch.Tensor:
         """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value.
@@ -374,8 +344,7 @@ class BaseCAM(OverridePoints):
         call.
         """
         known = known_rectifiers(self.model) if self.takes_rectified else {}
-        behind = {layer: known.get(layer) for layer in self.target_layers}
-        return {layer: rectifier for layer, rectifier in behind.items() if rectifier is not None}
+        return {layer: rectifier for layer in self.target_layers if (rectifier := known.get(layer)) is not None}
 
     def _begin(self, inputs: Inputs) -> None:
         """What is done once: the axes of the image are found, unless they were named, and its values looked at."""
@@ -419,7 +388,7 @@ class BaseCAM(OverridePoints):
             check_shape(activations, call.image)
             if transform is not None:
                 read = self._read_by_transform(transform, layer, output, activations, call.image)
-            where = None if self.align == "cell" else self._registered(self.align, call, layer, as_map, activations)
+            where = self._registered(call, layer, as_map, activations.shape[2:]) if self.align != "cell" else None
             runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {}), [], []))
         return runs
 
@@ -431,15 +400,8 @@ class BaseCAM(OverridePoints):
         of_gradients = getattr(transform, "of_gradients", None)
         return partial(read_as_map, partial(of_gradients, output) if of_gradients else transform, self.detach)
 
-    def _registered(
-        self,
-        align: Literal["receptive_field"] | Registration,
-        call: Call,
-        layer: nn.Module,
-        as_map: AsMap,
-        activations: torch.Tensor,
-    ) -> Registration:
-        where = aligned(align, self.model, layer, call.inputs, as_map, self.spatial_from, activations.shape[2:])
+    def _registered(self, call: Call, layer: nn.Module, as_map: AsMap, grid: torch.Size) -> Registration | None:
+        where = aligned(self.align, self.model, layer, call.inputs, as_map, self.spatial_from, grid)
         self.registrations[layer] = where
         return where
 
@@ -464,11 +426,8 @@ class BaseCAM(OverridePoints):
     ) -> None:
         """`check`, and whether the layers answer where the maps are drawn."""
         check()
-        for (_, read, run, *_), maps in zip(runs, drawn, strict=True):
-            if self.check_place and len(maps) and run.layer in self._found_layouts.unchecked:
-                how = self.model, call.inputs, self.spatial_from, run.layer, run.call_index
-                reading = self.spatial_from, getattr(self._transform, "__code__", type(self._transform))
-                check_place(*how, read, run.activations, maps[0, 0], reading)
+        asked = self._found_layouts.unchecked if self.check_place else set()
+        check_places(call, [run for run in zip(runs, drawn, strict=True) if run[0].run.layer in asked], self._transform)
         self._found_layouts.unchecked.clear()
 
     def _advice(self, call: Call, runs: Sequence[CapturedRun]) -> str:

@@ -35,12 +35,12 @@ class CamWarning(UserWarning):
 
 class RunEvidence(NamedTuple):
     """What a run of a layer gave for K target lists: activations (N, C, *grid), the signed maps (N, K, *grid), and the
-    largest absolute value of each gradient (N, K), None for methods without gradients.
+    norm of each gradient (N, K), None for methods without gradients.
     """
 
     activations: torch.Tensor
     signed: torch.Tensor
-    strongest_gradients: torch.Tensor | None
+    gradient_norms: torch.Tensor | None
 
 
 def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Call) -> None:
@@ -140,11 +140,11 @@ _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the me
 
 def _reason(evidence: RunEvidence, call: Call, sample: int, position: int) -> str:
     activations, signed = evidence.activations[sample], evidence.signed[sample, position]
-    gradients = evidence.strongest_gradients
-    strongest = signed.new_ones(()) if gradients is None else gradients[sample, position]
-    if not (activations.isfinite().all() & signed.isfinite().all() & strongest.isfinite()):
+    norms = evidence.gradient_norms
+    norm = signed.new_ones(()) if norms is None else norms[sample, position]
+    if not (activations.isfinite().all() & signed.isfinite().all() & norm.isfinite()):
         return f"non-finite values in the layer ({_OVERFLOW})"
-    if strongest == 0:
+    if norm == 0:
         return _why_zero(call.probability_at_limit(sample, position))
     if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
         return "constant activations, the layer is the same at all positions (or has only one)"

@@ -128,14 +128,14 @@ class CapturedRun(NamedTuple):
     """A run that the map is made of, and what the target lists have made of it so far.
 
     place: where it is among all that were captured. read: from what the layer returned, or the gradient with respect to
-    it, to (N, C, *grid). signed_maps: (N, *grid) of each list; strongest_gradients: their largest absolute values (N,).
+    it, to (N, C, *grid). signed_maps: (N, *grid) of each list; gradient_norms: those of its gradient (N,).
     """
 
     place: int
     read: Callable[[Any], torch.Tensor]
     run: LayerRun
     signed_maps: list[torch.Tensor]
-    strongest_gradients: list[torch.Tensor]
+    gradient_norms: list[torch.Tensor]
 
     def explain(self, position: int, gradient: Any, signed_map: Callable[[LayerRun], torch.Tensor]) -> None:
         """Add what one target list makes of the run.
@@ -145,7 +145,7 @@ class CapturedRun(NamedTuple):
         grads = None if gradient is None else self.read(gradient)
         self.signed_maps.append(signed_map(self.run._replace(position=position, grads=grads)))
         if grads is not None:
-            self.strongest_gradients.append(torch.linalg.vector_norm(grads.flatten(1), torch.inf, dim=1))
+            self.gradient_norms.append(torch.linalg.vector_norm(grads.flatten(1), dim=1))
 
 
 def chosen_runs(captured: Captured, call_index: int | None) -> Iterable[tuple[int, int]]:

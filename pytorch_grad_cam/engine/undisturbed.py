@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, filterfalse
 from operator import attrgetter, is_
 from typing import Any
 
@@ -55,6 +55,8 @@ class KnownModel:
         tables = [(module._modules, module._parameters, module._buffers) for module in self.modules]
         # Those of scripted modules are no dicts, and cannot change.
         self._tables = [table for table in chain.from_iterable(tables) if isinstance(table, dict)]
+        self._filled, self._empty = list(filter(None, self._tables)), list(filterfalse(None, self._tables))
+        self._names = list(chain.from_iterable(self._filled))
         self._contents = [*self._read(), _END]
         self.peculiarities = _peculiarities(self.modules)
         self.made_in_inference_mode = [
@@ -79,8 +81,8 @@ class KnownModel:
 
     def refreshed(self) -> KnownModel:
         """This, if the model still has the same modules, parameters and buffers; else what is known of it now."""
-        same = all(map(is_, chain(self._read(), (_END,)), self._contents))
-        return self if same else KnownModel(self.model)
+        same = not any(self._empty) and list(chain.from_iterable(self._filled)) == self._names
+        return self if same and all(map(is_, chain(self._read(), (_END,)), self._contents)) else KnownModel(self.model)
 
     @property
     def device(self) -> torch.device | None:
@@ -91,9 +93,8 @@ class KnownModel:
         return running_device(self.model, first)
 
     def _read(self) -> Iterator[Any]:
-        """All children, parameters and buffers, their names, what is compiled; in C, since every call does this."""
-        contents = chain.from_iterable(map(dict.values, self._tables))
-        return chain(contents, chain.from_iterable(self._tables), map(_compiled_call, self.modules))
+        """All children, parameters and buffers, and what is compiled; in C, since every call does this."""
+        return chain(chain.from_iterable(map(dict.values, self._filled)), map(_compiled_call, self.modules))
 
 
 def _peculiarities(modules: list[nn.Module]) -> Callable[[], AbstractContextManager[Any]]:

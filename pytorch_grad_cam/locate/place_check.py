@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, rows_of, with_image
+from pytorch_grad_cam.engine.inputs import call as run_model
+from pytorch_grad_cam.engine.layer_run import Call, CapturedRun
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
@@ -29,6 +31,15 @@ _OTHER_PAIRS = 4
 
 _Passed = weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Module, set[Any]]]
 _passed: _Passed = weakref.WeakKeyDictionary()
+
+
+def check_places(call: Call, drawn: Sequence[tuple[CapturedRun, torch.Tensor]], transform: Any) -> None:
+    """`check_place` for the runs of a call, each with its maps (N * K, 1, *spatial), and the reshape_transform."""
+    for (_, read, run, *_), maps in drawn:
+        if len(maps):
+            how = call.model, call.inputs, call.spatial_from, run.layer, run.call_index
+            reading = call.spatial_from, getattr(transform, "__code__", type(transform))
+            check_place(*how, read, run.activations, maps[0, 0], reading)
 
 
 def check_place(
@@ -66,7 +77,7 @@ def check_place(
             part = (slice(None), slice(None), *_pixels(cell, size, grid))
             changed[part] += noise[part]
         with torch.no_grad(), Outputs([layer]) as outputs:
-            call(model, _instead_of_first(inputs, image, changed, spatial_from))
+            run_model(model, _instead_of_first(inputs, image, changed, spatial_from))
         output = outputs.kept[call_index]
         after = read(output).detach()
         change = (after[-1] - (activations[0].detach() if len(after) == 1 else after[0])).abs().sum(0)

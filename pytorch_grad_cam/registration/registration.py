@@ -169,7 +169,7 @@ def checked_alignment(align: Alignment) -> Alignment:
 
 
 def aligned(
-    align: Literal["receptive_field"] | Registration,
+    align: Alignment,
     model: nn.Module,
     layer: nn.Module,
     inputs: Inputs,

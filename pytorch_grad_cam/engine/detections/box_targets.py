@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.detections.predictions import Predictions
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.trees import detached
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.engine.layer_run import Call
 
 Of = Literal["score", "box", "mask"]
 _NUMBERS: tuple[Of, ...] = ("score", "box", "mask")
@@ -183,8 +187,24 @@ def of_one_prediction(targets: Any) -> bool:
     return isinstance(targets, PredictionTarget)
 
 
-def warn_of_lookalikes(method: str) -> None:
-    """A CamWarning where a method without places for its weights is asked for one prediction."""
+def checked_predictions(targets: Any, call: Call, method: str, averages_positions: bool) -> Any:
+    """The predictions that a call is about, without their graph; a CamWarning where a method is asked for one of them
+    whose weights have no places.
+
+    targets: as they were given. averages_positions: whether a channel has one weight for all positions. A method that
+    knows no targets says the same of all.
+    Raises ValueError for boxes in images that were padded to one batch.
+    """
+    if of_one_prediction(targets):
+        _check_unpadded(call.inputs)
+    knows_targets = any(call.target_lists)
+    asked = call.target_lists if averages_positions else [] if knows_targets else targets
+    if of_one_prediction(asked):
+        _warn_of_lookalikes(method)
+    return detached(call.scores.predictions)
+
+
+def _warn_of_lookalikes(method: str) -> None:
     issue(
         CamWarning(
             f"{method} has no weights for single positions, so that its map of a box marks all objects that look "
@@ -193,7 +213,7 @@ def warn_of_lookalikes(method: str) -> None:
     )
 
 
-def check_unpadded(inputs: Any) -> None:
+def _check_unpadded(inputs: Any) -> None:
     """Raise ValueError where images are padded to one batch, as transformers' processors do it: their boxes are shares
     of the images without it.
     """

@@ -32,6 +32,21 @@ def one_by_one(inputs: Inputs, targets: Any, spatial_from: Any) -> list[tuple[In
     return [(image, [targets[sample]] if own else targets) for sample, image in enumerate(each)]
 
 
+def maps_of_each(cam: Any, apart: list[tuple[Inputs, Any]], *smoothing: bool, as_tensor: bool) -> list[Any]:
+    """A list of maps, one for each image (H, W) or (K, H, W): the calls of a CAM that `one_by_one` sets apart.
+
+    The CAM then has the outputs and predictions of all.
+    """
+    maps, outputs = [], []
+    predictions: list[Any] = []
+    for inputs, targets in apart:
+        maps.append(cam(inputs, targets, *smoothing, as_tensor=as_tensor)[0])
+        outputs.append(cam.outputs)
+        predictions += cam.predictions or [None]
+    cam.outputs, cam.predictions = outputs, predictions
+    return maps
+
+
 def _are_uneven(targets: Any) -> bool:
     counts = {len(row) if isinstance(row, list | tuple) else None for row in targets}
     return len(counts) > 1 and of_one_prediction(targets)
