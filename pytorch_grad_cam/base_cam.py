@@ -15,9 +15,9 @@ from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targe
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
     aggregated_by_point,
+    check_takes_scaling,
     is_replaced,
     maker_of,
-    mean_of_layers,
     signed_map,
     weighted,
 )
@@ -27,12 +27,12 @@ from pytorch_grad_cam.engine.detections.box_targets import checked_predictions
 from pytorch_grad_cam.engine.detections.one_by_one import maps_of_each, one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules
-from pytorch_grad_cam.engine.detections.shown_images import shown_with_raw_predictions
+from pytorch_grad_cam.engine.detections.shown_images import as_shown
 from pytorch_grad_cam.engine.input_values import warn_of_raw_values
 from pytorch_grad_cam.engine.inputs import ImagePlace, Inputs, SpatialFrom, image_of, place_of, usable, with_image
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun, chosen_runs
 from pytorch_grad_cam.engine.layers import resolve_layers
-from pytorch_grad_cam.engine.maps import check_shape, min_max, over_positions, scaled_evidence
+from pytorch_grad_cam.engine.maps import Fuse, Normalize, check_shape, fused, over_positions, scalings
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, Rectifier, known_rectifiers
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model, target_lists
 from pytorch_grad_cam.engine.threads import OfThread
@@ -65,6 +65,9 @@ class CamOptions(TypedDict, total=False):
     align: Alignment
     axes: str | None
     check_place: bool
+    relu: bool
+    normalize: Normalize
+    fuse: Fuse
 
 
 class BaseCAM(OverridePoints):
@@ -96,6 +99,11 @@ class BaseCAM(OverridePoints):
     order in which the image has them.
     check_place: whether the first call for each layer and size of the image checks that the layer answers where the map
     is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
+    relu: False keeps what speaks against the target, below 0. normalize: 'minmax' scales each map from 0 to 1; 'max'
+    divides it by its largest absolute value, so that 0 stays what says nothing; None leaves the evidence as the method
+    has it. With more than one layer that is done for each before they are joined, and again after it.
+    fuse: how the maps of several layers are joined: 'mean', 'max' (the value farthest from 0) or 'product'; None hands
+    out those of each layer, (N, layers, *spatial). The levels of a pyramid that were found are joined by 'max'.
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
     or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
@@ -132,6 +140,9 @@ class BaseCAM(OverridePoints):
         align: Alignment = "cell",
         axes: str | None = None,
         check_place: bool = True,
+        relu: bool = True,
+        normalize: Normalize = "minmax",
+        fuse: Fuse = "mean",
     ) -> None:
         self.model = unwrapped(model)
         self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
@@ -142,7 +153,9 @@ class BaseCAM(OverridePoints):
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
         self.call_index = call_index
         self.align = checked_alignment(align)
-        self.check_place = check_place
+        self.check_place, self.fuse = check_place, fuse
+        check_takes_scaling(self, relu, normalize, fuse)
+        self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
         self.uses_gradients = wanted and self.uses_targets
@@ -208,8 +221,8 @@ class BaseCAM(OverridePoints):
         eigen_smooth: the first principal component of the weighted activations instead of their sum.
         as_tensor: return a tensor on the model's device.
 
-        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1 (the mean of such maps with aug_smooth). A map
-        that says nothing is zeros, with a CamWarning that says why.
+        Returns float32 (N, *spatial) in [0, 1], each map from 0 to 1 (the mean of such maps with aug_smooth), unless
+        `relu`, `normalize` or `fuse` say otherwise. A map that says nothing is zeros, with a CamWarning that says why.
         `outputs` then holds the model's detached output.
 
         Raises ValueError for a layer that did not run, that the score does not depend on or whose output is no map of
@@ -229,17 +242,12 @@ class BaseCAM(OverridePoints):
         # Hooks of the user's may need the parameters' graph.
         with undisturbed(self.model, self.detach and not self._hooks_are_called, self._known) as self._known:
             make = self.forward_augmentation_smoothing if aug_smooth else maker_of(self)
-            make = partial(self._as_shown, make) if self._suppressing else make
+            make = partial(as_shown, make, self.model, self._suppressing, self._rescaled) if self._suppressing else make
             maps = torch.as_tensor(make(input_tensor, targets, eigen_smooth)).float()
         if self.model.training and not self._modes_compared and self.uses_targets:
             self._modes_compared = True
             warn_of_another_output(self.model, input_tensor, self.spatial_from, self.output_transform, self.outputs)
         return maps if as_tensor else to_array(maps)
-
-    def _as_shown(self, make: Callable[..., Any], inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
-        """Maps of a detector with thresholds of its own, which says all that it predicts of what it was shown."""
-        with shown_with_raw_predictions(self.model, self._suppressing, inputs) as shown:
-            return shown.brought_back(torch.as_tensor(make(shown.inputs, targets, eigen_smooth)))
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""
@@ -276,7 +284,7 @@ class BaseCAM(OverridePoints):
             of_targets = self._layers_of_targets(call, targets, capture) if self._finds_layers else None
             of_layers, check = self._maps_of_layers(call, capture, transform)
             is_several = len(of_layers) > 1 or self._has_aggregation or is_replaced(self, "aggregate_multi_layers")
-            maps = self._joined(of_layers, call, of_targets) if is_several else min_max(of_layers[0][:, 0])
+            maps = self._joined(of_layers, call, of_targets) if is_several else self._rescaled(of_layers[0][:, 0])
             check()
         return _of_images(maps, len(image), len(lists)) if several else maps
 
@@ -295,18 +303,18 @@ class BaseCAM(OverridePoints):
         return self._found_layers.read_by(asked, call.scores, call.target_lists, capture.runs)
 
     def _joined(self, of_layers: list[torch.Tensor], call: Call, of_targets: torch.Tensor | None) -> torch.Tensor:
-        """The layers' maps (N * lists, 1, *spatial) as one: the levels of a found pyramid by their highest value.
+        """The layers' maps (N * lists, 1, *spatial) as one, as `fuse` says, or all of them.
 
         of_targets: see `_layers_of_targets`.
         """
         if self._has_aggregation or is_replaced(self, "aggregate_multi_layers"):
             return aggregated_by_point(self, of_layers, len(call.target_lists))
-        if not self._finds_layers:
-            return mean_of_layers(of_layers)
-        levels = torch.cat(of_layers, dim=1)
+        maps = torch.cat(of_layers, dim=1)
         if of_targets is not None:
-            levels = levels * over_positions(of_targets.to(levels), levels)
-        return min_max(levels.amax(1))
+            maps = maps * over_positions(of_targets.to(maps), maps)
+        if self.fuse is None:
+            return self._rescaled(maps.flatten(0, 1)).reshape(maps.shape)
+        return self._rescaled(fused(maps, "max" if self._finds_layers else self.fuse))
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         """The inputs where the model is, and the image among them; what runs the model, and what reads the outputs of
@@ -414,16 +422,14 @@ class BaseCAM(OverridePoints):
         for _, _, run, signed_maps, gradients in runs:
             signed = torch.stack(signed_maps, dim=1)
             evidence.append(RunEvidence(run.activations, signed, torch.stack(gradients, dim=1) if gradients else None))
-            drawn.append(run.enlarged(scaled_evidence(signed.flatten(0, 1))[:, None], size))
+            drawn.append(run.enlarged(self._scaled(signed.flatten(0, 1))[:, None], size))
         check = partial(warn_of_blank_maps, drawn, evidence, partial(self._advice, call, runs), call)
         if self._found_layouts.unchecked:
             check = partial(self._check_places, call, runs, drawn, check)
         run_once = len({*map(attrgetter("run.layer"), runs)}) == len(runs)
         return drawn if run_once else _means_of_runs(runs, drawn), check
 
-    def _check_places(
-        self, call: Call, runs: list[CapturedRun], drawn: list[torch.Tensor], check: Callable[[], None]
-    ) -> None:
+    def _check_places(self, call: Call, runs: list[CapturedRun], drawn: list[Any], check: Callable[[], None]) -> None:
         """`check`, and whether the layers answer where the maps are drawn."""
         check()
         asked = self._found_layouts.unchecked if self.check_place else set()

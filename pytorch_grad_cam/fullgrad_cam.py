@@ -15,7 +15,7 @@ from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capturing, gradients_of_list
 from pytorch_grad_cam.engine.layer_run import Call, Drawn
-from pytorch_grad_cam.engine.maps import full_precision, resize, scaled_evidence
+from pytorch_grad_cam.engine.maps import full_precision, resize
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.rescaled_contributions import BiasContributions, Contributions, by_shape
 from pytorch_grad_cam.registration.bias_registrations import bias_registrations
@@ -57,7 +57,7 @@ class FullGrad(BaseCAM):
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:
-        image, signed, strongest = call.image.detach(), [], []
+        image, signed, norms = call.image.detach(), [], []
         for position in range(len(call.target_lists)):
             of_biases = gradients_of_list(capture, call.scores, call.target_lists, position, call.image)
             gradient = cast(torch.Tensor, call.image.grad)
@@ -65,9 +65,9 @@ class FullGrad(BaseCAM):
             of_input = Contributions.of([one], [full_precision(image) * gradient]).rescaled()
             maps = torch.cat([of_input, *self._of_maps(call, of_biases)], dim=1)
             signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))
-            strongest.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), torch.inf, dim=1))
-        evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(strongest, dim=1))
-        scaled = scaled_evidence(evidence.signed.flatten(0, 1))
+            norms.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), dim=1))
+        evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(norms, dim=1))
+        scaled = self._scaled(evidence.signed.flatten(0, 1))
         return [scaled[:, None]], partial(warn_of_blank_maps, [scaled], [evidence], str, call)
 
     def _of_maps(self, call: Call, of_biases: Sequence[tuple[int, Any]]) -> Iterator[torch.Tensor]:

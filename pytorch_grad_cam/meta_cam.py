@@ -41,6 +41,7 @@ class MetaCAM:
     """
 
     uses_layers = True
+    joins_maps = False  # of the base method, which are in [0, 1] then
     default_base_method: Callable[..., Any] = GradCAM
 
     model = attribute_of("base_cam", "model")
@@ -74,6 +75,9 @@ class MetaCAM:
         base_method: Callable[..., Any] | None = None,
         **options: Unpack[CamOptions],
     ) -> None:
+        given = sorted(options.keys() & {"relu", "normalize", "fuse"})
+        if self.joins_maps and given:
+            raise ValueError(f"{type(self).__name__} joins maps in [0, 1]: it takes no {given[0]}=")
         self.base_cam = (base_method or type(self).default_base_method)(
             model, target_layers, reshape_transform, **options
         )

@@ -38,6 +38,7 @@ class RefineCAM(MetaCAM):
     Cost: that of one call of the base method with all layers, Grad-CAM++ unless told otherwise.
     """
 
+    joins_maps = True
     default_base_method = GradCAMPlusPlus
 
     @old_constructor

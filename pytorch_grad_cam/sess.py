@@ -32,6 +32,8 @@ class SESS(MetaCAM):
     Cost: one forward and, for each target and window, one call of the base method (pre_filter_ratio: one forward more).
     """
 
+    joins_maps = True
+
     scales = attribute_of("window_maps", "scales")
     num_scales = attribute_of("window_maps", "num_scales")
     scale_step_ratio = attribute_of("window_maps", "scale_step_ratio")

@@ -21,7 +21,7 @@ from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
 from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
-from pytorch_grad_cam.engine.maps import min_max, over_positions
+from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,
@@ -187,6 +187,20 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     """The mean of the layers' maps (N, 1, *spatial), scaled to [0, 1]: (N, *spatial)."""
     joined = maps[0] if len(maps) == 1 else torch.cat([torch.as_tensor(each) for each in maps], dim=1)
     return min_max(joined.relu().mean(1))
+
+
+def check_takes_scaling(cam: Any, relu: bool, normalize: Any, fuse: Any) -> None:
+    """Raise ValueError for what no CAM takes, and where a class of 1.x with steps of its own is asked for other maps
+    than those in [0, 1].
+    """
+    if normalize not in NORMALIZE:
+        raise ValueError(f"normalize is {normalize!r}, expected 'minmax', 'max' or None")
+    if fuse not in FUSE:
+        raise ValueError(f"fuse is {fuse!r}, expected 'mean', 'max', 'product' or None")
+    if (relu, normalize, fuse) != (True, "minmax", "mean") and (cam._has_steps or cam._has_aggregation):
+        raise ValueError(
+            f"{type(cam).__name__} joins maps in [0, 1] by a step of its own: relu, normalize and fuse are not for it"
+        )
 
 
 def aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch.Tensor:

@@ -56,8 +56,8 @@ class Call(NamedTuple):
         None for other scores, and where all of the sample's output is 0. Cost: some waits for the device.
         """
         output = detached(self.scores)[sample]
-        if not isinstance(output, torch.Tensor) or output.amin() < 0 or output.amax() > 1 or not output.any():
-            return None
+        if not isinstance(output, torch.Tensor) or not output.any() or not (output.amin() >= 0 and output.amax() <= 1):
+            return None  # NaN, too
         score = target_scores(output[None], self.target_lists[position][sample : sample + 1]).item()
         return round(score) if abs(score - round(score)) < _ROUNDED else None
 

@@ -1,9 +1,18 @@
 """Operations on maps of any spatial rank: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
+
+Normalize = Literal["minmax", "max"] | None
+Fuse = Literal["mean", "max", "product"] | None
+NORMALIZE: tuple[Normalize, ...] = ("minmax", "max", None)
+FUSE: tuple[Fuse, ...] = ("mean", "max", "product", None)
+Scaling = Callable[[torch.Tensor], torch.Tensor]
+"""From maps (N, *spatial) to maps of that shape, each on its own."""
 
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -34,6 +43,42 @@ def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     span = (ceiling - floor).masked_fill(ceiling == floor, 1)
     scaled = torch.where(highest - lowest < torch.inf, (values.relu() - floor) / span, 0)
     return scaled.reshape(signed.shape)
+
+
+def by_largest(maps: torch.Tensor) -> torch.Tensor:
+    """Each map of (N, *spatial) divided by its largest absolute value, so that 0 stays 0; zeros stay zeros."""
+    largest = maps.flatten(1).abs().amax(1)
+    return maps / over_positions(largest.masked_fill(largest == 0, 1), maps)
+
+
+def scaled_as_asked(signed: torch.Tensor, relu: bool, scale: Scaling) -> torch.Tensor:
+    """Each signed map of (N, *spatial), rectified if `relu`, and scaled; zeros where not all of it is finite."""
+    finite = signed.flatten(1).isfinite().all(1)
+    values = torch.where(over_positions(finite, signed), signed, 0)
+    return scale(values.relu() if relu else values)
+
+
+def scalings(relu: bool, normalize: Normalize) -> tuple[Scaling, Scaling]:
+    """What a CAM makes of evidence before it is drawn, and of what is drawn, see `BaseCAM`."""
+    if relu and normalize == "minmax":
+        return scaled_evidence, min_max
+    scale = _SCALINGS[normalize]
+    return partial(scaled_as_asked, relu=relu, scale=scale), scale
+
+
+_SCALINGS: dict[Normalize, Scaling] = {"minmax": min_max, "max": by_largest, None: torch.Tensor.clone}
+
+
+def fused(maps: torch.Tensor, fuse: Fuse) -> torch.Tensor:
+    """The maps of several layers (N, layers, *spatial) as one: (N, *spatial). Of signed maps "max" is the value that is
+    farthest from 0.
+    """
+    if fuse == "mean":
+        return maps.mean(1)
+    if fuse == "product":
+        return maps.prod(1)
+    farthest = maps.abs().argmax(1, keepdim=True)
+    return maps.take_along_dim(farthest, 1)[:, 0]
 
 
 def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False) -> torch.Tensor:

@@ -206,3 +206,10 @@ def test_the_graph_is_freed_without_the_collector():
         assert {part() for part in Watched.watched} == {None}
     finally:
         gc.enable()
+
+
+def test_scores_that_are_not_finite_are_no_probabilities():
+    model, x = convolutional(2), images(2)
+    model.last.register_forward_hook(lambda module, inputs, output: output.index_fill(0, torch.tensor([1]), torch.nan))
+    with pytest.warns(CamWarning, match="1 of 2 maps are blank: zero gradient, the score does not depend"):
+        GradCAM(model, model.last)(x, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.detections.raw_predictions import raw_predictions_kept
 from pytorch_grad_cam.engine.inputs import Inputs, image_of, on_device_of
-from pytorch_grad_cam.engine.maps import min_max, resize
+from pytorch_grad_cam.engine.maps import Scaling, min_max, resize
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 Size = tuple[int, int]
@@ -31,14 +31,30 @@ class Shown:
     given: Size | None = None
     covered: Size | None = None
 
-    def brought_back(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (N, H, W), or (N, K, H, W), without the padding and at the size of the images, scaled to [0, 1]."""
+    def brought_back(self, maps: torch.Tensor, scale: Scaling = min_max) -> torch.Tensor:
+        """Maps (N, H, W), or (N, K, H, W), without the padding and at the size of the images, scaled anew."""
         if self.given is None or self.covered is None:
             return maps
         rows, columns = self.covered
         flat = maps[..., :rows, :columns].flatten(0, -3)
-        at_size = min_max(resize(flat[:, None], self.given)[:, 0])
+        at_size = scale(resize(flat[:, None], self.given)[:, 0])
         return at_size.reshape(*maps.shape[:-2], *self.given)
+
+
+def as_shown(
+    make: Callable[..., Any],
+    model: nn.Module,
+    suppressing: Sequence[nn.Module],
+    scale: Scaling,
+    inputs: Inputs,
+    *how: Any,
+) -> torch.Tensor:
+    """Maps of a detector with thresholds of its own, which says all that it predicts of what it was shown.
+
+    make: from inputs and `how` to maps; scale: what becomes of maps that are brought back.
+    """
+    with shown_with_raw_predictions(model, suppressing, inputs) as shown:
+        return shown.brought_back(torch.as_tensor(make(shown.inputs, *how)), scale)
 
 
 @contextmanager
