@@ -18,6 +18,9 @@ _SYSTEMATIC = 0.1
 _ROUNDING = 1e-6
 # The fewest cells along an axis that have a derivative.
 _FEWEST_CELLS = 3
+# A choice, the usual 95 %: with it no map of 43 layers and methods of three trained networks, measured with noise, lost
+# hits or energy by more than their standard errors; without it five of 34 did.
+_CONFIDENCE = 0.95
 
 
 class Displacement(NamedTuple):
@@ -26,14 +29,24 @@ class Displacement(NamedTuple):
     cells: tuple[float, ...]
     error: tuple[float, ...]
 
+    def is_certain(self) -> bool:
+        r"""Whether even tiles are ruled out, at a confidence of 95 %: $\sum_a \delta_a^2 / \sigma_a^2$ over the axes a is
+        larger than a $\chi^2$ of as many degrees of freedom is in 95 % of all cases.
+        """
+        statistic = sum((cells / error) ** 2 for cells, error in zip(self.cells, self.error, strict=True))
+        halves = torch.tensor([len(self.cells) / 2, statistic / 2], dtype=torch.float64)
+        return bool(torch.special.gammainc(*halves) > _CONFIDENCE)
+
     def shrunk(self) -> tuple[float, ...]:
-        r"""What of it is certain: the displacement shrunk towards the tiles, by empirical Bayes.
+        r"""What of it is certain: nothing where even tiles are not ruled out, else the displacement shrunk towards them,
+        by empirical Bayes.
 
         $\hat\delta_a = \delta_a \tau^2 / (\tau^2 + \sigma_a^2)$ for the axes a, with the variance of displacements that
-        the layer itself tells, $\tau^2 = \max(0, mean_a(\delta_a^2 - \sigma_a^2))$: nothing is left where the
-        measurement is less certain than the correction is large (James & Stein 1961; Efron & Morris 1973,
+        the layer itself tells, $\tau^2 = mean_a(\delta_a^2 - \sigma_a^2)$ (James & Stein 1961; Efron & Morris 1973,
         doi:10.1080/01621459.1973.10481350).
         """
+        if not self.is_certain():
+            return (0.0,) * len(self.cells)
         pairs = list(zip(self.cells, self.error, strict=True))
         of_layer = max(0.0, sum(cells**2 - error**2 for cells, error in pairs) / len(pairs))
         return tuple(cells * of_layer / (of_layer + error**2) for cells, error in pairs)

@@ -35,7 +35,8 @@ class Registration(NamedTuple):
     nothing was found.
     source: what `first` comes from. 'measurement': the measured displacement from even tiles, as far as it is certain
     (see `mirror_test.Displacement.shrunk`); 'geometry', where that alone was asked for: what untrained weights look
-    at, which training changes; 'tiles', where nothing is known: as maps are usually drawn.
+    at, which training changes; 'tiles', as maps are usually drawn: where nothing was found, or too little to rule them
+    out, as at most last layers, with cells 32 px apart.
     """
 
     image_size: tuple[int, ...]
@@ -105,7 +106,7 @@ class Registration(NamedTuple):
         )
         if self.measured is not None:
             beside = self._beside_tiles(self.measured, self.step)
-            text += f", which is {_numbers(beside, '+')} +-{_numbers(self.error or ())}"
+            text += f"; measured {_numbers(beside, '+')} +-{_numbers(self.error or ())}"
         text += ")"
         if self.looks_elsewhere:
             text += "; the trained weights look more than a quarter of a cell beside what the geometry says"
@@ -245,7 +246,8 @@ def with_displacement(known: Registration, measured: Displacement | None) -> Reg
         return tuple(at + by * moved for at, by, moved in zip(centred, step, cells, strict=True))
 
     error = tuple(by * cells for by, cells in zip(step, measured.error, strict=True))
-    drawn = known._replace(first=moved(measured.shrunk()), step=step, source="measurement")
+    source = "measurement" if measured.is_certain() else "tiles"
+    drawn = known._replace(first=moved(measured.shrunk()), step=step, source=source)
     return drawn._replace(measured=moved(measured.cells), error=error)
 
 

@@ -173,8 +173,9 @@ def test_layers_that_mix_all_places_leave_the_plain_path():
             return self.head(x.mean(1))
 
     found = registration_of(Mixed().eval(), "norm", torch.randn(1, 3, 32, 32))
-    assert (found.source, found.geometry, found.step) == ("measurement", (1.5, 1.5), (4, 4))
+    assert (found.source, found.geometry, found.step) == ("tiles", (1.5, 1.5), (4, 4))
     assert found.shift == (0, 0)
+    assert "(by tiles; measured " in str(found), "too little to rule tiles out"
     assert max(map(abs, found.difference)) < 1
     assert found.by_geometry().first == (1.5, 1.5)
 
@@ -293,11 +294,24 @@ def test_errors_of_displacements():
 
 
 def test_shrinking():
-    """Nothing is left of what is less certain than large; of the axes the more certain one keeps more."""
+    """Of the axes the more certain one keeps more; nothing is left where even tiles are not ruled out."""
     assert Displacement((0.1, -0.1), (0.2, 0.1)).shrunk() == (0, 0)
     variance = ((0.5**2 - 0.1**2) + (0.3**2 - 0.2**2)) / 2
     expected = 0.5 * variance / (variance + 0.01), -0.3 * variance / (variance + 0.04)
     assert Displacement((0.5, -0.3), (0.1, 0.2)).shrunk() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("axes", "limit"), [(1, 3.84), (2, 5.99), (3, 7.81)])
+def test_tiles_are_left_where_they_are_ruled_out(axes, limit):
+    """At 95 %, by a table of the chi-square distribution: a last layer that seems to look a sixth of a cell beside its
+    tiles, at an error of a tenth along each axis, is drawn as tiles.
+    """
+    along_one = (0.1 * limit**0.5, *[0.0] * (axes - 1))
+    for share, ruled_out in ((0.99, False), (1.01, True)):
+        found = Displacement(tuple(share * cells for cells in along_one), (0.1,) * axes)
+        assert found.is_certain() == ruled_out
+        assert (found.shrunk()[0] > 0.1) == ruled_out
+    assert Displacement((-0.08, -0.21), (0.16, 0.14)).shrunk() == (0, 0)
 
 
 class Counting(nn.Module):
