@@ -21,7 +21,7 @@ setup(
     packages=find_packages(include=["pytorch_grad_cam*"]),
     package_data={
         "pytorch_grad_cam": ["py.typed"],
-        "pytorch_grad_cam.explanations": ["templates/*"],
+        "pytorch_grad_cam.explanations": ["templates/*.*", "templates/script/*.js"],
         "pytorch_grad_cam.demo": ["*.pt", "*.png"],
     },
     entry_points={"console_scripts": ["grad-cam = pytorch_grad_cam.cli:main"]},

@@ -37,9 +37,9 @@ def chromium() -> Iterator[Chrome]:
         browser.quit()
 
 
-def open_page(browser: Chrome, page: Path) -> None:
-    """Go to the page and wait until its first map is drawn."""
-    browser.get(page.resolve().as_uri())
+def open_page(browser: Chrome, page: Path, at: str = "") -> None:
+    """Go to the page and wait until its first map is drawn. at: what is behind the # of the address."""
+    browser.get(f"{page.resolve().as_uri()}{f'#{at}' if at else ''}")
     wait_until(browser, lambda: browser.execute_script(DRAWN) > 0)
 
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from benchmarks.browser import MISSING, chromium, open_page
 from benchmarks.report import write_report
 from pytorch_grad_cam.engine.maps import resize
+from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 from pytorch_grad_cam.explanations.report import write_report as write_page
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ done(times);
 """
 
 
-def explanations(count: int) -> Iterator[SimpleNamespace]:
+def explanations(count: int) -> Iterator[Explanation]:
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
@@ -67,20 +67,14 @@ def explanations(count: int) -> Iterator[SimpleNamespace]:
         top, left = (random.integers(side - SIDE) for side in photograph.shape[:2])
         cells = random.random((len(METHODS) * len(CLASSES), 1, CELLS, CELLS), dtype=np.float32)
         maps = iter(resize(torch.from_numpy(cells), (SIDE, SIDE))[:, 0].clamp(0, 1).numpy())
-        yield SimpleNamespace(
-            title=f"{index:04d}.jpg",
-            picture=photograph[top : top + SIDE, left : left + SIDE],
-            panels=[
-                SimpleNamespace(
-                    method=method, layer="layer4", category=rank, name=name, probability=0.5, map=next(maps)
-                )
-                for method in METHODS
-                for rank, name in enumerate(CLASSES)
-            ],
-            warnings=[],
-            versions={},
-            assumptions=[],
-        )
+        picture = photograph[top : top + SIDE, left : left + SIDE]
+        panels = [
+            Panel(method, "layer4", rank, name, 0.5, next(maps))
+            for method in METHODS
+            for rank, name in enumerate(CLASSES)
+        ]
+        scores = np.full(len(CLASSES), 0.5, np.float32)
+        yield Explanation(f"{index:04d}.jpg", picture, panels, scores, scores, CLASSES)
 
 
 def row(browser: Chrome, page: Path, rounds: int) -> dict[str, str]:

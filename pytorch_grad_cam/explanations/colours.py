@@ -2,11 +2,13 @@
 
 import numpy as np
 
+DIVERGING = "blue_red"  # of signed maps: blue (-1) over white (0) to red (1)
 _LEVELS = 256
+_BLUE, _WHITE, _RED = (33, 102, 172), (255, 255, 255), (178, 24, 43)
 
 
 def colour_table(name: str) -> np.ndarray:
-    """The RGB colours of 256 levels, uint8 (256, 3): 'grey', OpenCV's of that name, else matplotlib's.
+    """The RGB colours of 256 levels, uint8 (256, 3): 'grey', 'blue_red', OpenCV's of that name, else matplotlib's.
 
     Raises ValueError for other names.
     """
@@ -15,6 +17,11 @@ def colour_table(name: str) -> np.ndarray:
     levels = np.arange(_LEVELS, dtype=np.uint8)
     if name == "grey":
         return np.stack([levels] * 3, axis=1)
+    if name == DIVERGING:
+        stops = np.array([_BLUE, _WHITE, _RED]).T
+        channels = [np.interp(levels, (0, (_LEVELS - 1) / 2, _LEVELS - 1), of_channel) for of_channel in stops]
+        between: np.ndarray = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+        return between
     number = getattr(cv2, f"COLORMAP_{name.upper()}", None)
     if number is not None:
         return np.array(cv2.applyColorMap(levels[:, None], number)[:, 0, ::-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -183,9 +184,9 @@ class Explainer:
                     Panel(method, layer, *self._described(target, given, probabilities[image]), cam_map)
                     for target, given, cam_map in zip(of_images[image], given_names, maps_of_image, strict=True)
                 ]
-                panels[image] += [_minus(*made)] if self.request.signed else made
-                where = f"{method} at {layer}" if layer else method
-                warnings[image] += [f"{where}: {reason}" for reason in _reasons(issued, image)]
+                made = [_minus(*made)] if self.request.signed else made
+                panels[image] += [panel._replace(warnings=_said_of(panel, issued, image)) for panel in made]
+                warnings[image] += [f"{made[0].where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
 
     def explanation(
@@ -200,8 +201,17 @@ class Explainer:
         versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
         original = None if size is None else Original(size, self._placements)
         return Explanation(
-            title, picture, found.panels, *of_classes, found.warnings, versions, self.assumptions, original
+            title, picture, found.panels, *of_classes, found.warnings, versions, self.assumptions, original, self._about
         )
+
+    @property
+    def _about(self) -> dict[str, str]:
+        align = self.request.options.get("align", "cell")
+        return {
+            "model": self.classifier.name or type(self.classifier.model).__name__,
+            "align": align if isinstance(align, str) else str(align),
+            "date": date.today().isoformat(),
+        }
 
     @property
     def device(self) -> torch.device:
@@ -315,6 +325,11 @@ def _numbered(target: Any, names: Sequence[str]) -> Any:
     if not -len(names) <= number < len(names):
         raise IndexError(f"class {number}: the model's output has {len(names)} classes, from 0")
     return number % len(names)
+
+
+def _said_of(panel: Panel, issued: list[CamWarning], image: int) -> tuple[str, ...]:
+    """What the warnings say of a panel: why a map is blank only where it is."""
+    return tuple(_reasons([warning for warning in issued if not warning.samples or not panel.map.any()], image))
 
 
 def _reasons(issued: list[CamWarning], image: int) -> list[str]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
-from pytorch_grad_cam.explanations.colours import blended, colour_table
+from pytorch_grad_cam.explanations.colours import DIVERGING, blended, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
+from pytorch_grad_cam.explanations.panel import Panel as Panel
+from pytorch_grad_cam.explanations.panel import TargetBox as TargetBox
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.overlays import montage
+from pytorch_grad_cam.utils.overlays import flattened
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
 
@@ -23,25 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = 4  # names in a repr
-
-
-class Panel(NamedTuple):
-    """One map, float32 (H, W) in [0, 1], a signed one in [-1, 1], with its method, layer and target.
-
-    layer: its dotted name; several are joined by ' + '; '' for methods without layers. category, probability: None
-    where the target is no class. name: that of the class or the target.
-    """
-
-    method: str
-    layer: str
-    category: int | None
-    name: str
-    probability: float | None
-    map: np.ndarray
-
-    def __str__(self) -> str:
-        probability = "" if self.probability is None else f" {self.probability:.1%}"
-        return f"{self.name}{probability}, {self.method}{f' at {self.layer}' if self.layer else ''}"
 
 
 class Original(NamedTuple):
@@ -64,7 +47,8 @@ class Explanation:
     method, layer by layer, class by class. logits, probabilities: float32 (classes,). names: the classes' names.
     title: the image's file name. warnings: why maps are blank. versions: those of the packages that made it.
     assumptions: whose preprocessing, probabilities and names they are, a line each, with '(assumed)' where nobody said
-    so. original: the picture before it was preprocessed; None for inputs that were given. A notebook shows overlays.
+    so. original: the picture before it was preprocessed; None for inputs that were given. about: the model's name, how
+    cells are drawn, the day. truth: the name of the right class, where somebody said so. A notebook shows overlays.
     """
 
     title: str
@@ -77,6 +61,8 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=dict)
     assumptions: list[str] = field(default_factory=list)
     original: Original | None = None
+    about: dict[str, str] = field(default_factory=dict)
+    truth: str | None = None
 
     @property
     def is_signed(self) -> bool:
@@ -86,7 +72,7 @@ class Explanation:
     @property
     def default_cmap(self) -> str:
         """The colours of overlays where none are named."""
-        return "RdBu_r" if self.is_signed else "jet"
+        return DIVERGING if self.is_signed else "jet"
 
     @property
     def maps(self) -> np.ndarray:
@@ -168,11 +154,11 @@ class Explanation:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
         heat = self.panels[panel].map
         shown = (heat + 1) / 2 if self.is_signed else heat
-        return _flat(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
+        return flattened(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
 
     def shown(self) -> np.ndarray:
         """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
-        return _flat(self.picture)
+        return flattened(self.picture)
 
     @property
     def _size(self) -> tuple[int, ...]:
@@ -206,6 +192,12 @@ class Explanation:
         """Boxes of the shown picture in the pixels of the original one; None where nobody knows where they are."""
         placement = None if self.original is None else self.original.placement
         return None if placement is None else [placement.box(box) for box in boxes]
+
+    def seen(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """A box of the original picture in the pixels of the shown one; the same where nobody knows where that is."""
+        placement = None if self.original is None else self.original.placement
+        left, top, right, bottom = box if placement is None else placement.seen(box)
+        return left, top, right, bottom
 
     @property
     def _placement(self) -> Placement:
@@ -247,13 +239,6 @@ class Explanation:
         ]
         notes = [f"<p>{escape(warning)}</p>" for warning in self.warnings]
         return f"<div><p><b>{escape(self.title)}</b></p>{''.join(cells + notes)}</div>"
-
-
-def _flat(pictures: np.ndarray) -> np.ndarray:
-    """Of a volume (D, H, W, 3) its slices side by side, of a signal (L, 3) a strip."""
-    if pictures.ndim == 4:
-        return montage(pictures)
-    return pictures[None] if pictures.ndim == 2 else pictures
 
 
 def _row(panel: Panel) -> dict[str, Any]:

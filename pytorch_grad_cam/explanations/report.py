@@ -11,27 +11,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytorch_grad_cam.explanations.colours import colour_table
+from pytorch_grad_cam.explanations.colours import DIVERGING, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
+from pytorch_grad_cam.utils.overlays import flattened
+from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
     from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 
-_COLOUR_MAPS = ("jet", "viridis", "magma", "grey")
+_COLOUR_MAPS = ("magma", "viridis", "jet", "grey")
+_SCRIPTS = (  # one module; the last one begins
+    "elements",
+    "images",
+    "maps",
+    "colours",
+    "choice",
+    "figures",
+    "boxes",
+    "zoom",
+    "list",
+    "link",
+    "download",
+    "controls",
+)
+_MIDDLE = 127  # the level of 0 in a signed map, see maps.js
 _THUMBNAIL = 96  # the longer side, in pixels
 
 
 def write_report(explanations: Iterable["Explanation"], file: str | Path) -> Path:
     """Write a page with the explanations, in their order, and return its path; a missing folder is made.
 
-    The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps. Each explanation is
-    encoded and written as it comes, so a generator is never in memory as a whole. A file at the path is replaced when
-    the page is complete.
+    The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps; of volumes slices side by
+    side. Each explanation is encoded and written as it comes, so a generator is never in memory as a whole. A file at
+    the path is replaced when the page is complete.
 
     Raises ValueError where there is no explanation or no panel, and for a map of another size than its picture or with
-    values outside [0, 1].
+    values outside [0, 1], of signed maps [-1, 1].
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +67,12 @@ def _page(explanations: Iterable["Explanation"]) -> Iterator[str]:
     loader = PackageLoader("pytorch_grad_cam.explanations", "templates")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    script, style = (Markup(loader.get_source(environment, name)[0]) for name in ("report.js", "report.css"))
+    sources = (loader.get_source(environment, f"script/{name}.js")[0] for name in _SCRIPTS)
+    script, style = Markup("\n".join(sources)), Markup(loader.get_source(environment, "report.css")[0])
     template: Template = environment.get_template("report.html")
     return template.generate(
         images=_images(explanations),
-        colours={name: _base64(colour_table(name).tobytes()) for name in _COLOUR_MAPS},
+        colours={name: _colours(name) for name in _COLOUR_MAPS} | {"signed": _colours(DIVERGING)},
         script=script,
         script_hash=_hash(script),
         style=style,
@@ -71,42 +89,72 @@ def _images(explanations: Iterable["Explanation"]) -> Iterator[dict[str, Any]]:
     count = 0
     for count, explanation in enumerate(explanations, start=1):
         title = explanation.title or f"Image {count}"
-        yield {"title": title, "thumbnail": _thumbnail(explanation.picture), "data": _data(title, explanation)}
+        picture = explanation.shown()
+        yield {
+            "title": title,
+            "facts": _facts(explanation),
+            "thumbnail": _thumbnail(picture),
+            "data": _data(title, picture, explanation),
+        }
     if count == 0:
         raise ValueError("there are no explanations, expected one or more")
 
 
-def _data(title: str, explanation: "Explanation") -> dict[str, Any]:
-    picture = explanation.picture
+def _facts(explanation: "Explanation") -> dict[str, str]:
+    """What the list of images is filtered and sorted by, as attributes."""
+    ((_, predicted, probability),) = explanation.top(1)
+    facts = {"data-predicted": predicted, "data-probability": str(probability if math.isfinite(probability) else 0)}
+    if explanation.truth is not None:
+        facts |= {"data-truth": explanation.truth, "class": "right" if explanation.truth == predicted else "wrong"}
+    return facts | ({"data-warned": ""} if explanation.warnings else {})
+
+
+def _data(title: str, picture: np.ndarray, explanation: "Explanation") -> dict[str, Any]:
     if not explanation.panels:
         raise ValueError(f"the explanation of {title} has no panels, expected one or more")
     return {
         "width": picture.shape[1],
         "height": picture.shape[0],
         "picture": data_url(picture, "jpeg", quality=95, subsampling=0),
-        "panels": [_panel(title, panel, picture.shape[:2]) for panel in explanation.panels],
-        "warnings": [str(warning) for warning in explanation.warnings],
+        "panels": [_panel(title, panel, explanation) for panel in explanation.panels],
+        "predicted": explanation.top(1)[0][1],
+        "truth": explanation.truth,
+        "about": dict(explanation.about),
         "versions": dict(explanation.versions),
         "assumptions": [str(assumption) for assumption in explanation.assumptions],
     }
 
 
-def _panel(title: str, panel: "Panel", size: tuple[int, ...]) -> dict[str, Any]:
+def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, Any]:
     lowest, highest = panel.map.min(), panel.map.max()
-    if panel.map.shape != size or not (lowest >= 0 and highest <= 1):
+    bottom = -1 if explanation.is_signed else 0
+    size = explanation.picture.shape[:-1]
+    if panel.map.shape != size or not (lowest >= bottom and highest <= 1):
         raise ValueError(
             f"the map of {title} by {panel.method} has shape {panel.map.shape} and values from {lowest:.3g} to "
-            f"{highest:.3g}, expected {size}, the picture's, and [0, 1]"
+            f"{highest:.3g}, expected {size}, the picture's, and [{bottom}, 1]"
         )
-    probability = panel.probability
+    heat = flattened(panel.map[..., None])[..., 0]
+    levels = _MIDDLE * (heat + 1) if explanation.is_signed else 255 * heat
     return {
         "method": panel.method,
         "layer": panel.layer,
         "category": None if panel.category is None else int(panel.category),
         "name": panel.name,
-        "probability": float(probability) if probability is not None and math.isfinite(probability) else None,
-        "map": data_url(np.rint(255 * panel.map).astype(np.uint8), "png"),
+        "probability": _finite(panel.probability),
+        "map": data_url(np.rint(levels).astype(np.uint8), "png"),
+        "signed": explanation.is_signed,
+        "warnings": list(panel.warnings),
+        "regions": [] if explanation.is_signed else boxes_of(otsu_mask(heat)),
+        "boxes": [
+            {"name": name, "score": _finite(score), "box": [float(edge) for edge in explanation.seen(box)]}
+            for name, score, box in panel.boxes
+        ],
     }
+
+
+def _finite(number: float | None) -> float | None:
+    return float(number) if number is not None and math.isfinite(number) else None
 
 
 def _thumbnail(picture: np.ndarray) -> str:
@@ -115,6 +163,10 @@ def _thumbnail(picture: np.ndarray) -> str:
     image = Image.fromarray(picture)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return data_url(np.asarray(image), "jpeg", quality=80)
+
+
+def _colours(name: str) -> str:
+    return _base64(colour_table(name).tobytes())
 
 
 def _base64(data: bytes) -> str:

@@ -59,7 +59,7 @@ def show_cam_on_volume(volume: np.ndarray, mask: np.ndarray, image_weight: float
 
 
 def montage(pictures: np.ndarray) -> np.ndarray:
-    """One picture of pictures (D, H, W, 3), row by row in a nearly square grid; free places are black.
+    """One picture of pictures (D, H, W, C), row by row in a nearly square grid; free places are black.
 
     >>> montage(np.zeros((5, 4, 6, 3), np.uint8)).shape
     (8, 18, 3)
@@ -70,6 +70,15 @@ def montage(pictures: np.ndarray) -> np.ndarray:
     cells = np.zeros((rows * columns, height, width, channels), np.asarray(pictures).dtype)
     cells[:count] = pictures
     return cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, -1, channels)
+
+
+def flattened(pictures: np.ndarray) -> np.ndarray:
+    """What can be shown of (*spatial, C): of a volume (D, H, W, C) its slices side by side, of a signal (L, C) a strip,
+    of a picture (H, W, C) itself.
+    """
+    if pictures.ndim == 4:
+        return montage(pictures)
+    return pictures[None] if pictures.ndim == 2 else pictures
 
 
 def save_gif(pictures: np.ndarray, file: str | Path, frames_per_second: float = 10) -> None:

@@ -31,7 +31,7 @@ class Classifier(NamedTuple):
     """A model, its preprocessing from a Pillow image to the input, and its classes' names.
 
     categories: the classes' names; None: see `class_names.names_of`. probabilities: see `class_scores.class_scores_of`.
-    notes: what was guessed or undone when it was loaded, for `Explanation.assumptions`.
+    notes: what was guessed or undone when it was loaded, for `Explanation.assumptions`. name: by which it was loaded.
     """
 
     model: nn.Module
@@ -39,6 +39,7 @@ class Classifier(NamedTuple):
     categories: Sequence[str] | None = None
     probabilities: Probabilities = None
     notes: Sequence[str] = ()
+    name: str = ""
 
     @property
     def preprocess(self) -> Callable[["Image.Image"], Any]:
@@ -99,7 +100,7 @@ def load_classifier(name: str, weights: str = "default", model_args: Mapping[str
         notes = [f"weights: {', '.join([weights, *undone])}"]
         classifier = classifier._replace(notes=[*classifier.notes, *notes])
     classifier.model.eval()
-    return classifier
+    return classifier._replace(name=name)
 
 
 def _with_classes(create: Callable[..., Classifier], state: State | None, undone: list[str]) -> Classifier:

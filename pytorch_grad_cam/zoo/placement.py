@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,12 @@ class Placement(NamedTuple):
         """A box (left, top, right, bottom) of the input in whole pixels of the picture, within it."""
         columns = sorted(self._within(self.x, edge, self.size[0]) for edge in (box[0], box[2]))
         rows = sorted(self._within(self.y, edge, self.size[1]) for edge in (box[1], box[3]))
+        return columns[0], rows[0], columns[1], rows[1]
+
+    def seen(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """A box (left, top, right, bottom) of the picture in pixels of the input, which may lie outside of it."""
+        columns = sorted((edge - self.x[1]) / self.x[0] for edge in (box[0], box[2]))
+        rows = sorted((edge - self.y[1]) / self.y[0] for edge in (box[1], box[3]))
         return columns[0], rows[0], columns[1], rows[1]
 
     def drawn(self, values: np.ndarray) -> np.ndarray:

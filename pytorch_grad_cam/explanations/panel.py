@@ -1,0 +1,45 @@
+"""One map of an explanation, and the boxes that were asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TargetBox(NamedTuple):
+    """A box that a map explains, such as a detection: (left, top, right, bottom) in pixels of the original picture.
+
+    name: what is in it. score: how sure the model is, in [0, 1]; None where it does not say.
+    """
+
+    name: str
+    score: float | None
+    box: tuple[float, float, float, float]
+
+
+class Panel(NamedTuple):
+    """One map, float32 (H, W) in [0, 1], a signed one in [-1, 1], with its method, layer and target.
+
+    layer: its dotted name; several are joined by ' + '; '' for methods without layers. category, probability: None
+    where the target is no class. name: that of the class or the target. warnings: what was said of this map, such as
+    why it is blank. boxes: what the map explains, where that is no whole image.
+    """
+
+    method: str
+    layer: str
+    category: int | None
+    name: str
+    probability: float | None
+    map: np.ndarray
+    warnings: tuple[str, ...] = ()
+    boxes: tuple[TargetBox, ...] = ()
+
+    def __str__(self) -> str:
+        probability = "" if self.probability is None else f" {self.probability:.1%}"
+        return f"{self.name}{probability}, {self.where}"
+
+    @property
+    def where(self) -> str:
+        """The method and its layer."""
+        return f"{self.method} at {self.layer}" if self.layer else self.method
