@@ -37,13 +37,15 @@ MODULES = (
     "engine.rescaled_contributions", "engine.torch_quirks.zero_rows", "perturbation.ablated_scores",
     "perturbation.affine_tail", "perturbation.masked_scores", "perturbation.sliding_windows",
     "perturbation.window_maps", "metrics.arcc", "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
-    "metrics.perturbation_confidence", "utils.model_targets", "utils.svd_on_activations",
+    "metrics.perturbation_confidence", "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy",
+    "metrics.grid_pointing_game", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
+        "multigrid", "localisation", "grid_pointing_game", "dominant_eigenvector", "oracles",
+        "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
