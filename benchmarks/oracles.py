@@ -240,6 +240,26 @@ def shapley_cam(model, layer, image, category):
     return weighted_sum(weights, a)
 
 
+@oracle("ReciproCAM")
+def recipro_cam(model, layer, image, category):
+    """The probability of the class where the layer keeps one cell of all channels and all other cells are zero."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for p in positions(a):
+        alone = np.zeros_like(a)
+        for k in range(len(a)):
+            alone[k][p] = a[k][p]
+        handle = layer.register_forward_hook(
+            lambda module, inputs, output, alone=alone: torch.from_numpy(alone)[None].to(output)
+        )
+        with torch.no_grad():
+            logits = model(image[None])[0].numpy()
+        handle.remove()
+        exponentials = [np.exp(logit - max(logits)) for logit in logits]
+        total[p] = exponentials[category] / sum(exponentials)
+    return total
+
+
 @oracle("FullGrad")
 def full_grad(model, layer, image, category):
     """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""

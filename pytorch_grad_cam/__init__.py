@@ -26,6 +26,7 @@ from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.random_cam import RandomCAM
+from pytorch_grad_cam.recipro_cam import ReciproCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
 from pytorch_grad_cam.registration import Registration, registration_of
 from pytorch_grad_cam.score_cam import ScoreCAM
@@ -71,6 +72,7 @@ __all__ = [
     "MetaCAM",
     "Predictions",
     "RandomCAM",
+    "ReciproCAM",
     "RefineCAM",
     "Registration",
     "ScoreCAM",

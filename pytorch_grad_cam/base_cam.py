@@ -397,7 +397,7 @@ class BaseCAM(OverridePoints):
             if transform is not None:
                 read = self._read_by_transform(transform, layer, output, activations, call.image)
             where = self._registered(call, layer, as_map, activations.shape[2:]) if self.align != "cell" else None
-            runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, {}), [], []))
+            runs.append(CapturedRun(place, read, LayerRun(call, layer, index, activations, where, as_map, {}), [], []))
         return runs
 
     def _read_by_transform(

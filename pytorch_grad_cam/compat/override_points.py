@@ -369,7 +369,7 @@ def _run_of(
             return run._replace(call=call)
         return run._replace(call=call._replace(target_lists=lists), position=0, of_all_lists={})
     call = _call_of(cam, input_tensor, input_tensor, lists, eigen_smooth)
-    return LayerRun(call, layer, 0, activations, None, {}, 0, grads)
+    return LayerRun(call, layer, 0, activations, None, None, {}, 0, grads)
 
 
 def _call_of(cam: Any, inputs: Inputs, image: torch.Tensor, lists: TargetLists, eigen_smooth: bool) -> Call:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from pytorch_grad_cam.engine.inputs import call as run_model
 from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.engine.tail import PartialForward
 from pytorch_grad_cam.engine.targets import Target, TargetLists, target_scores
-from pytorch_grad_cam.engine.trees import detached
+from pytorch_grad_cam.engine.trees import AsMap, detached
 
 _ROUNDED = 1e-5
 
@@ -37,7 +38,7 @@ class Call(NamedTuple):
     inputs: all that the model was called with; image: the (N, C, *spatial) among them. scores: what targets read of the
     output, by output_transform. target_lists: K lists with one target a sample; one empty list where a method knows no
     targets. eigen_smooth: what the caller asked for. known_tails: whether the tail behind a layer can be run on its
-    own, which a CAM knows from call to call.
+    own, which a CAM knows from call to call. tails: those that the call's own forward has recorded, by layer and run.
     """
 
     model: Any
@@ -49,6 +50,7 @@ class Call(NamedTuple):
     output_transform: Any
     spatial_from: SpatialFrom
     known_tails: dict[tuple[nn.Module, int, int], bool]
+    tails: Mapping[tuple[nn.Module, int], PartialForward] = MappingProxyType({})
 
     def probability_at_limit(self, sample: int, position: int) -> int | None:
         """0 or 1 where the sample's score rounds to it and is a probability: the sample's output is between 0 and 1.
@@ -75,7 +77,8 @@ class LayerRun(NamedTuple):
     """One run of a target layer in a call, for one of the target lists: what a method makes a map of.
 
     call_index: which run of the layer this is. activations: (N, C, *grid), float32 or better, on the model's device.
-    registration: where the layer's cells are drawn; None is as even tiles. of_all_lists: see `of_targets`.
+    registration: where the layer's cells are drawn; None is as even tiles. as_map: from what the layer returned to
+    (N, C, *grid). of_all_lists: see `of_targets`.
     position, targets: the target list that is explained. grads: the gradient of its score, of the activations' shape;
     None for methods without gradients.
     """
@@ -85,6 +88,7 @@ class LayerRun(NamedTuple):
     call_index: int
     activations: torch.Tensor
     registration: Enlarging | None
+    as_map: AsMap | None
     of_all_lists: dict[str, torch.Tensor]
     position: int = 0
     grads: Any = None
@@ -107,8 +111,11 @@ class LayerRun(NamedTuple):
         return resize(maps, size, align_corners) if self.registration is None else self.registration.enlarge(maps)
 
     def tail(self) -> PartialForward:
-        """The part of the model behind this run. Cost: see `PartialForward`."""
+        """The part of the model behind this run. Cost: see `PartialForward`; none where the call has recorded it."""
         call = self.call
+        recorded = call.tails.get((self.layer, self.call_index))
+        if recorded is not None:
+            return recorded
         batch = len(call.image)
         return PartialForward(
             call.model, self.layer, call.inputs, batch, self.call_index, call.output_transform, call.known_tails

@@ -31,7 +31,8 @@ class PartialForward:
     whose glue may be most of the model, the functions in front of the layer are not either. All of it happens
     in a replica that shares the parameters: the user's model is not touched, and threads do not meet.
 
-    `outputs`, their `scores` and `layer_output` (a tensor (N, ...), or a tree) are those of the recording forward.
+    `outputs`, their `scores` and `layer_output` (a tensor (N, ...), or a tree) are those of the recording forward, and
+    `runs` says how often the layer ran in it, as far as the replica saw.
     batch: the number of samples N in x, what the model is called with. scores_in: what targets read of an output.
     Where a model does something that the replica cannot follow, all of the model is run and the layer's output is
     exchanged by a hook. One comparison of both decides, see `follows`; `known` keeps its result for the next batch of
@@ -58,6 +59,7 @@ class PartialForward:
         self._recorded: dict[nn.Module, list[Any]] = {}
         self._of_nodes: dict[fx.Node, torch.Tensor] = {}
         self.layer_output: Any = None
+        self.runs = 0
         self._follows = False
         self.outputs = self._record()
         if self.layer_output is None:
@@ -119,12 +121,13 @@ class PartialForward:
     def _record(self) -> Any:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
         finished: list[tuple[nn.Module, Any]] = []
-        reached, runs = False, 0
+        reached = False
 
         def recorder(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
-                nonlocal reached, runs
+                nonlocal reached
                 if reached:
+                    self.runs += module is self.layer
                     return forward(*args, **kwargs)
                 mark = len(finished)
                 output = forward(*args, **kwargs)
@@ -132,8 +135,8 @@ class PartialForward:
                     return output
                 del finished[mark:]  # what ran inside this module
                 finished.append((module, output))
-                runs += module is self.layer
-                reached = runs == self.call_index + 1
+                self.runs += module is self.layer
+                reached = self.runs == self.call_index + 1
                 # The model goes on with a copy: an operation in place must not change what is kept.
                 return copied(output) if reached else output
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import ttach
-from conftest import METHODS
+from every_method import METHODS
 from nets import Transformer, convolutional, images
 
 from pytorch_grad_cam import SESS, AblationCAM, FinerCAM, GradCAM, RandomCAM, RefineCAM, ScoreCAM

@@ -1,7 +1,7 @@
 """A test that does not apply to a method says so with `except_for`: the method exists, and there is a reason."""
 
 import pytest
-from conftest import excepted, named
+from every_method import excepted, named
 
 
 def test_names():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import METHODS
+from every_method import METHODS
 
 ROOT = Path(__file__).parents[2]
 RUN = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import METHODS
+from every_method import METHODS
 
 import pytorch_grad_cam
 from pytorch_grad_cam import BaseCAM, FinerCAM, GradCAM, MetaCAM

@@ -1,0 +1,121 @@
+"""The scores of a model whose layer shows one cell of its map alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pytorch_grad_cam.engine.chunks import in_chunks, rows_at_a_time
+from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.engine.targets import ClassTargets, RowScores, Target
+from pytorch_grad_cam.engine.trees import AsMap, floating_tensors
+
+# One axis of the paper's 3 x 3 Gaussian, whose nine weights add up to 1.
+_GAUSSIAN = (0.25, 0.5, 0.25)
+
+
+def windows(grid: Sequence[int], gaussian: bool) -> torch.Tensor:
+    """What is left of each cell where one is shown: (shown, cells), 1 for the cell itself and 0 for all others; with
+    `gaussian` a quarter of it and less of its neighbours, on two axes.
+    """
+    if not gaussian:
+        return torch.eye(math.prod(grid))
+    of_axes = []
+    for cells in grid:
+        places = torch.arange(cells)
+        apart = (places[:, None] - places).abs()
+        of_axes.append(torch.tensor([_GAUSSIAN[1], _GAUSSIAN[0], 0.0])[apart.clamp(max=2)])
+    window = of_axes[0]
+    for of_axis in of_axes[1:]:
+        window = torch.kron(window, of_axis)
+    return window
+
+
+def cells_of_numbers(output: Any, as_map: AsMap, grid: Sequence[int]) -> list[torch.Tensor | None]:
+    """Of each leaf of what a layer returned the cell of each of its numbers, from 1; 0 for those that are in no cell,
+    as a class token. None for leaves that are no floating tensors.
+
+    as_map: from what the layer returned to a map (N, C, *grid). Raises ValueError where it mixes numbers.
+    """
+    leaves, structure = tree_flatten(output)
+    sources = [_source(leaf) for leaf in leaves]
+    wanted = [source for source, leaf in zip(sources, leaves, strict=True) if source is not leaf]
+    with torch.enable_grad():
+        cells = torch.arange(1, math.prod(grid) + 1, dtype=torch.float64).reshape(*grid)
+        maps = as_map(tree_unflatten(sources, structure))
+        numbered = (maps * cells.to(maps.device)).sum()
+        found = torch.autograd.grad(numbered, wanted, allow_unused=True, materialize_grads=True)
+    if any(not torch.equal(numbers, numbers.round()) or (numbers < 0).any() for numbers in found):
+        raise ValueError(
+            "a cell is shown alone where the layer's output holds it in numbers of its own, but the reshape_transform "
+            "mixes or scales them: pass one that only selects and arranges, or take a method with gradients"
+        )
+    remaining = iter(found)
+    return [None if source is leaf else next(remaining).long() for source, leaf in zip(sources, leaves, strict=True)]
+
+
+def _source(leaf: Any) -> Any:
+    """A leaf for gradients in float64, where numbers of cells are exact; what is no floating tensor as it is."""
+    is_float = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    return leaf.detach().double().requires_grad_() if is_float else leaf
+
+
+def scores_of_cells(
+    tail: PartialForward,
+    target_lists: Sequence[Sequence[Target]],
+    as_map: AsMap,
+    grid: Sequence[int],
+    gaussian: bool,
+    batch_size: int | None,
+) -> torch.Tensor:
+    """The scores (K, N, *grid) of K lists of N targets where the layer shows each cell of each sample alone.
+
+    Of classes it is their probability among all classes; what is in no cell stays. batch_size: how many rows the tail
+    gets at a time; None for as many as suit the device. Raises ValueError for a layer whose output has not the samples
+    on its first axis, and see `cells_of_numbers`. Cost: a row of the tail for each sample and cell.
+    """
+    device = tail.scores.device
+    samples, cells = tail.batch, math.prod(grid)
+    if not samples:
+        return torch.zeros(len(target_lists), 0, *grid, device=device)
+    for leaf in floating_tensors(tail.layer_output):
+        if len(leaf) != samples:
+            raise ValueError(
+                f"the target layer gives {tuple(leaf.shape)} for {samples} images, to show one cell alone they have to "
+                "be on the first axis: choose another layer or a method with gradients"
+            )
+    numbers = cells_of_numbers(tail.layer_output, as_map, grid)
+    kept = torch.cat([torch.ones(cells, 1), windows(grid, gaussian)], dim=1).to(device)
+    rows = Rows.of([sample for sample, _ in itertools.product(range(samples), range(cells))], device)
+    score_rows = RowScores(target_lists, device)
+    are_classes = tail.scores.ndim == 2 and all(isinstance(targets, ClassTargets) for targets in target_lists)
+
+    def scores(start: int, stop: int) -> torch.Tensor:
+        of_rows = rows[start:stop]
+        of_cells = kept[torch.arange(start, stop, device=device) % cells]
+
+        def alone(output: Any) -> Any:
+            leaves, structure = tree_flatten(output)
+            shown = [
+                leaf if of_leaf is None else leaf * _of_rows(of_cells, of_leaf[of_rows.index.to(leaf.device)], leaf)
+                for leaf, of_leaf in zip(leaves, numbers, strict=True)
+            ]
+            return tree_unflatten(shown, structure)
+
+        outputs = tail(of_rows, alone)
+        return score_rows(full_precision(outputs).softmax(1) if are_classes else outputs, of_rows).T
+
+    size = rows_at_a_time(device) if batch_size is None else batch_size
+    return in_chunks(scores, len(rows), size, "ReciproCAM cells").T.reshape(len(target_lists), samples, *grid)
+
+
+def _of_rows(kept: torch.Tensor, numbers: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """What is kept of each number of the leaf: kept (rows, 1 + cells) at the numbers' cells."""
+    return kept.to(leaf).gather(1, numbers.flatten(1)).reshape(leaf.shape)

@@ -1,0 +1,30 @@
+"""The methods that a test with an argument `method` runs for, and the markers that name some of them."""
+
+import pytorch_grad_cam
+from pytorch_grad_cam import BaseCAM, MetaCAM
+
+METHODS = [
+    method
+    for name in pytorch_grad_cam.__all__
+    if isinstance(method := getattr(pytorch_grad_cam, name), type) and issubclass(method, BaseCAM | MetaCAM)
+]
+METHODS.remove(BaseCAM)
+METHODS.remove(MetaCAM)
+
+
+def named(mark) -> set[str]:
+    """The methods that a marker names."""
+    names = {method.__name__ for method in METHODS}
+    if not mark.args:
+        raise ValueError(f"{mark.name} takes names of methods")
+    for name in mark.args:
+        if name not in names:
+            raise ValueError(f"{mark.name} names {name!r}, which is no method: {sorted(names)}")
+    return set(mark.args)
+
+
+def excepted(mark) -> set[str]:
+    """The methods that `@pytest.mark.except_for("RandomCAM", ..., reason="why")` takes away from a test."""
+    if mark.kwargs.keys() != {"reason"}:
+        raise ValueError(f"except_for takes names of methods and the keyword `reason`, not {mark.kwargs}")
+    return named(mark)
