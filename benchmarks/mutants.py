@@ -32,13 +32,14 @@ PACKAGE = ROOT / "pytorch_grad_cam"
 MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
-    "recipro_cam", "perturbation.single_cells", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer", "engine.maps",
-    "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component", "engine.bias_gradients",
-    "engine.rescaled_contributions", "engine.torch_quirks.zero_rows", "perturbation.ablated_scores",
-    "perturbation.affine_tail", "perturbation.masked_scores", "perturbation.sliding_windows",
-    "perturbation.window_maps", "metrics.arcc", "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
-    "metrics.perturbation_confidence", "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy",
-    "metrics.grid_pointing_game", "utils.model_targets", "utils.svd_on_activations",
+    "recipro_cam", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
+    "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
+    "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
+    "perturbation.ablated_scores", "perturbation.affine_tail", "perturbation.masked_scores",
+    "perturbation.single_cells", "perturbation.sliding_windows", "perturbation.window_maps", "metrics.arcc",
+    "metrics.cam_mult_image", "metrics.multigrid", "metrics.road", "metrics.perturbation_confidence",
+    "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
+    "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
