@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -82,6 +83,18 @@ COMPARED = {
     "Swin-T": Network(partial(_torchvision, "swin_t"), ["permute"], channels=768, size=(96, 128)),
 }
 GROWING_LAYERS = 5
+
+
+def compared(name: str) -> Network:
+    """One of the compared networks, or a trained one of `benchmarks.real`."""
+    if name in COMPARED:
+        return COMPARED[name]
+    sys.path.append(str(Path(__file__).parents[2]))  # behind the peer's own packages
+    from benchmarks.real.networks import NETWORKS
+
+    found = NETWORKS[name]()
+    layers = [found.last, *found.named[-1:]]
+    return Network(lambda: found.model, layers, 0, (found.size, found.size), found.as_map)
 
 
 def growing(channels: int, size: int) -> Network:

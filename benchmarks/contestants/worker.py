@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import COMPARED, RACED, Work, growing, work, work_from
+from networks import RACED, Work, compared, growing, work, work_from
 
 BARE_EVERY = 4
 # What ran before leaves caches and memory in another state: shorter calls than this follow a bare forward.
@@ -53,7 +53,7 @@ class Worker:
 
     def prepare_images(self, network: str, file: str) -> None:
         """One of the compared networks, with images and categories from a file."""
-        self._take(work_from(COMPARED[network], file))
+        self._take(work_from(compared(network), file))
 
     def randomise(self, modules: list[str]) -> None:
         """Give the parameters within these modules new random values."""

@@ -30,16 +30,16 @@ class Displacement(NamedTuple):
     error: tuple[float, ...]
 
     def is_certain(self) -> bool:
-        r"""Whether even tiles are ruled out, at a confidence of 95 %: $\sum_a \delta_a^2 / \sigma_a^2$ over the axes a is
-        larger than a $\chi^2$ of as many degrees of freedom is in 95 % of all cases.
+        r"""Whether even tiles are ruled out at 95 %: $\sum_a \delta_a^2 / \sigma_a^2$ over the axes a is larger than a
+        $\chi^2$ of as many degrees of freedom is in 95 % of all cases.
         """
         statistic = sum((cells / error) ** 2 for cells, error in zip(self.cells, self.error, strict=True))
         halves = torch.tensor([len(self.cells) / 2, statistic / 2], dtype=torch.float64)
         return bool(torch.special.gammainc(*halves) > _CONFIDENCE)
 
     def shrunk(self) -> tuple[float, ...]:
-        r"""What of it is certain: nothing where even tiles are not ruled out, else the displacement shrunk towards them,
-        by empirical Bayes.
+        r"""What of it is certain: nothing where even tiles are not ruled out, else the displacement, shrunk towards
+        them by empirical Bayes.
 
         $\hat\delta_a = \delta_a \tau^2 / (\tau^2 + \sigma_a^2)$ for the axes a, with the variance of displacements that
         the layer itself tells, $\tau^2 = mean_a(\delta_a^2 - \sigma_a^2)$ (James & Stein 1961; Efron & Morris 1973,

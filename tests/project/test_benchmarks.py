@@ -1,7 +1,11 @@
 """What the benchmarks rest on; the peers themselves need PyPI and are not run here."""
 
+import json
 import math
 import random
+import struct
+import zlib
+from base64 import b64encode
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from benchmarks.breakdown import slowest
 from benchmarks.contest import HERE, Contestant, Failure
@@ -19,9 +24,11 @@ from benchmarks.families.judge import LITTLE, REFUSED, RIGHT, SILENT, WARNED, Fo
 from benchmarks.families.question import Question, as_trained, of_class, of_pixels
 from benchmarks.growth import slope
 from benchmarks.maps import finished
-from benchmarks.real.__main__ import asked, figures, interval
+from benchmarks.real.__main__ import asked, compared, figures, interval
 from benchmarks.real.networks import Network
 from benchmarks.real.pictures import Picture, _pasted
+from benchmarks.real.qt_resources import files_of
+from benchmarks.real.tensorflow_graphs import Resized, load_graph
 from benchmarks.report import table
 from benchmarks.speed import Cell, everything, shown, summary
 from pytorch_grad_cam import GradCAM
@@ -290,7 +297,66 @@ def test_objects_that_the_network_does_not_see_are_left_out():
     inside, other = np.zeros((2, 8, 8), bool)
     inside[0], other[1] = True, True
     picture = Picture(np.zeros((8, 8, 3), np.uint8), [(9, inside), (2, other)])
-    ((number, x, category, mask, rest),) = asked(Network("net", Sees(), 8), iter([picture]))
+    network = Network("net", Sees(), 8, lambda pixels: pixels - 1, "last")
+    ((number, x, category, mask, rest),) = asked(network, iter([picture]))
     assert (number, category, tuple(x.shape), x.min()) == (0, 9, (1, 3, 8, 8), -1)
     np.testing.assert_array_equal(mask, inside)
     np.testing.assert_array_equal(rest, other)
+
+
+def test_what_registration_changes_is_told_from_chance():
+    pictures = np.arange(100)
+    plain = np.tile([0.0, 1.0], 50)  # a standard error of 0.05
+    for gained, said in ((3, "alike"), (8, "higher")):
+        moved = plain.copy()
+        moved[np.flatnonzero(plain == 0)[:gained]] = 1
+        assert compared(plain, moved, pictures) == said
+        assert compared(moved, plain, pictures) == {"alike": "alike", "higher": "lower"}[said]
+
+
+def test_a_graph_of_tensorflow_is_the_same_function(tmp_path):
+    """Padding SAME of an even number of pixels pads the end; values are (N, H, W, C)."""
+    kernel, bias = np.random.default_rng(0).normal(size=(3, 3, 2, 4)).astype(np.float32), np.arange(4, dtype=np.float32)
+    (tmp_path / "weights.bin").write_bytes(kernel.tobytes() + bias.tobytes() + np.array([1, 2], np.int32).tobytes())
+    weights = [("kernel", kernel), ("bias", bias), ("axes", np.array([1, 2], np.int32))]
+    integers = {"strides": [1, 2, 2, 1], "dilations": [1, 1, 1, 1]}
+    attributes = {
+        "padding": {"s": b64encode(b"SAME").decode()},
+        "fused_ops": {"list": {"s": [b64encode(each).decode() for each in (b"BiasAdd", b"Relu")]}},
+        **{key: {"list": {"i": [str(value) for value in values]}} for key, values in integers.items()},
+    }
+    nodes = [
+        {"name": "images", "op": "Placeholder"},
+        *({"name": name, "op": "Const"} for name, _ in weights),
+        {"name": "map", "op": "_FusedConv2D", "input": ["images", "kernel", "bias"], "attr": attributes},
+        {"name": "mean", "op": "Mean", "input": ["map", "axes"], "attr": {"keep_dims": {"b": False}}},
+    ]
+    of_weights = [{"name": n, "dtype": str(value.dtype), "shape": value.shape} for n, value in weights]
+    manifest = [{"paths": ["weights.bin"], "weights": of_weights}]
+    file = tmp_path / "net.json"
+    file.write_text(json.dumps({"modelTopology": {"node": nodes}, "weightsManifest": manifest}))
+    x = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    found, mean = load_graph(file, ["map", "mean"], channels_last=True)(x)
+    weight = torch.from_numpy(kernel).permute(3, 2, 0, 1)
+    expected = F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, torch.from_numpy(bias), 2).relu()
+    torch.testing.assert_close(found, expected.permute(0, 2, 3, 1))
+    torch.testing.assert_close(mean, expected.mean((2, 3)))
+
+
+def test_resizing_as_tensorflow_did():
+    """Without the pixels' centres pixel i comes from i * old / new, and the last ones repeat the last."""
+    row = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 1, 3, 1)
+    assert Resized((1, 6), False)(row).flatten().tolist() == [0, 0.5, 1, 2.5, 4, 4]
+
+
+def test_files_of_a_qt_resource_collection(tmp_path):
+    """A folder with one plain and one compressed file, as rcc writes them."""
+    names, contents, tree = b"", b"", struct.pack(">IHII", 0, 2, 2, 1) + bytes(8)
+    for name, content, flags in (("a.txt", b"plain", 0), ("b.txt", bytes(4) + zlib.compress(b"small"), 1)):
+        tree += struct.pack(">IHHHI", len(names), flags, 0, 0, len(contents)) + bytes(8)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+        contents += struct.pack(">I", len(content)) + content
+    at = 20, 20 + len(tree), 20 + len(tree) + len(contents)
+    file = tmp_path / "some.rcc"
+    file.write_bytes(b"qres" + struct.pack(">4I", 2, *at) + tree + contents + names)
+    assert files_of(file) == {"a.txt": b"plain", "b.txt": b"small"}
