@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.explanations.explaining import explain
 from pytorch_grad_cam.explanations.explanation import Explanation
 
@@ -41,7 +42,8 @@ def compare(
     >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
     ['5 100.0%', '7 100.0%']
     """
-    from pytorch_grad_cam.explanations.figure import comparison_figure
+    with needing("matplotlib", "figures"):
+        from pytorch_grad_cam.explanations.figure import comparison_figure
 
     models = model if isinstance(model, Mapping) else {"": model}
     pictured: Any = image  # of any form: which of `explain`'s it is need not be known here
