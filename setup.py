@@ -8,6 +8,7 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "pytorch_grad_cam/__init__.py").read_text(encoding="utf-8"), re.MULTILINE
 )
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
+FIGURES, CONCEPTS = ["matplotlib>=3.7"], ["scikit-learn>=1.3"]  # figures, pages of other colours; factorisation
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
@@ -27,9 +28,13 @@ setup(
     entry_points={"console_scripts": ["grad-cam = pytorch_grad_cam.cli:main"]},
     install_requires=[requirement for requirement in REQUIREMENTS if requirement not in PYTEST],
     extras_require={
+        "figures": FIGURES,
+        "concepts": CONCEPTS,
         "ray": ["ray[data]>=2.60"],
         "test": [
             *PYTEST,
+            *FIGURES,
+            *CONCEPTS,
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -57,7 +57,7 @@ class Race:
         with torch.inference_mode():
             paths = [image.path for image in images]
             for batch in decoded(paths, self.classifier.preprocess, batches, self.workers, pinned):
-                for _, x, _ in batch.groups:
+                for _, x, *_ in batch.groups:
                     self.model(x.to(self.device, non_blocking=True)).argmax(1).cpu()
         return time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""Ablation-CAM (Desai & Ramaswamy 2020, WACV)."""
+"""Ablation-CAM."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class AblationCAM(BaseCAM):
     Cost: two forwards (three for the first call with a number of images, and one of two samples for the first, see
     `engine.rectifiers`) and, for each channel of each image, the model's tail behind the layer; where that is affine
     (global pooling and a linear classifier) one gradient a target of all images gives the same.
+    Paper: Desai & Ramaswamy 2020, WACV, https://doi.org/10.1109/WACV45572.2020.9093360.
     """
 
     averages_positions = True

@@ -80,33 +80,6 @@ class BaseCAM(OverridePoints):
     `capture_class` (what runs the model). Classes written for grad-cam 1.x override other methods, see
     `compat.override_points`.
 
-    model: any module; it is run in evaluation mode and left exactly as it was.
-    target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None: the
-    layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says which.
-    reshape_transform: from what a layer returns, or the gradient with respect to it, to (N, C, *spatial); one that is
-    not linear has an attribute `of_gradients`, from both to the gradient. None finds the layout of tokens and of
-    channels-last maps by the input's size (see `locate.layout_of`).
-    compute_input_gradient: the input that the override points get has its `.grad`.
-    uses_gradients: None as the class says; False saves the backward pass.
-    tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
-    detach: False leaves activations, gradients and maps in the autograd graph.
-    output_transform: from the model's output to what the targets read; None is `engine.targets.scores_in`.
-    spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
-    call_index: which run of a layer that runs several times; None is the mean over all.
-    axes: the axes of the image where its channels are not the second: 'N' the batch, 'C' the channels, any other letter
-    a spatial axis, as 'NTCHW' for clips (N, frames, C, H, W), 'NHWC', 'NTM' for spectrograms without channels. None
-    finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the spatial axes in the
-    order in which the image has them.
-    check_place: whether the first call for each layer and size of the image checks that the layer answers where the map
-    is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
-    relu: False keeps what speaks against the target, below 0. normalize: 'minmax' scales each map from 0 to 1; 'max'
-    divides it by its largest absolute value, so that 0 stays what says nothing; None leaves the evidence as the method
-    has it. With more than one layer that is done for each before they are joined, and again after it.
-    fuse: how the maps of several layers are joined: 'mean', 'max' (the value farthest from 0) or 'product'; None hands
-    out those of each layer, (N, layers, *spatial). The levels of a pyramid that were found are joined by 'max'.
-    align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
-    or where a `registration.Registration` says. `registrations` then has what was used, by layer.
-
     >>> from pytorch_grad_cam import GradCAM
     >>> from pytorch_grad_cam.demo import example_scene, load_digits_net, preprocess_scene
     >>> with GradCAM(load_digits_net(), "layer4") as cam:
@@ -144,6 +117,37 @@ class BaseCAM(OverridePoints):
         normalize: Normalize = "minmax",
         fuse: Fuse = "mean",
     ) -> None:
+        """Nothing is run yet.
+
+        model: any module; it is run in evaluation mode and left exactly as it was.
+        target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None:
+        the layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says
+        which.
+        reshape_transform: from what a layer returns, or the gradient with respect to it, to (N, C, *spatial); one that
+        is not linear has an attribute `of_gradients`, from both to the gradient. None finds the layout of tokens and of
+        channels-last maps by the input's size (see `locate.layout_of`).
+        compute_input_gradient: the input that the override points get has its `.grad`.
+        uses_gradients: None as the class says; False saves the backward pass.
+        tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
+        detach: False leaves activations, gradients and maps in the autograd graph.
+        output_transform: from the model's output to what the targets read; None is `engine.targets.scores_in`.
+        spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
+        call_index: which run of a layer that runs several times; None is the mean over all.
+        axes: the axes of the image where its channels are not the second: 'N' the batch, 'C' the channels, any other
+        letter a spatial axis, as 'NTCHW' for clips (N, frames, C, H, W), 'NHWC', 'NTM' for spectrograms without
+        channels. None finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the
+        spatial axes in the order in which the image has them.
+        check_place: whether the first call for each layer and size of the image checks that the layer answers where the
+        map is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
+        relu: False keeps what speaks against the target, below 0. normalize: 'minmax' scales each map from 0 to 1; 'max'
+        divides it by its largest absolute value, so that 0 stays what says nothing; None leaves the evidence as the
+        method has it. With more than one layer that is done for each before they are joined, and again after it.
+        fuse: how the maps of several layers are joined: 'mean', 'max' (the value farthest from 0) or 'product'; None
+        hands out those of each layer, (N, layers, *spatial). The levels of a pyramid that were found are joined by
+        'max'.
+        align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it
+        looks, or where a `registration.Registration` says. `registrations` then has what was used, by layer.
+        """
         self.model = unwrapped(model)
         self.target_layers = [] if target_layers is None else resolve_layers(self.model, target_layers)
         if self.uses_layers and target_layers is not None and not self.target_layers:

@@ -1,4 +1,4 @@
-"""Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299)."""
+"""Eigen-CAM."""
 
 import torch
 
@@ -13,6 +13,7 @@ class EigenCAM(BaseCAM):
     Departs from the paper in that the channels are centred first, and in that its sign is a rule: see
     `principal_component.first_principal_component`.
     Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
+    Paper: Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299.
     """
 
     uses_targets = False

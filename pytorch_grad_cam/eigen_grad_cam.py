@@ -1,4 +1,4 @@
-"""Eigen-Grad-CAM: Eigen-CAM (Muhammad & Yeasin 2020, arXiv:2008.00299) of the activations times their gradients."""
+"""Eigen-Grad-CAM: Eigen-CAM of the activations times their gradients."""
 
 import torch
 
@@ -12,6 +12,7 @@ class EigenGradCAM(BaseCAM):
 
     No paper defines it; its sign is that of the sum over the channels, see `first_principal_component`.
     Cost: one forward, one backward from the score to the layer.
+    Paper: of Eigen-CAM, Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299.
     """
 
     def evidence(self, run: LayerRun) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Feature Explanation Method (Fuad et al. 2020, doi:10.1109/IPTA50016.2020.9286629)."""
+"""Feature Explanation Method."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class FEM(BaseCAM):
     k: how many standard deviations above its mean a channel has to be. Further options are those of BaseCAM.
     Made for activations that are not negative (behind a ReLU).
     Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
+    Paper: Fuad et al. 2020, https://doi.org/10.1109/IPTA50016.2020.9286629.
     """
 
     uses_targets = False

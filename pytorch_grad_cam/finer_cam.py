@@ -1,4 +1,4 @@
-"""Finer-CAM (Zhang et al. 2025, arXiv:2501.11309)."""
+"""Finer-CAM."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -45,6 +45,7 @@ class FinerCAM(MetaCAM):
     """What tells a class from the classes most similar to it, by the maps of a base method (Grad-CAM).
 
     Cost: that of the base method.
+    Paper: Zhang et al. 2025, https://arxiv.org/abs/2501.11309.
     """
 
     if TYPE_CHECKING:  # the call is MetaCAM's, which hands these options to `explain`

@@ -1,4 +1,4 @@
-"""FullGrad (Srinivas & Fleuret 2019, arXiv:1905.00780)."""
+"""FullGrad."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class FullGrad(BaseCAM):
 
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
     Cost: one forward with its graph, one whole backward.
+    Paper: Srinivas & Fleuret 2019, https://arxiv.org/abs/1905.00780.
     """
 
     capture_class = BiasContributions

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391)."""
+"""Grad-CAM."""
 
 import torch
 
@@ -16,6 +16,7 @@ class GradCAM(BaseCAM):
     r"""Channels weighted by their mean gradient: $L = ReLU(\sum_k \alpha_k A^k)$ (eq. 2).
 
     Cost: one forward, one backward from the score to the layer.
+    Paper: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
     """
 
     averages_positions = True

@@ -1,4 +1,4 @@
-"""Element-wise Grad-CAM: HiResCAM (arXiv:2011.08891) with the ReLU inside the sum."""
+"""Element-wise Grad-CAM: HiResCAM with the ReLU inside the sum."""
 
 import torch
 
@@ -18,6 +18,7 @@ class GradCAMElementWise(BaseCAM):
     No paper defines it; the formula is that of grad-cam 1.x. Evidence of one channel against the class does not cancel
     that of another for it, as it does in HiResCAM.
     Cost: one forward, one backward from the score to the layer.
+    Paper: of HiResCAM, Draelos & Carin 2020, https://arxiv.org/abs/2011.08891.
     """
 
     takes_rectified = True

@@ -1,4 +1,4 @@
-"""Grad-CAM++ (Chattopadhay et al. 2018, arXiv:1710.11063)."""
+"""Grad-CAM++."""
 
 import torch
 
@@ -27,6 +27,7 @@ class GradCAMPlusPlus(BaseCAM):
     Departs from Grad-CAM for classes that occur several times in an image. Made for activations that are not negative
     (behind a ReLU): with signed ones the denominator may come close to zero.
     Cost: one forward, one backward from the score to the layer.
+    Paper: Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063.
     """
 
     takes_rectified = averages_positions = True

@@ -1,4 +1,4 @@
-"""Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806)."""
+"""Guided backpropagation."""
 
 import warnings
 from typing import Any
@@ -49,6 +49,7 @@ class GuidedBackpropReLUModel:
     a UserWarning that says so.
 
     device: moves nothing; the model stays where it is. Accepted because grad-cam 1.5 asks for it.
+    Paper: Springenberg et al. 2015, https://arxiv.org/abs/1412.6806.
     """
 
     @old_constructor

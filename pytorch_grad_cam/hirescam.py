@@ -1,4 +1,4 @@
-"""HiResCAM (Draelos & Carin 2020, arXiv:2011.08891)."""
+"""HiResCAM."""
 
 import torch
 
@@ -11,6 +11,7 @@ class HiResCAM(BaseCAM):
 
     Section 3 of the paper; not averaging the gradients keeps the map to the positions that the score was computed from.
     Cost: one forward, one backward from the score to the layer.
+    Paper: Draelos & Carin 2020, https://arxiv.org/abs/2011.08891.
     """
 
     takes_rectified = True

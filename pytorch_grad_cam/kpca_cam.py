@@ -1,4 +1,4 @@
-"""KPCA-CAM (Karmani et al. 2024, arXiv:2410.00267)."""
+"""KPCA-CAM."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
     BaseCAM. Its sign is a rule: see `kernel_component.first_kernel_component`.
     Cost: one forward, and O(P^2) memory for P positions; of two samples one more forward in the first call, see
     `engine.rectifiers`.
+    Paper: Karmani et al. 2024, https://arxiv.org/abs/2410.00267.
     """
 
     uses_targets = False

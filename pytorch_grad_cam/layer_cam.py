@@ -1,4 +1,4 @@
-"""LayerCAM (Jiang et al. 2021, IEEE TIP 30, doi:10.1109/TIP.2021.3089943)."""
+"""LayerCAM."""
 
 import torch
 
@@ -15,6 +15,7 @@ class LayerCAM(BaseCAM):
     """Each position of each channel weighted by its own positive gradient; sharp also on early layers.
 
     Cost: one forward, one backward from the score to the layer.
+    Paper: Jiang et al. 2021, IEEE TIP 30, https://doi.org/10.1109/TIP.2021.3089943.
     """
 
     takes_rectified = True

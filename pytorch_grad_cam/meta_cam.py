@@ -34,8 +34,6 @@ def attribute_of(owner: str, name: str) -> Any:
 class MetaCAM:
     """Called, used with `with` and asked for `outputs` like the base method that it wraps.
 
-    base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it:
-    those of BaseCAM; what only it has, in a `functools.partial` of it, which a type checker can follow.
     The attributes of every BaseCAM are read from and set on the base method; what only some have, as `batch_size`, is
     found on `base_cam`.
     """
@@ -75,6 +73,12 @@ class MetaCAM:
         base_method: Callable[..., Any] | None = None,
         **options: Unpack[CamOptions],
     ) -> None:
+        """Nothing is run yet.
+
+        model, target_layers, reshape_transform: see `BaseCAM.__init__`.
+        base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it:
+        those of BaseCAM; what only it has, in a `functools.partial` of it, which a type checker can follow.
+        """
         given = sorted(options.keys() & {"relu", "normalize", "fuse"})
         if self.joins_maps and given:
             raise ValueError(f"{type(self).__name__} joins maps in [0, 1]: it takes no {given[0]}=")

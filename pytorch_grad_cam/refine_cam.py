@@ -1,4 +1,4 @@
-"""RefineCAM (arXiv:2605.14641)."""
+"""RefineCAM."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class RefineCAM(MetaCAM):
     """Where the maps of all layers agree: deep layers say what, early layers say where.
 
     Cost: that of one call of the base method with all layers, Grad-CAM++ unless told otherwise.
+    Paper: https://arxiv.org/abs/2605.14641.
     """
 
     joins_maps = True

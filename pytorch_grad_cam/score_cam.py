@@ -1,4 +1,4 @@
-"""Score-CAM (Wang et al. 2020, arXiv:1910.01279)."""
+"""Score-CAM."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class ScoreCAM(BaseCAM):
 
     Cost: 2 + C forwards of each image, whatever the number of targets; of two samples one more in the first call, see
     `engine.rectifiers`.
+    Paper: Wang et al. 2020, https://arxiv.org/abs/1910.01279.
     """
 
     averages_positions = True

@@ -1,4 +1,4 @@
-"""Seg-Eigen-CAM (Chung & Ying 2025, doi:10.3390/app15137562)."""
+"""Seg-Eigen-CAM."""
 
 import torch
 
@@ -12,6 +12,7 @@ class SegEigenCAM(BaseCAM):
 
     Made for segmentation: `utils.model_targets.SemanticSegmentationTarget` says what is explained.
     Cost: one forward, one backward from the score to the layer.
+    Paper: Chung & Ying 2025, https://doi.org/10.3390/app15137562.
     """
 
     def evidence(self, run: LayerRun) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""SESS, Saliency Enhancing with Scaling and Sliding (Tursun et al. 2022, arXiv:2207.01769)."""
+"""SESS, Saliency Enhancing with Scaling and Sliding."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class SESS(MetaCAM):
     Finds small and repeated objects. Options: scales to batch_size are those of `window_maps`, see
     `perturbation.window_maps.WindowMaps`. The windows' maps are the base method's (Grad-CAM), smoothed if asked for.
     Cost: one forward and, for each target and window, one call of the base method (pre_filter_ratio: one forward more).
+    Paper: Tursun et al. 2022, https://arxiv.org/abs/2207.01769.
     """
 
     joins_maps = True

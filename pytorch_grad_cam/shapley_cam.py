@@ -1,4 +1,4 @@
-"""ShapleyCAM (Cai 2025, arXiv:2501.06261)."""
+"""ShapleyCAM."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +48,7 @@ class ShapleyCAM(BaseCAM):
     The paper takes `utils.model_targets.ClassifierOutputReST` as the score. The Hessian is that of each layer alone;
     of a ViT's tokens it has the class token too.
     Cost: one forward, one backward from the score to the layer and one through that backward, for each layer.
+    Paper: Cai 2025, https://arxiv.org/abs/2501.06261.
     """
 
     averages_positions = True

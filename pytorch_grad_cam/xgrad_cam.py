@@ -1,4 +1,4 @@
-"""XGrad-CAM (Fu et al. 2020, arXiv:2008.02312)."""
+"""XGrad-CAM."""
 
 import torch
 
@@ -22,6 +22,7 @@ class XGradCAM(BaseCAM):
 
     Made for activations that are not negative (behind a ReLU): a signed channel can sum to nearly zero.
     Cost: one forward, one backward from the score to the layer.
+    Paper: Fu et al. 2020, https://arxiv.org/abs/2008.02312.
     """
 
     takes_rectified = averages_positions = True

@@ -17,8 +17,10 @@ from pytorch_grad_cam.utils.image import show_cam_on_image
 # Methods with a weight for each position: those that average the gradient mark all objects that look alike.
 METHODS = {"layercam": LayerCAM, "hirescam": HiResCAM}
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/digits_6_and_4.png"
+
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--image-path", default=EXAMPLE)
 parser.add_argument("--method", choices=METHODS, default="layercam")
 parser.add_argument("--boxes", type=int, default=3, help="how many of the boxes with the highest scores to explain")
 parser.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="explain this place instead")

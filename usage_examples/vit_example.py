@@ -12,8 +12,10 @@ from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 
 METHODS = {"gradcam": GradCAM, "layercam": LayerCAM, "eigencam": EigenCAM}
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/digits_6_and_4.png"
+
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--image-path", default=EXAMPLE)
 parser.add_argument("--method", choices=METHODS, default="layercam")
 parser.add_argument("--target-category", type=int, help="class index (default: the highest)")
 parser.add_argument("--weights", choices=("default", "none"), default="default", help="none: random, without a network")

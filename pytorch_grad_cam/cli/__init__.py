@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = functools.partial(_warn, parser.prog)
         try:
             failures = run(chosen)
-        except (ValueError, IndexError, OSError) as error:
+        except (ValueError, IndexError, OSError, ImportError) as error:
             sys.stderr.write(f"{parser.prog}: {error}\n")
             return 2
         except KeyboardInterrupt:

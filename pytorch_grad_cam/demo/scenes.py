@@ -10,6 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pytorch_grad_cam.engine.optional_packages import needing
+
 SIZE = 64
 CLASSES = 10
 _INK = 0.35
@@ -38,7 +40,8 @@ def source_digits(split: str) -> list[list[np.ndarray]]:
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
-    from sklearn.datasets import load_digits
+    with needing("scikit-learn", "concepts"):
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     by_class = []

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pytorch_grad_cam.engine.optional_packages import needing
+
 DIVERGING = "blue_red"  # of signed maps: blue (-1) over white (0) to red (1)
 _LEVELS = 256
 _BLUE, _WHITE, _RED = (33, 102, 172), (255, 255, 255), (178, 24, 43)
@@ -25,7 +27,8 @@ def colour_table(name: str) -> np.ndarray:
     number = getattr(cv2, f"COLORMAP_{name.upper()}", None)
     if number is not None:
         return np.array(cv2.applyColorMap(levels[:, None], number)[:, 0, ::-1])
-    from matplotlib import colormaps
+    with needing("matplotlib", "figures"):
+        from matplotlib import colormaps
 
     if name not in colormaps:
         raise ValueError(

@@ -1,24 +1,35 @@
 """Methods, layers and classes beside each other in one picture."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.explanations.explaining import explain
 from pytorch_grad_cam.explanations.explanation import Explanation
-from pytorch_grad_cam.explanations.figure import comparison_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from typing_extensions import Unpack
+
+    from pytorch_grad_cam.explanations.typed import File, Layers, Method, Model, OneImage, Options, Target
 
 
 def compare(
-    model: Any,
-    image: Any,
-    methods: Any = ("gradcam", "layercam", "eigencam"),
+    model: Model | Mapping[str, Model],
+    image: OneImage | File | np.ndarray | torch.Tensor,
+    methods: Method | Sequence[Method] = ("gradcam", "layercam", "eigencam"),
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
+    layers: Layers | None = None,
     *,
     cmap: str | None = None,
     alpha: float = 0.5,
     title: str | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> Figure:
     """A figure of the maps of one image by several methods, for several classes, at several layers, of several models.
 
@@ -31,8 +42,12 @@ def compare(
     >>> [axes.get_title() for axes in figure.axes if axes.get_title()]
     ['5 100.0%', '7 100.0%']
     """
+    with needing("matplotlib", "figures"):
+        from pytorch_grad_cam.explanations.figure import comparison_figure
+
     models = model if isinstance(model, Mapping) else {"": model}
-    explanations = {name: explain(each, image, methods, **options) for name, each in models.items()}
+    pictured: Any = image  # of any form: which of `explain`'s it is need not be known here
+    explanations = {name: explain(each, pictured, methods, targets, layers, **options) for name, each in models.items()}
     if not all(isinstance(explanation, Explanation) for explanation in explanations.values()):
         raise ValueError("compare makes a figure of one image: of several, call it for each, or write_report")
     return comparison_figure(explanations, cmap, alpha, title)

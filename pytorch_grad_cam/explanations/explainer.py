@@ -123,7 +123,7 @@ class Explainer:
         if self.request.targets is not None:
             named = self.request.targets if isinstance(self.request.targets, Mapping) else None
             asked = self.request.targets if named is None else named.values()
-            self._targets = [_numbered(target, self.names) for target in asked]
+            self._targets = [numbered(target, self.names) for target in asked]
             self._given_names = [None] * len(self._targets) if named is None else list(named)
         self.classes = classes
         return classes
@@ -190,19 +190,25 @@ class Explainer:
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
 
     def explanation(
-        self, found: Explained, image: torch.Tensor, size: tuple[int, int] | None = None, title: str = ""
+        self,
+        found: Explained,
+        image: torch.Tensor,
+        size: tuple[int, int] | None = None,
+        title: str = "",
+        label: int | None = None,
     ) -> Explanation:
         """What was found, with the picture that the model was shown.
 
-        image: the model's input (C, H, W). size: the (width, height) of the picture before it was preprocessed.
+        image: the model's input (C, H, W). size: the (width, height) of the picture before it was preprocessed. label:
+        the number of the right class, in a loader's batch.
         """
         picture = np.rint(255 * self.classifier.picture(image)).astype(np.uint8)
         of_classes = found.scores, found.probabilities, self.names
         versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
         original = None if size is None else Original(size, self._placements)
-        return Explanation(
-            title, picture, found.panels, *of_classes, found.warnings, versions, self.assumptions, original, self._about
-        )
+        about = self.assumptions, original, self._about
+        truth = self.names[label] if label is not None and 0 <= label < len(self.names) else None
+        return Explanation(title, picture, found.panels, *of_classes, found.warnings, versions, *about, truth)
 
     @property
     def _about(self) -> dict[str, str]:
@@ -313,7 +319,7 @@ def _are_several(layers: Any) -> bool:
     return isinstance(layers, list | tuple)
 
 
-def _numbered(target: Any, names: Sequence[str]) -> Any:
+def numbered(target: Any, names: Sequence[str]) -> Any:
     """A class as its number, counted from the front; a callable as it is."""
     if type(target) is ClassifierOutputTarget:
         target = target.category

@@ -6,18 +6,17 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import torch
-from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
 from pytorch_grad_cam.explanations.arguments import check_keywords
-from pytorch_grad_cam.explanations.explainer import Explainer, Request
+from pytorch_grad_cam.explanations.explainer import Explainer, Request, numbered
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.methods import available_methods, method_called
 from pytorch_grad_cam.explanations.run import Run
@@ -35,28 +34,65 @@ from pytorch_grad_cam.zoo.preprocessing import inputs_of
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from typing_extensions import Unpack
 
-    from pytorch_grad_cam.base_cam import BaseCAM
-    from pytorch_grad_cam.meta_cam import MetaCAM
+    from pytorch_grad_cam.explanations.typed import File, Layers, Method, Model, OneImage, Options, Target, Truth
 
-    Method = str | type[BaseCAM] | type[MetaCAM]
-    Target = int | str | Callable[[torch.Tensor], torch.Tensor]
-    Picture = str | os.PathLike[str] | Image | bytes | np.ndarray | torch.Tensor | Mapping[str, Any]
-
+Found = TypeVar("Found", Explanation, "Explanation | UnusableInput")
 _FOR_FILES = "output_dir is for files: pass a folder, a glob or a list of paths (.txt) as the image"
 
 
+# Whether a path, an array or a tensor is one image or several is known when it is looked at.
+@overload
+def explain(  # type: ignore[overload-overlap]
+    model: Model,
+    image: OneImage,
+    methods: Method | Sequence[Method] = ...,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
+    layers: Layers | None = ...,
+    **options: Unpack[Options],
+) -> Explanation: ...
+@overload
 def explain(
-    model: nn.Module | Classifier | str | os.PathLike[str] | Any,
-    image: Picture | Iterable[Any],
+    model: Model,
+    image: File,
+    methods: Method | Sequence[Method] = ...,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
+    layers: Layers | None = ...,
+    *,
+    output_dir: File,
+    **options: Unpack[Options],
+) -> Iterator[Explanation]: ...
+@overload
+def explain(  # type: ignore[overload-overlap]
+    model: Model,
+    image: File | np.ndarray | torch.Tensor,
+    methods: Method | Sequence[Method] = ...,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
+    layers: Layers | None = ...,
+    *,
+    output_dir: None = ...,
+    **options: Unpack[Options],
+) -> Explanation | Any: ...
+@overload
+def explain(
+    model: Model,
+    image: Iterable[Any],
+    methods: Method | Sequence[Method] = ...,
+    targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
+    layers: Layers | None = ...,
+    **options: Unpack[Options],
+) -> Iterator[Explanation]: ...
+def explain(
+    model: Model,
+    image: OneImage | File | np.ndarray | torch.Tensor | Iterable[Any],
     methods: Method | Sequence[Method] = "gradcam",
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
-    layers: Any = None,
+    layers: Layers | None = None,
     *,
     top: int = 1,
-    preprocess: Any = None,
-    processor: Any = None,
+    preprocess: Callable[..., object] | None = None,
+    processor: Callable[..., object] | None = None,
     categories: Sequence[str] | None = None,
     probabilities: Probabilities = None,
     weights: str = "default",
@@ -64,12 +100,13 @@ def explain(
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     signed: bool = False,
+    truth: Truth | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
-    output_dir: str | os.PathLike[str] | None = None,
+    output_dir: File | None = None,
     save: Sequence[str] = ("overlay",),
     **options: Any,
-) -> Any:
+) -> Explanation | Iterator[Explanation]:
     """An explanation: maps of what the model looks at in the image. Of several images an iterator of explanations.
 
     model: a classifier, a `zoo.classifiers.Classifier`, a transformers pipeline, the name of a model with its
@@ -94,6 +131,8 @@ def explain(
     align: see `BaseCAM`, but registered maps are the default here. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
     signed: of two targets, a and b, the map of a minus the map of b, in [-1, 1]: what speaks for a alone is positive,
     what speaks for b alone negative. Each is scaled by itself before.
+    truth: the right class, by number or name, which the result and its page tell beside the model's; of several images
+    one for each in their order, or a mapping from file names. None takes a loader's labels that are numbers of classes.
     batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
     workers: the processes that decode files, and the threads that draw; None is one for each core.
     output_dir: of a folder, a glob or a list of paths, write the files that `save` names ('overlay', 'map', 'mask',
@@ -116,8 +155,8 @@ def explain(
     >>> explanation.maps.shape
     (2, 64, 64)
     """
-    for name, several in (("methods", methods), ("targets", targets), ("layers", layers)):
-        if isinstance(several, list | tuple | Mapping) and not several:
+    for name, given in (("methods", methods), ("targets", targets), ("layers", layers)):
+        if isinstance(given, list | tuple | Mapping) and not given:
             raise ValueError(f"{name} is empty: pass one or more, or leave it out")
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
@@ -136,11 +175,13 @@ def explain(
     if signed and output_dir is not None and {"mask", "boxes"} & {*save}:
         raise ValueError("masks and boxes are of maps in [0, 1]: a signed run saves 'overlay' and 'map'")
     if output_dir is not None:
-        return _written(classifier, request, image, Path(output_dir), save, batch_size, workers)
+        if isinstance(truth, Sequence) and not isinstance(truth, str):
+            raise ValueError("truth of images that are written goes by their names: pass a mapping from file names")
+        return _told(_written(classifier, request, image, Path(output_dir), save, batch_size, workers), truth)
     several = several_of(image, classifier.model)
     if several is None:
-        return _one(classifier, request, image)
-    return _several(classifier, request, several, batch_size, workers)
+        return next(_told([_one(classifier, request, image)], truth))
+    return _of_several(_told(_several(classifier, request, several, batch_size, workers), truth), several.are_listed)
 
 
 def _one(classifier: Classifier, request: Request, image: Any) -> Explanation:
@@ -157,15 +198,33 @@ def _one(classifier: Classifier, request: Request, image: Any) -> Explanation:
 
 def _several(
     classifier: Classifier, request: Request, several: Several, batch_size: int | None, workers: int | None
-) -> Iterator[Explanation]:
+) -> Iterator[Explanation | UnusableInput]:
     with Explainer(classifier, request, several.are_given) as explainer:
-        for explanation in explanations(explainer, several, batch_size, workers):
-            if isinstance(explanation, Explanation):
-                yield explanation
-            elif several.are_listed:
-                issue(CamWarning(f"not explained: {explanation}"))
-            else:
-                raise explanation
+        yield from explanations(explainer, several, batch_size, workers)
+
+
+def _told(found: Iterable[Found], truth: Truth | None) -> Iterator[Found]:
+    """The same with the right class of each, where it is said."""
+    for position, explanation in enumerate(found):
+        if isinstance(explanation, Explanation):
+            right = truth
+            if isinstance(truth, Mapping):
+                right = truth.get(explanation.title)
+            elif isinstance(truth, Sequence) and not isinstance(truth, str):
+                right = truth[position]
+            if right is not None:
+                explanation.truth = explanation.names[numbered(right, explanation.names)]
+        yield explanation
+
+
+def _of_several(found: Iterable[Explanation | UnusableInput], are_listed: bool) -> Iterator[Explanation]:
+    for explanation in found:
+        if isinstance(explanation, Explanation):
+            yield explanation
+        elif are_listed:
+            issue(CamWarning(f"not explained: {explanation}"))
+        else:
+            raise explanation
 
 
 def _written(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 from PIL import Image
 
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.explanations.colours import DIVERGING, blended, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.panel import Panel as Panel
@@ -211,7 +212,8 @@ class Explanation:
 
     def grid(self, cmap: str | None = None, alpha: float = 0.5, title: str | None = None) -> Figure:
         """A matplotlib figure of all overlays, see `figure.comparison_figure`."""
-        from pytorch_grad_cam.explanations.figure import comparison_figure
+        with needing("matplotlib", "figures"):
+            from pytorch_grad_cam.explanations.figure import comparison_figure
 
         return comparison_figure({"": self}, cmap, alpha, title)
 

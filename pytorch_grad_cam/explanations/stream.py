@@ -78,15 +78,17 @@ def begin(
     """Explain a batch, and let the threads finish its images."""
     futures = {position: threads.submit(finish, position, UnusableInput(why)) for position, why in batch.unreadable}
 
-    def finished(position: int, found: Explained, image: torch.Tensor, size: tuple[int, int] | None) -> Made:
-        return finish(position, explainer.explanation(found, image, size, titles(position)))
+    def finished(
+        position: int, label: int | None, found: Explained, image: torch.Tensor, size: tuple[int, int] | None
+    ) -> Made:
+        return finish(position, explainer.explanation(found, image, size, titles(position), label))
 
     device = model_device(explainer.classifier.model)
-    for positions, inputs, sizes in batch.groups:
+    for positions, inputs, sizes, labels in batch.groups:
         images = image_of(inputs, explainer.request.options.get("spatial_from"))
         on_device = tree_map_only(torch.Tensor, partial(_sent, device), inputs)
         found = explainer(on_device, len(positions), shown=False)
-        for position, *of_image in zip(positions, found, images, sizes, strict=True):
+        for position, *of_image in zip(positions, labels, found, images, sizes, strict=True):
             futures[position] = threads.submit(finished, position, *of_image)
     return [futures[position] for position in sorted(futures)]
 

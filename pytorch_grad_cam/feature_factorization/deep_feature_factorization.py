@@ -15,6 +15,7 @@ from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.layers import resolve_layers
 from pytorch_grad_cam.engine.layouts import channels_first
 from pytorch_grad_cam.engine.maps import check_shape, full_precision
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.engine.trees import first_tensor, to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
@@ -32,7 +33,8 @@ def dff(activations: np.ndarray, n_components: int = 5) -> tuple[np.ndarray, np.
     activations: (N, C, *spatial); NaN counts as zero, and every channel is shifted to start at zero and back.
     Returns the concepts (C, n_components) and their maps (N, n_components, *spatial). Needs scikit-learn.
     """
-    from sklearn.decomposition import NMF
+    with needing("scikit-learn", "concepts"):
+        from sklearn.decomposition import NMF
 
     by_channel = np.moveaxis(np.nan_to_num(activations), 1, 0)
     matrix = by_channel.reshape(len(by_channel), -1)

@@ -19,12 +19,14 @@ _LABELS = ("label", "labels", "target", "targets")
 class Group(NamedTuple):
     """Images whose inputs have one size: their positions in the list, the model's inputs, a batch, and what they were.
 
-    sizes: each picture's (width, height) before it was preprocessed; None for inputs that were given.
+    sizes: each picture's (width, height) before it was preprocessed; None for inputs that were given. labels: of a
+    loader's batch the numbers beside the inputs, None where there are none.
     """
 
     positions: list[int]
     inputs: Any
     sizes: list[tuple[int, int] | None]
+    labels: list[int | None]
 
 
 class Batch(NamedTuple):
@@ -86,14 +88,16 @@ def _can_be_sent(preprocess: Any) -> bool:
 
 
 def given(loader: Iterable[Any]) -> Iterator[Batch]:
-    """The batches of a loader: tensors (N, ...), mappings of them, or tuples of one of both and labels, left out.
+    """The batches of a loader: tensors (N, ...), mappings of them, or tuples of one of both and labels.
 
     Raises ValueError for batches of other forms.
     """
     start = 0
     for entry in loader:
         first = entry[0] if isinstance(entry, tuple | list) and len(entry) else entry
+        labels = entry[1:] if first is not entry else []
         if isinstance(first, Mapping):
+            labels = [*labels, *(first[name] for name in _LABELS if name in first)]
             kept = {name: each for name, each in first.items() if name not in _LABELS}
             first = kept if len(kept) != 1 else next(iter(kept.values()))
         sizes = {len(leaf) for leaf in tree_flatten(first)[0] if isinstance(leaf, torch.Tensor) and leaf.ndim}
@@ -103,8 +107,16 @@ def given(loader: Iterable[Any]) -> Iterator[Batch]:
                 "them, or tuples of one of both and labels"
             )
         (count,) = sizes
-        yield Batch([Group(list(range(start, start + count)), first, [None] * count)], [])
+        yield Batch([Group(list(range(start, start + count)), first, [None] * count, _numbers(labels, count))], [])
         start += count
+
+
+def _numbers(labels: Iterable[Any], count: int) -> list[int | None]:
+    """The first of them that has an integer for each image."""
+    for each in map(torch.as_tensor, (each for each in labels if isinstance(each, torch.Tensor | list | tuple))):
+        if each.shape == (count,) and not each.is_floating_point() and each.dtype != torch.bool:
+            return list(each.tolist())
+    return [None] * count
 
 
 class _Pictures(Dataset[Any]):
@@ -138,4 +150,4 @@ def _by_size(items: list[Any]) -> Batch:
 
 def _group(items: list[_Prepared]) -> Group:
     inputs = tree_map(lambda *leaves: torch.cat(leaves), *(item.inputs for item in items))
-    return Group([item.position for item in items], inputs, [item.size for item in items])
+    return Group([item.position for item in items], inputs, [item.size for item in items], [None] * len(items))

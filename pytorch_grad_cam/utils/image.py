@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.maps import min_max, resize
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.registration.registration import Registration
 
 _JET = 2
@@ -190,7 +191,8 @@ def _check_weight(image_weight: float) -> None:
 
 
 def _rainbow(count: int) -> list[np.ndarray]:
-    from matplotlib import colormaps
+    with needing("matplotlib", "figures"):
+        from matplotlib import colormaps
 
     return [np.array(colormaps["gist_rainbow"](index / count)) for index in range(count)]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.utils.image import check_range, show_cam_on_image, unit_range
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ def show_cam_on_signal(signal: np.ndarray, mask: np.ndarray) -> Figure:
     >>> len(figure.axes)
     2
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needing("matplotlib", "figures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     curves, heat = np.atleast_2d(signal), np.asarray(mask)
     if curves.ndim != 2 or heat.shape != curves.shape[1:]:

@@ -177,3 +177,46 @@ def test_signals_and_volumes(rank):
 def test_a_figure_is_of_one_image(net):
     with pytest.raises(ValueError, match="one image"):
         compare(net, list(PHOTOS), **HOW)
+
+
+FIVE = ["ant", "bee", "cat", "dog", "eel"]
+TRUTHS = {
+    "a loader's labels": (lambda _: DataLoader(TensorDataset(X, torch.arange(5)), batch_size=2), None, FIVE),
+    "labels of mappings": (lambda _: [{"x": X[:2], "labels": torch.tensor([1, 9])}], None, ["bee", None]),
+    "floats are no classes": (lambda _: [(X[:2], torch.zeros(2))], None, [None, None]),
+    "one for each": (lambda _: list(PHOTOS[:2]), ["cat", 3], ["cat", "dog"]),
+    "one for all": (lambda _: list(PHOTOS[:2]), 4, ["eel", "eel"]),
+    "by file names": (lambda folder: folder, {"1.png": "cat", "4.png": 0}, [None, "cat", None, None, "ant"]),
+}
+
+
+@pytest.mark.parametrize("form", TRUTHS)
+def test_the_right_class_is_told(form, folder, net):
+    images, truth, right = TRUTHS[form]
+    found = list(explain(net, images(folder), truth=truth, categories=FIVE, batch_size=2, **HOW))
+    assert [explanation.truth for explanation in found] == right
+
+
+def test_the_right_class_of_one_image(net, folder, tmp_path):
+    assert explain(net, PHOTOS[0], truth="cat", categories=FIVE, **HOW).truth == "cat"
+    assert explain(net, folder / "1.png", truth={"1.png": 2}, categories=FIVE, **HOW).truth == "cat"
+    with pytest.raises(UnusableInput, match="no single class is called 'zebra'"):
+        explain(net, PHOTOS[0], truth="zebra", categories=FIVE, **HOW)
+    with pytest.raises(ValueError, match="truth of images that are written goes by their names"):
+        explain(net, folder, truth=[1, 2, 3, 4, 5], output_dir=tmp_path / "maps", **HOW)
+
+
+def test_how_a_result_was_made(net):
+    about = explain(net, PHOTOS[0], **HOW).about
+    assert about["model"] == type(net).__name__
+    assert about["align"] == "cell"
+    assert about["date"][:2] == "20"
+    assert explain("digits", PHOTOS[0]).about["model"] == "digits"
+
+
+def test_a_reason_why_a_map_is_blank_is_that_panels(net):
+    found = list(explain(net, list(PHOTOS), targets=[0, 1, 2, 3, 4], batch_size=5, **HOW))
+    panels = [panel for explanation in found for panel in explanation]
+    assert {bool(panel.warnings) for panel in panels} == {True, False}
+    for panel in panels:
+        assert bool(panel.warnings) == (not panel.map.any())

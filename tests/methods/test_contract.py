@@ -3,7 +3,10 @@
 import contextlib
 import copy
 import gc
+import inspect
 import pickle
+import pydoc
+import re
 import weakref
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from nets import CLASSES, SIZES, Transformer, convolutional, images, state_of
 from torch import nn
 
+import pytorch_grad_cam
 from pytorch_grad_cam import CamWarning, EigenCAM, GradCAM
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 from pytorch_grad_cam.engine.maps import min_max
@@ -508,3 +512,20 @@ def test_a_hot_cell_that_is_lost_in_shrinking_is_told():
     with pytest.warns(CamWarning, match="2 of 2 maps are blank"):
         maps = GradCAM(Enlarging().eval(), "large")(images(), 3)
     assert not maps.any()
+
+
+@pytest.mark.except_for("RandomCAM", reason="no paper")
+def test_help_names_the_paper(method):
+    shown = pydoc.render_doc(method, renderer=pydoc.plaintext)
+    assert re.search(r"Paper: .*https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.\S+)\.$", shown, re.MULTILINE)
+
+
+@pytest.mark.except_for("SESS", reason="its options are those of WindowMaps, which it names")
+def test_help_lists_the_arguments(method):
+    shown = pydoc.render_doc(method, renderer=pydoc.plaintext)
+    own = [name for name in inspect.signature(method.__init__).parameters if name not in ("self", "options")]
+    assert [name for name in own if not re.search(rf"\b{name}\b(, \w+)*:", shown)] == []
+
+
+def test_dir_of_the_package_is_its_public_names():
+    assert {*dir(pytorch_grad_cam)} == {*pytorch_grad_cam.__all__, "__version__"}

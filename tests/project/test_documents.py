@@ -122,7 +122,7 @@ def test_usage_examples(script, tmp_path):
         of_models.append("--aug-smooth")
     arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    finished = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     pictures = [file for file in tmp_path.iterdir() if file.suffix in (".jpg", ".png")]
     assert pictures

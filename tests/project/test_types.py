@@ -12,8 +12,9 @@ import pytest
 from every_method import METHODS
 
 import pytorch_grad_cam
-from pytorch_grad_cam import BaseCAM, FinerCAM, GradCAM, MetaCAM
+from pytorch_grad_cam import BaseCAM, FinerCAM, GradCAM, MetaCAM, explain
 from pytorch_grad_cam.base_cam import CamOptions
+from pytorch_grad_cam.explanations.typed import Options
 
 ROOT = Path(__file__).parents[2]
 SURFACE = json.loads((ROOT / "tests/data/grad-cam-1.5.7-surface.json").read_text())
@@ -23,11 +24,16 @@ CONSTRUCTED = sorted({*METHODS, BaseCAM, MetaCAM}, key=lambda method: method.__n
 needs_typed_numpy = pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="NumPy's types are others")
 
 RIGHT = """
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from PIL.Image import Image
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pytorch_grad_cam import (
     FEM, KPCA_CAM, SESS, AblationCAM, AblationLayerVit, BaseCAM, DeepFeatureFactorization, EigenCAM, Explanation,
@@ -35,6 +41,7 @@ from pytorch_grad_cam import (
     load_classifier,
 )
 from pytorch_grad_cam.engine.layer_run import LayerRun
+from pytorch_grad_cam.explanations.explanation import Panel
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
@@ -117,10 +124,24 @@ def within(net: nn.Module) -> None:
         factorisation_is: DeepFeatureFactorization = factorisation
 
 
-def in_one_call(net: nn.Module, x: torch.Tensor) -> None:
+def in_one_call(
+    net: nn.Module, x: torch.Tensor, pixels: np.ndarray, photo: Image, loader: DataLoader[torch.Tensor]
+) -> None:
     explanation: Explanation = explain(net, x, methods=[GradCAM, "layercam"], targets=["cat", 3], align="cell")
+    of_photo: Explanation = explain(net, photo, layers=["layer3", ["layer3", net]], top=2, probabilities="sigmoid")
+    of_bytes: Explanation = explain(net, b"...", partial(FinerCAM, base_method=LayerCAM), aug_smooth=True)
+    of_inputs: Explanation = explain(net, {"image": x}, targets={"7 less 5": lambda scores: scores[7] - scores[5]})
+    of_two: Explanation = explain(net, (x, x), "gradcam", 3, spatial_from=1)
+    of_pixels: Explanation = explain(net, pixels, preprocess=lambda image: x, categories=["ant", "bee"], truth="bee")
     explain(load_classifier("resnet18"), "cat.png", "all", top=2)
-    compare(net, x, targets=3)
+    explain("resnet18", Path("cat.png"), "scorecam", weights="none", share_of_energy=0.9).save("folder")
+    of_list: Iterator[Explanation] = explain(net, [photo, pixels], batch_size=8, workers=2)
+    of_loader: Iterator[Explanation] = explain(net, loader, signed=True, top=2)
+    of_folder: Iterator[Explanation] = explain(net, "photos", output_dir="maps", save=["map"], truth={"a.jpg": 3})
+    panel: Panel = explanation[0]
+    some: Explanation = explanation["layer4"]
+    figure: Figure = compare(net, x, targets=3, cmap="magma", alpha=0.4, title="one")
+    compare({"one": net, "other": "resnet18"}, "cat.png", ["gradcam"], layers="layer4", preprocess=lambda image: x)
 """
 
 WRONG = [
@@ -165,12 +186,39 @@ WRONG = [
     "FinerCAM(net)(x, comparison_categories=1)",
     "DeepFeatureFactorization(net, 3)",
     "ClassifierOutputTarget('cat')",
+    "explain(net)",
+    "explain(3, x)",
+    "explain(net, 3)",
+    "explain(net, None)",
+    "explain(net, photo, GradCAM(net))",
+    "explain(net, photo, [3])",
+    "explain(net, photo, method='gradcam')",
+    "explain(net, photo, targets=0.5)",
+    "explain(net, photo, targets=[[3]])",
+    "explain(net, photo, layers=3)",
+    "explain(net, photo, align='cells')",
+    "explain(net, photo, top='2')",
+    "explain(net, photo, preprocess=3)",
+    "explain(net, photo, categories=3)",
+    "explain(net, photo, probabilities=0.5)",
+    "explain(net, photo, share_of_enrgy=0.9)",
+    "explain(net, photo, kernel='rfb')",
+    "explain(net, photo, truth=[0.5])",
+    "one: Explanation = explain(net, [photo])",
+    "several: Iterator[Explanation] = explain(net, photo)",
+    "written: Explanation = explain(net, 'photos', output_dir='maps')",
+    "explain(net, photo).mapz",
+    "explain(net, x).mapz",
+    "explain(net, photo)[0.5]",
+    "compare(net, photo, cmap=3)",
+    "compare({3: net}, photo)",
+    "picture: np.ndarray = compare(net, photo)",
 ]
 NEXT_LINE = "\n    "
 OVERRIDE = "def weigh(self, run: LayerRun) -> int:"
 SOURCE = f"""{RIGHT}
 
-def wrong(net: nn.Module, x: torch.Tensor) -> None:
+def wrong(net: nn.Module, x: torch.Tensor, photo: Image) -> None:
     {NEXT_LINE.join(WRONG)}
 
 
@@ -246,6 +294,22 @@ def test_the_options_of_subclasses_are_those_of_base_cam():
     of_base = dict(list(inspect.signature(BaseCAM.__init__).parameters.items())[4:])
     declared = {name: getattr(kind, "__forward_arg__", kind) for name, kind in CamOptions.__annotations__.items()}
     assert declared == {name: parameter.annotation for name, parameter in of_base.items()}
+
+
+def test_the_keywords_of_explain_are_its_own_and_those_of_the_methods():
+    first = ("model", "image", "methods", "targets", "layers", "output_dir", "options")
+    own = {name: each.annotation for name, each in inspect.signature(explain).parameters.items() if name not in first}
+    of_methods = {
+        name: each.annotation
+        for method in METHODS
+        for name, each in list(inspect.signature(method.__init__).parameters.items())[3:]
+        if name != "options"
+    }
+    assert {*Options.__annotations__} == {*own, *of_methods}
+    declared = {name: getattr(kind, "__forward_arg__", kind) for name, kind in Options.__annotations__.items()}
+    others = ("base_method", "reshape_transform")  # which a caller may say more of than a constructor asks for
+    expected = {name: kind for name, kind in {**of_methods, **own}.items() if name not in others}
+    assert {name: kind for name, kind in declared.items() if name in expected} == expected
 
 
 def test_an_editor_sees_named_parameters():
