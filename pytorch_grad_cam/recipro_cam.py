@@ -34,6 +34,7 @@ class ReciproCAM(BaseCAM):
     Raises ValueError for a reshape_transform that mixes or scales what the layer returned.
     Cost: one forward (three for the first call with a number of images) and, for each cell of each image, the model's
     tail behind the layer, whatever the number of targets.
+    Paper: Byun & Lee 2022, https://arxiv.org/abs/2209.14074.
     """
 
     uses_gradients = False

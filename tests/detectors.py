@@ -220,10 +220,17 @@ class Cells(Blobs):
     """The form of ultralytics' YOLOs. bins: of the distances. sorted_best: of the `one2one` head of two the best 5."""
 
     def __init__(
-        self, bins: int = 1, sorted_best: bool = False, with_masks: bool = False, angle: float | None = None
+        self,
+        bins: int = 1,
+        sorted_best: bool = False,
+        with_masks: bool = False,
+        angle: float | None = None,
+        kpt_shape: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.bins, self.sorted_best, self.with_masks, self.angle = bins, sorted_best, with_masks, angle
+        if kpt_shape is not None:  # as ultralytics' heads for poses say it
+            self.kpt_shape = kpt_shape
 
     def forward(self, x: torch.Tensor) -> tuple:
         feats, scores = self.maps(x)
@@ -236,7 +243,11 @@ class Cells(Blobs):
         boxes = torch.ones(len(x), 4, scores.shape[2])
         decoded = torch.cat([boxes, scores.sigmoid()], dim=1)
         if self.angle is not None:
-            heads["angle"] = torch.full_like(scores[:, :1], self.angle)
+            heads["angle"] = torch.full_like(scores[:, :1], self.angle) + scores[:, :1] / 8 - scores[:, :1].detach() / 8
+        if hasattr(self, "kpt_shape"):
+            keypoints, numbers = self.kpt_shape  # each with the numbers x, y and perhaps a logit
+            factors = torch.arange(1, keypoints + 1)[:, None] * torch.arange(numbers)
+            heads["kpts"] = scores[:, :1] * factors.reshape(-1, 1)
         if self.sorted_best:
             best = scores.sigmoid().flatten(1).topk(5).values
             decoded = torch.cat([torch.ones(len(x), 5, 4), best[..., None], torch.zeros(len(x), 5, 1)], dim=2)
@@ -297,6 +308,43 @@ def torchvision_faster_rcnn(**options: object) -> nn.Module:
     anchors = AnchorGenerator(((16,), (32,)), ((1.0,),) * 2)
     pool = MultiScaleRoIAlign(["0", "1"], 3, 2)
     return FasterRCNN(_TwoLevels(16), 3, rpn_anchor_generator=anchors, box_roi_pool=pool, **sizes).eval()
+
+
+def torchvision_mask_rcnn() -> nn.Module:
+    """torchvision's Mask R-CNN of three classes on a backbone of two levels."""
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    heads = {"mask_head": MaskRCNNHeads(16, (8,), 1), "mask_predictor": MaskRCNNPredictor(8, 8, 3)}
+    return MaskRCNN(_TwoLevels(16), **heads, **_of_instances("mask", classes=3)).eval()
+
+
+def torchvision_keypoint_rcnn() -> nn.Module:
+    """torchvision's Keypoint R-CNN of two classes and four keypoints on a backbone of two levels."""
+    from torchvision.models.detection import KeypointRCNN
+    from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+
+    heads = {"keypoint_head": KeypointRCNNHeads(16, (8,)), "keypoint_predictor": KeypointRCNNPredictor(8, 4)}
+    return KeypointRCNN(_TwoLevels(16), **heads, **_of_instances("keypoint", classes=2)).eval()
+
+
+def _of_instances(kind: str, classes: int) -> dict[str, object]:
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import MultiScaleRoIAlign
+
+    torch.manual_seed(0)
+    return {
+        "min_size": 64,
+        "max_size": 128,
+        "box_detections_per_img": 7,
+        "rpn_post_nms_top_n_test": 30,
+        "rpn_anchor_generator": AnchorGenerator(((16,), (32,)), ((1.0,),) * 2),
+        "box_roi_pool": MultiScaleRoIAlign(["0", "1"], 3, 2),
+        "box_head": TwoMLPHead(16 * 9, 32),
+        "box_predictor": FastRCNNPredictor(32, classes),
+        f"{kind}_roi_pool": MultiScaleRoIAlign(["0", "1"], 6, 2),
+    }
 
 
 class _TwoLevels(nn.Module):

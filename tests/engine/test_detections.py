@@ -286,7 +286,7 @@ def test_log_odds(half):
         (lambda: BoxTarget((64, 8, 80, 24)), "outside of the image, 64 wide and 64 high"),
         (lambda: BoxTarget((8, -24, 24, 0)), "outside of the image"),
         (lambda: BoxTarget(SQUARES[0], 7), "no prediction of sample 0 is of class 7.*from 0 to 1"),
-        (lambda: BoxTarget(SQUARES[0], of="colour"), "'score', 'box', 'mask'"),
+        (lambda: BoxTarget(SQUARES[0], of="colour"), "'score', 'box', 'mask', 'angle'"),
         (lambda: DetectionTarget(10**6), r"detection 1000000 was asked for, but \d+ were found in sample 0"),
         (lambda: DetectionTarget(-1), "numbered from 0"),
         (lambda: DetectionTarget(0, of="box"), "BoxTarget"),

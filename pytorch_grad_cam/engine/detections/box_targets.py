@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,8 +18,7 @@ from pytorch_grad_cam.engine.trees import detached
 if TYPE_CHECKING:
     from pytorch_grad_cam.engine.layer_run import Call
 
-Of = Literal["score", "box", "mask"]
-_NUMBERS: tuple[Of, ...] = ("score", "box", "mask")
+_OF = re.compile(r"score|box|mask|angle|keypoint:(\d+)")
 # As for what counts as found in Pascal VOC. Below it another object may be meant.
 _LEAST_IOU = 0.5
 # What the score of a prediction counts that is not there, in a changed copy of the image. A choice.
@@ -28,7 +28,7 @@ _NOTHING = 1e-6
 class PredictionTarget:
     """A target that reads an image's `Predictions`. A subclass says which one it means."""
 
-    of: Of = "score"
+    of: str = "score"
     is_of_place = True
     """Whether it means another object where the image is flipped or cut."""
 
@@ -41,7 +41,7 @@ class PredictionTarget:
         raise NotImplementedError
 
     def __call__(self, predictions: Predictions) -> torch.Tensor:
-        """The scalar that is explained. Raises ValueError for masks of a detector that has none."""
+        """The scalar that is explained. Raises ValueError for masks, keypoints or angles that are not there."""
         if not len(predictions.boxes):
             return predictions.logits.new_full((), math.log(_NOTHING))
         which = self.which(predictions)
@@ -51,6 +51,10 @@ class PredictionTarget:
             return predictions._replace(boxes=box).iou(self._own_box(box))[0]
         if self.of == "mask":
             return _of_mask(predictions, row)
+        if self.of == "angle":
+            return full_precision(_present(predictions.angles, "angles", self.of).index_select(0, row)[0])
+        if self.of.startswith("keypoint"):
+            return _of_keypoint(predictions, row, self.of)
         return full_precision(predictions.logits.flatten().gather(0, which)[0])
 
     def _own_box(self, box: torch.Tensor) -> Any:
@@ -59,9 +63,8 @@ class PredictionTarget:
 
 def _of_mask(predictions: Predictions, row: torch.Tensor) -> torch.Tensor:
     """The mean logit of the mask where it is predicted, within its box; of all of the box where it is nowhere."""
-    if predictions.masks is None:
-        raise ValueError("of='mask', but this detector's predictions have no masks")
-    logits = full_precision(predictions.masks.of(row))
+    masks = _present(predictions.masks, "masks", "mask")
+    logits = full_precision(masks.of(row))
     height, width = logits.shape
     x0, y0, x1, y1 = predictions.boxes.detach().index_select(0, row)[0].unbind()
     rows, columns = (torch.arange(length, device=logits.device) + 0.5 for length in (height, width))
@@ -69,9 +72,24 @@ def _of_mask(predictions: Predictions, row: torch.Tensor) -> torch.Tensor:
     inside = ((rows >= y0 * scale[0]) & (rows <= y1 * scale[0]))[:, None] & (
         (columns >= x0 * scale[1]) & (columns <= x1 * scale[1])
     )
+    inside = torch.ones_like(inside) if masks.of_box else inside
     predicted = inside & (logits.detach() > 0)
     region = torch.where(predicted.any(), predicted, inside)
     return torch.where(region, logits, 0).sum() / region.sum().clamp(min=1)
+
+
+def _of_keypoint(predictions: Predictions, row: torch.Tensor, of: str) -> torch.Tensor:
+    logits = _present(predictions.keypoints, "keypoints with a score", of).of(row)
+    number = int(of.partition(":")[2])
+    if number >= len(logits):
+        raise ValueError(f"of={of!r}, but a prediction has {len(logits)} keypoints, from 0")
+    return full_precision(logits[number])
+
+
+def _present(value: Any, name: str, of: str) -> Any:
+    if value is None:
+        raise ValueError(f"of={of!r}, but this detector's predictions have no {name}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -80,14 +98,15 @@ class BoxTarget(PredictionTarget):
 
     box: (x0, y0, x1, y1) in pixels of the image as it is given. label: its class; None is any. of: "score", the logit
     of that class, of any the highest; "box", how much the predicted box overlaps the given one (the gradient says what
-    holds its sides); "mask", the mean logit within the predicted mask.
+    holds its sides); "mask", the mean logit within the predicted mask; "keypoint:5", how sure the detector is of that
+    keypoint of the object, numbered from 0; "angle", how far an oriented box is turned, in radians.
     Raises ValueError for a box without an area, one that lies outside of the image, a label that no prediction has and
     where no prediction overlaps the box. One that overlaps it little gives a CamWarning.
     """
 
     box: Any
     label: int | None = None
-    of: Of = "score"
+    of: str = "score"
 
     def __post_init__(self) -> None:
         numbers = self.box.tolist() if hasattr(self.box, "tolist") else list(self.box)
@@ -132,12 +151,12 @@ class BoxTarget(PredictionTarget):
 class DetectionTarget(PredictionTarget):
     """The k-th of the detections that are left after suppression, the one with the highest score first.
 
-    In changed copies of the image it is the raw prediction of its class that overlaps its box most. of: "score" or
-    "mask", see `BoxTarget`. Raises ValueError where there are fewer detections.
+    In changed copies of the image it is the raw prediction of its class that overlaps its box most. of: all
+    but "box", see `BoxTarget`. Raises ValueError where there are fewer detections.
     """
 
     number: int = 0
-    of: Of = "score"
+    of: str = "score"
 
     def __post_init__(self) -> None:
         _check_of(self.of)
@@ -235,8 +254,8 @@ def check_same_image(targets: Any) -> None:
 
 
 def _check_of(of: Any) -> None:
-    if of not in _NUMBERS:
-        raise ValueError(f"of is {of!r}, expected one of {', '.join(map(repr, _NUMBERS))}")
+    if not isinstance(of, str) or not _OF.fullmatch(of):
+        raise ValueError(f"of is {of!r}, expected 'score', 'box', 'mask', 'angle' or, with its number, 'keypoint:0'")
 
 
 def _check_label(label: int | None, predictions: Predictions, sample: int) -> None:

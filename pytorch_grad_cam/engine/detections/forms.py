@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.detections.predictions import (
     Detected,
+    Keypoints,
     Masks,
     Predictions,
     Suppression,
@@ -24,6 +25,7 @@ Size = tuple[int, int]
 _OF_CELLS = Suppression(min_score=0.25, max_iou=0.7, most=300)
 _OF_ONE_TO_ONE = Suppression(min_score=0.25, most=300)
 _OF_QUERIES = Suppression(min_score=0.5)
+_NUMBERS_WITH_LOGIT = 3
 
 
 class DetectionForm(Protocol):
@@ -111,7 +113,7 @@ def _columns(logits: torch.Tensor) -> torch.Tensor:
 def in_cells(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     """The decoded predictions, and a dict of the heads' raw ones: 'scores' (N, C, cells), logits; 'boxes' (N, 4 * bins,
     cells), the distances from the cell to the sides in cells; 'feats', the maps (N, channels, h, w) with these cells;
-    of some 'angle', or 'mask_coefficient' with prototypes beside the decoded ones: ultralytics' YOLOs.
+    of some 'angle', 'kpts' or 'mask_coefficient' with prototypes beside the decoded ones: ultralytics' YOLOs.
 
     Of two heads, 'one2many' and 'one2one', the one that was decoded: the latter is sorted, so that it is not (N,
     numbers, cells). The box of an oriented one is the upright box around it.
@@ -130,11 +132,13 @@ def in_cells(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     boxes = _boxes_of_cells(heads["boxes"], centres, strides, heads.get("angle"))
     labels, suppression = _columns(logits), _OF_ONE_TO_ONE if is_sorted else _OF_CELLS
     masks = _masks(heads.get("mask_coefficient"), prototypes, len(boxes))
+    keypoints = _keypoints(model, heads["kpts"], len(boxes)) if "kpts" in heads else [None] * len(boxes)
+    angles = [None] * len(boxes) if "angle" not in heads else heads["angle"][:, 0]
     return Detected(
         decoded,
         [
-            Predictions(of_boxes, of_logits, of_logits.detach().sigmoid(), labels, size, suppression, of_masks)
-            for of_boxes, of_logits, of_masks in zip(boxes, logits, masks, strict=True)
+            Predictions(of_boxes, of_logits, of_logits.detach().sigmoid(), labels, size, suppression, *others)
+            for of_boxes, of_logits, *others in zip(boxes, logits, masks, keypoints, angles, strict=True)
         ],
     )
 
@@ -176,3 +180,11 @@ def _masks(coefficients: torch.Tensor | None, prototypes: Sequence[Any], images:
     if coefficients is None or not prototypes or not isinstance(prototypes[0], torch.Tensor):
         return [None] * images
     return [Masks(*of_image) for of_image in zip(coefficients.mT, prototypes[0], strict=True)]
+
+
+def _keypoints(model: nn.Module, raw: torch.Tensor, images: int) -> Sequence[Keypoints | None]:
+    """Of (N, K * numbers, cells) with x, y and a logit; none without the last, which a module's `kpt_shape` says."""
+    shape: Any = next((module.kpt_shape for module in model.modules() if hasattr(module, "kpt_shape")), None)
+    if shape is None or shape[1] < _NUMBERS_WITH_LOGIT:
+        return [None] * images
+    return [Keypoints(of_image) for of_image in raw.unflatten(1, tuple(shape))[:, :, -1].mT]

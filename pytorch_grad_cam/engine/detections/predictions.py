@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -25,15 +25,47 @@ class Suppression(NamedTuple):
     most: int = _EVERYTHING
 
 
+class MasksOfBoxes(Protocol):
+    """The masks of P predictions."""
+
+    @property
+    def of_box(self) -> bool:
+        """Whether they cover their boxes, else all of the image."""
+
+    def of(self, row: torch.Tensor) -> torch.Tensor:
+        """The logits (h, w) of one prediction. row: a number (1,)."""
+
+
+class KeypointsOfBoxes(Protocol):
+    """How sure a detector is of the keypoints of P predictions."""
+
+    def of(self, row: torch.Tensor) -> torch.Tensor:
+        """The logits (K,) of one prediction. row: a number (1,)."""
+
+
 class Masks(NamedTuple):
     """The masks of P predictions as logits: coefficients (P, M) of the prototypes (M, h, w) of all of the image."""
 
     coefficients: torch.Tensor
     prototypes: torch.Tensor
 
+    @property
+    def of_box(self) -> bool:
+        return False
+
     def of(self, row: torch.Tensor) -> torch.Tensor:
         """The logits (h, w) of one prediction. row: a number (1,)."""
         return torch.einsum("m,mhw->hw", self.coefficients.index_select(0, row)[0], self.prototypes)
+
+
+class Keypoints(NamedTuple):
+    """The keypoints of P predictions by their logits (P, K)."""
+
+    logits: torch.Tensor
+
+    def of(self, row: torch.Tensor) -> torch.Tensor:
+        """The logits (K,) of one prediction. row: a number (1,)."""
+        return self.logits.index_select(0, row)[0]
 
 
 class Predictions(NamedTuple):
@@ -41,11 +73,18 @@ class Predictions(NamedTuple):
 
     boxes: (P, 4), x0, y0, x1, y1 in pixels of the image. logits: (P, C), what is explained. scores: (P, C), the same as
     probabilities, by which predictions are compared. labels: (P, C) or (1, C), the class that each of them is for.
-    size: (height, width) of the image. suppression: what the detector would report of them. masks:
-    where the detector has them.
+    size: (height, width) of the image. suppression: what the detector would report of them. Where the detector has
+    them: masks, of which `Masks` is the simplest form; keypoints, as `Keypoints`; angles (P,), by which oriented boxes
+    are turned, in radians.
 
     The predictions of a detector in a form of your own: give the CAM an `output_transform` that returns a list of
-    these, one for each image.
+    these, one for each image. Boxes and logits keep their autograd graph.
+
+    >>> def predictions_of(output):  # boxes (N, P, 4), logits (N, P, C), of images of 480 x 640
+    ...     boxes, logits = output
+    ...     labels = torch.arange(logits.shape[2])[None]
+    ...     of_images = zip(boxes, logits, logits.detach().sigmoid())
+    ...     return [Predictions(*of_image, labels, (480, 640), Suppression(0.3, 0.6)) for of_image in of_images]
     """
 
     boxes: torch.Tensor
@@ -54,17 +93,19 @@ class Predictions(NamedTuple):
     labels: torch.Tensor
     size: tuple[int, int]
     suppression: Suppression = Suppression()
-    masks: Masks | None = None
+    masks: MasksOfBoxes | None = None
+    keypoints: KeypointsOfBoxes | None = None
+    angles: torch.Tensor | None = None
 
     def best(self, label: int | None = None) -> torch.Tensor:
         """Which of the P * C scores is the highest, of a class or of all: a number (1,)."""
-        return _best(self.scores, self.logits, self._of_class(label))
+        return _best(self.scores, self.logits, self.of(label))
 
     def nearest(self, box: Sequence[float], label: int | None = None) -> torch.Tensor:
         """Which of the P * C is of the box that overlaps the given one most; of equal boxes the one with the highest
         score. label: of this class only. Cost: a wait for the device.
         """
-        own = self._of_class(label)
+        own = self.of(label)
         overlap = self.iou(box).detach().masked_fill(~own.any(1), -1)
         rows = (overlap == overlap.amax()).nonzero()[:, 0]  # few
         best = _best(self.scores[rows], self.logits[rows], own.expand_as(self.scores)[rows])
@@ -114,8 +155,8 @@ class Predictions(NamedTuple):
         scale = self.boxes.new_tensor(factors)
         return self._replace(boxes=self.boxes * scale.repeat(2), size=size)
 
-    def _of_class(self, label: int | None) -> torch.Tensor:
-        """Which are of the class: bool, of the shape of the labels."""
+    def of(self, label: int | None) -> torch.Tensor:
+        """Which are of the class, None is any: bool, of the shape of the labels."""
         return torch.ones_like(self.labels, dtype=torch.bool) if label is None else self.labels == label
 
 

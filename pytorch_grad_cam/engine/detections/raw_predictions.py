@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from pytorch_grad_cam.engine.detections.predictions import Predictions, Suppression, of_probabilities
+from pytorch_grad_cam.engine.detections.region_heads import with_region_heads
 from pytorch_grad_cam.engine.threads import SharedChange
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
@@ -115,5 +116,5 @@ class _Adding(Watch):
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         detections = output[0] if isinstance(output, tuple) else output
-        for image, raw in zip(detections, self._opening.take(), strict=True):
-            image[RAW] = raw.at_size(self._given or raw.size)
+        for sample, (image, raw) in enumerate(zip(detections, self._opening.take(), strict=True)):
+            image[RAW] = with_region_heads(raw, module, sample, inputs[0]).at_size(self._given or raw.size)
