@@ -2,15 +2,19 @@ import pytest
 
 import pytorch_grad_cam
 from pytorch_grad_cam import BaseCAM, MetaCAM
+from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 from pytorch_grad_cam.demo import load_digits_net
 
-METHODS = [
+EXPORTED = [
     method
     for name in pytorch_grad_cam.__all__
     if isinstance(method := getattr(pytorch_grad_cam, name), type) and issubclass(method, BaseCAM | MetaCAM)
 ]
-METHODS.remove(BaseCAM)
-METHODS.remove(MetaCAM)
+EXPORTED.remove(BaseCAM)
+EXPORTED.remove(MetaCAM)
+# Those on attention explain no convolutional network; their contract is in test_attention_methods.py.
+ATTENTION_METHODS = [method for method in EXPORTED if issubclass(method, AttentionCAM)]
+METHODS = [method for method in EXPORTED if method not in ATTENTION_METHODS]
 
 
 def named(mark) -> set[str]:
@@ -42,6 +46,8 @@ def pytest_generate_tests(metafunc):
             if method.__name__ not in without
         ]
         metafunc.parametrize("method", methods, ids=lambda method: method.__name__)
+    elif "attention_method" in metafunc.fixturenames:
+        metafunc.parametrize("attention_method", ATTENTION_METHODS, ids=lambda method: method.__name__)
     elif without or slow:
         raise ValueError(f"{metafunc.function.__name__} has no argument `method`, so no method can be named for it")
 

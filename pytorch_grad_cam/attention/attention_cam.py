@@ -67,9 +67,7 @@ class AttentionCAM(BaseCAM):
 
     def _maps(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         if eigen_smooth:
-            raise ValueError(
-                f"eigen_smooth needs channels, and the attention that {type(self).__name__} reads has none"
-            )
+            raise ValueError(f"{type(self).__name__} reads attention, which has no channels for eigen_smooth")
         return super()._maps(inputs, targets, eigen_smooth)
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
@@ -164,9 +162,8 @@ def _check_one_sequence(cam: AttentionCAM, tower: Tower) -> None:
 
 def _strongest(blocks: Sequence[AttendedBlock], images: int) -> torch.Tensor:
     """The largest absolute value of the gradients of each image: (N,)."""
-    largest = [
-        torch.linalg.vector_norm(block.gradients.reshape(images, -1), torch.inf, dim=1)
-        for block in blocks
-        if block.gradients is not None
-    ]
-    return torch.stack(largest).amax(0)
+    of_blocks = []
+    for block in blocks:
+        largest = block.gradients.flatten(1).abs().amax(1)  # of images, or of windows
+        of_blocks.append(largest.reshape(images, len(largest) // images).amax(1) if images else largest)
+    return torch.stack(of_blocks).amax(0)

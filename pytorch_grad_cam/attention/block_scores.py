@@ -78,7 +78,7 @@ class BlockScores(AttentionCapture):
         means = [self._mean_token(block) for block in self._blocks]
         images = tokens.shape[axis]
         # No other axis of an output is as long as the stack.
-        while images * (1 + len(means)) in self._sizes:
+        while images and images * (1 + len(means)) in self._sizes:
             means.append(means[-1])
         self._rows = _Rows(images, images * (1 + len(means)))
         return _with_first_tensor(output, torch.cat([tokens, *means], dim=axis))
