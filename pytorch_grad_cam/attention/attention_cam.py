@@ -42,7 +42,6 @@ class AttentionCAM(BaseCAM):
     Raises ValueError where the model has no attention of the image's tokens that can be seen.
     """
 
-    uses_layers = False
     capture_of_blocks: Callable[..., AttentionCapture] = AttentionCapture
     last_blocks: int | None = None
     one_sequence = reads_output = False
@@ -54,12 +53,11 @@ class AttentionCAM(BaseCAM):
         reshape_transform: AsMap | None = None,
         **options: Unpack[CamOptions],
     ) -> None:
-        if target_layers is not None and not isinstance(target_layers, nn.Module | str) and len(target_layers) == 0:
-            raise ValueError("target_layers is empty: pass blocks, or None to have them found")
         super().__init__(model, target_layers, reshape_transform, **options)
         if type(self).uses_gradients and not self.uses_gradients:
             raise ValueError(f"{type(self).__name__} is made of gradients; AttentionRollout needs none")
         self._named = list(self.target_layers)
+        self._finds_layers = False  # the blocks are found by their attention, not by what the score reads
 
     def relevance(self, attended: Attended) -> torch.Tensor:
         """How much each token says for the score: (N, tokens)."""
