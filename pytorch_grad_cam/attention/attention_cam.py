@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.attention.attended import Attended, AttendedBlock, by_image
 from pytorch_grad_cam.attention.attention_capture import AttentionCapture
+from pytorch_grad_cam.attention.flex_attention import flex_as_plain_attention
 from pytorch_grad_cam.attention.tokens import like_output
 from pytorch_grad_cam.attention.towers import Tower, tower_of
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
@@ -66,7 +67,8 @@ class AttentionCAM(BaseCAM):
     def _maps(self, inputs: Inputs, targets: Targets, eigen_smooth: bool) -> torch.Tensor:
         if eigen_smooth:
             raise ValueError(f"{type(self).__name__} reads attention, which has no channels for eigen_smooth")
-        return super()._maps(inputs, targets, eigen_smooth)
+        with flex_as_plain_attention(self.model):
+            return super()._maps(inputs, targets, eigen_smooth)
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         inputs, image, _, transform = super()._prepared(inputs, targets)
