@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pytorch_grad_cam.ablation_cam import AblationCAM
 from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerFasterRCNN, AblationLayerVit
 from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+from pytorch_grad_cam.ag_cam import AGCAM
+from pytorch_grad_cam.attention_rollout import AttentionRollout
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
@@ -19,10 +21,13 @@ from pytorch_grad_cam.fullgrad_cam import FullGrad
 from pytorch_grad_cam.grad_cam import GradCAM
 from pytorch_grad_cam.grad_cam_elementwise import GradCAMElementWise
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
+from pytorch_grad_cam.grad_eclip import GradECLIP
+from pytorch_grad_cam.gradient_rollout import GradientRollout
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.hirescam import HiResCAM
 from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
+from pytorch_grad_cam.legrad import LeGrad
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.random_cam import RandomCAM
@@ -33,6 +38,7 @@ from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
+from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "2.0.0"
 
 __all__ = [
+    "AGCAM",
     "FEM",
     "KPCA_CAM",
     "SESS",
@@ -53,6 +60,7 @@ __all__ = [
     "AblationLayerFasterRCNN",
     "AblationLayerVit",
     "ActivationsAndGradients",
+    "AttentionRollout",
     "BaseCAM",
     "BoxTarget",
     "CamWarning",
@@ -66,9 +74,12 @@ __all__ = [
     "GradCAM",
     "GradCAMElementWise",
     "GradCAMPlusPlus",
+    "GradECLIP",
+    "GradientRollout",
     "GuidedBackpropReLUModel",
     "HiResCAM",
     "LayerCAM",
+    "LeGrad",
     "MetaCAM",
     "Predictions",
     "RandomCAM",
@@ -78,6 +89,7 @@ __all__ = [
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",
+    "TransMM",
     "XGradCAM",
     "compare",
     "explain",

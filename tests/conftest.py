@@ -15,6 +15,8 @@ def pytest_generate_tests(metafunc):
             if method.__name__ not in without
         ]
         metafunc.parametrize("method", methods, ids=lambda method: method.__name__)
+    elif "attention_method" in metafunc.fixturenames:
+        metafunc.parametrize("attention_method", ATTENTION_METHODS, ids=lambda method: method.__name__)
     elif without or slow:
         raise ValueError(f"{metafunc.function.__name__} has no argument `method`, so no method can be named for it")
 

@@ -2,14 +2,18 @@
 
 import pytorch_grad_cam
 from pytorch_grad_cam import BaseCAM, MetaCAM
+from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 
-METHODS = [
+EXPORTED = [
     method
     for name in pytorch_grad_cam.__all__
     if isinstance(method := getattr(pytorch_grad_cam, name), type) and issubclass(method, BaseCAM | MetaCAM)
 ]
-METHODS.remove(BaseCAM)
-METHODS.remove(MetaCAM)
+EXPORTED.remove(BaseCAM)
+EXPORTED.remove(MetaCAM)
+# Those on attention explain no convolutional network; their contract is in test_attention_methods.py.
+ATTENTION_METHODS = [method for method in EXPORTED if issubclass(method, AttentionCAM)]
+METHODS = [method for method in EXPORTED if method not in ATTENTION_METHODS]
 
 
 def named(mark) -> set[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import pytorch_grad_cam
+from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
@@ -279,10 +280,11 @@ def _name_of(value: Any) -> str:
 
 
 def methods_of(methods: Any) -> list[Any]:
-    """The methods that are meant by classes and names, one or several, or 'all'."""
+    """The methods that are meant by classes and names, one or several, or 'all': those of any network."""
     several = methods if isinstance(methods, list | tuple) else [methods]
     if "all" in several:
-        return list(dict.fromkeys(available_methods().values()))
+        of_any = [each for each in available_methods().values() if not issubclass(each, AttentionCAM)]
+        return list(dict.fromkeys(of_any))
     return [method_called(method) if isinstance(method, str) else method for method in several]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from every_method import ATTENTION_METHODS
 from mistakes import assert_one_line
 from PIL import Image
 
@@ -60,8 +61,15 @@ def test_of_classes_with_one_probability_that_of_the_highest_score_is_listed_fir
     assert "gradcam for 5 (5)" in said
 
 
+OF_ANY_NETWORK = sorted(name for name, method in available_methods().items() if method not in ATTENTION_METHODS)
+
+
+def test_every_method_on_attention_has_its_lower_case_name(attention_method):
+    assert available_methods()[attention_method.__name__.lower()] is attention_method
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(available_methods()))
+@pytest.mark.parametrize("name", OF_ANY_NETWORK)
 def test_every_method(name, tmp_path):
     assert main(["--method", name, "--batch-size", "64", "--output-dir", str(tmp_path)]) == 0
     method = available_methods()[name].__name__.lower().replace("_", "")

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from attentive import Attentive
 from matplotlib.figure import Figure
-from nets import convolutional, in_threads, state_of
+from nets import convolutional, images, in_threads, state_of
 from PIL import Image
 from torch import nn
 from torchvision import models, transforms
@@ -345,3 +346,11 @@ def test_callables_of_one_name_have_columns_of_their_own(digits_net):
     assert len([each for each in overlays if each.ndim == 3]) == 4
     assert not np.array_equal(overlays[0], overlays[1])
     assert [axes.get_title() for axes in figure.axes].count("<lambda>") == 2
+
+
+@pytest.mark.parametrize("name", ["legrad", "Grad-ECLIP", "attention rollout"])
+def test_methods_on_attention_by_name(name):
+    model = Attentive()
+    picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    explanation = explain(model, picture, targets=3, methods=name, preprocess=lambda image: images()[0])
+    assert explanation.maps.shape[-2:] == (12, 16)

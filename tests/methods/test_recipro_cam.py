@@ -132,7 +132,5 @@ def test_no_gradient_is_needed():
 
 def test_a_transform_that_mixes_numbers_is_refused():
     model, x = CountedTokens().eval(), picture()
-    with pytest.raises(
-        ValueError, match="shown alone where the layer's output holds it in numbers of its own"
-    ):
+    with pytest.raises(ValueError, match="shown alone where the layer's output holds it in numbers of its own"):
         ReciproCAM(model, "norm", lambda tokens: of_tokens(tokens) * 0.5)(x, 1)

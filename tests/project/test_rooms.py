@@ -26,7 +26,7 @@ LAYERS = [
     ["demo"],
     ["__init__"],
     [METHODS, "feature_factorization"],
-    ["perturbation"],
+    ["perturbation", "attention"],
     ["meta_cam"],
     ["grad_cam"],  # what a meta method takes by default
     ["base_cam"],
