@@ -8,6 +8,7 @@ as a constant one. Raise ValueError for maps that are not finite. The mean value
 import torch
 
 from pytorch_grad_cam.metrics.ground_truth import Maps, finite_maps
+from pytorch_grad_cam.metrics.shares import shares_of
 
 
 def entropy(maps: Maps) -> torch.Tensor:
@@ -16,7 +17,7 @@ def entropy(maps: Maps) -> torch.Tensor:
     $-\sum_p q_p \ln q_p$, $q_p = |L_p| / \sum |L|$ (Bhatt et al. 2020, arXiv:2005.00631, "complexity"): from 0 for a
     single pixel to $\ln P$ for P equal ones.
     """
-    shares = _magnitudes(maps)
+    shares = shares_of(finite_maps(maps).abs().flatten(1))
     return -torch.xlogy(shares, shares).sum(1).float()
 
 
@@ -27,15 +28,7 @@ def sparseness(maps: Maps) -> torch.Tensor:
     arXiv:1810.06583): from 0 for a constant map to 1 - 1 / P for a single pixel of P. (Quantus adds 1e-7 to each pixel
     before.)
     """
-    shares = _magnitudes(maps).sort(1).values
+    shares = shares_of(finite_maps(maps).abs().flatten(1)).sort(1).values
     pixels = shares.shape[1]
     ranks = 2 * torch.arange(1, pixels + 1, device=shares.device) - pixels - 1
     return ((ranks * shares).sum(1) / pixels).float()
-
-
-def _magnitudes(maps: Maps) -> torch.Tensor:
-    """The absolute values as shares of their sum, (N, P)."""
-    values = finite_maps(maps).abs().flatten(1)
-    highest = values.amax(1, keepdim=True)
-    values = torch.where(highest > 0, values / highest.masked_fill(highest == 0, 1), 1)
-    return values / values.sum(1, keepdim=True)

@@ -139,9 +139,7 @@ def _resolved(cam: Callable[..., Any], images: torch.Tensor, targets: Targets) -
     return list(clean_scores(model, images, targets)[1])
 
 
-def _draws(
-    draw: Callable[..., torch.Tensor], images: torch.Tensor, samples: int, seed: int
-) -> Iterator[torch.Tensor]:
+def _draws(draw: Callable[..., torch.Tensor], images: torch.Tensor, samples: int, seed: int) -> Iterator[torch.Tensor]:
     """Draws (C, *spatial), made on the host: the same on every device, whatever the number of images."""
     if samples < 1:
         raise ValueError(f"samples is {samples}, expected at least 1")
