@@ -46,9 +46,8 @@ TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
-        "dominant_eigenvector", "oracles",
-        "several_targets", "perturbation", "meta", "properties",
+        "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
+        "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

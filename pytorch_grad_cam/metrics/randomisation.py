@@ -29,10 +29,10 @@ def kept(model: nn.Module) -> Iterator[None]:
     Within, copies take their place, so that what autograd keeps of them stays valid; those that modules share are still
     shared. Memory: a copy of all.
     """
-    held = [
+    held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
         (table, name, tensor)
         for module in model.modules()
-        for table in (module._parameters, module._buffers)
+        for table in _tables(module)
         for name, tensor in table.items()
         if tensor is not None
     ]
@@ -46,6 +46,10 @@ def kept(model: nn.Module) -> Iterator[None]:
     finally:
         for table, name, tensor in held:
             table[name] = tensor
+
+
+def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    return module._parameters, module._buffers
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
