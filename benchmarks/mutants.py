@@ -39,14 +39,16 @@ MODULES = (
     "perturbation.single_cells", "perturbation.sliding_windows", "perturbation.window_maps", "metrics.arcc",
     "metrics.cam_mult_image", "metrics.multigrid", "metrics.road", "metrics.perturbation_confidence",
     "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
+    "metrics.average_drop", "metrics.baselines", "metrics.complexity", "metrics.deletion_insertion",
+    "metrics.randomisation", "metrics.robustness", "metrics.shared_scores", "metrics.shares", "metrics.similarity",
     "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "localisation", "grid_pointing_game", "dominant_eigenvector", "oracles",
-        "several_targets", "perturbation", "meta", "properties",
+        "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
+        "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

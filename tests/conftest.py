@@ -1,5 +1,5 @@
 import pytest
-from every_method import METHODS, excepted, named
+from every_method import ATTENTION_METHODS, METHODS, excepted, named
 
 from pytorch_grad_cam.demo import load_digits_net
 

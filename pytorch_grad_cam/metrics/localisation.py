@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.metrics.ground_truth import Maps, Truth, finite_maps, masks_of
+from pytorch_grad_cam.metrics.shares import shares_of
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -40,11 +41,7 @@ def energy_pointing_game(maps: Maps, truth: Truth) -> torch.Tensor:
     """
     positive = finite_maps(maps).relu()
     inside = masks_of(truth, positive).flatten(1)
-    # Relative to its own largest value: what is said does not depend on how small a map's values are.
-    values = positive.flatten(1)
-    highest = values.amax(1, keepdim=True)
-    values = torch.where(highest > 0, values / highest.masked_fill(highest == 0, 1), 1)
-    return ((values * inside).sum(1) / values.sum(1)).float()
+    return (shares_of(positive.flatten(1)) * inside).sum(1).float()
 
 
 def top_k_intersection(maps: Maps, truth: Truth, k: int | None = None) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ def takes_batches(call: _Call) -> _Call:
     return call
 
 
+class Versions(NamedTuple):
+    """Perturbed versions of each of R rows, a row for each map, made when they are shown to the model.
+
+    times: how many of each row. make: from the numbers of versions (B,) and of rows (B,) to images (B, C, *spatial).
+    """
+
+    times: int
+    make: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 class PerturbationConfidenceMetric:
     """The score of the perturbed image less that of the image.
 
@@ -42,6 +52,14 @@ class PerturbationConfidenceMetric:
     def of_change(self, change: np.ndarray) -> np.ndarray:
         """The metric of changes of scores: the changes themselves."""
         return change
+
+    def versions(self, images: torch.Tensor, maps: torch.Tensor) -> Versions:
+        """The one perturbed version of each image, see `shared_scores.ScoreMetric`."""
+        return versions_of([self.perturbation], images, maps)
+
+    def of_scores(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """The metric (R,) of the scores (R,) of the images and (1, R) of their perturbed versions."""
+        return torch.from_numpy(np.asarray(self.of_change((after[0] - before).cpu().numpy())))
 
     def __call__(
         self,
@@ -60,7 +78,9 @@ class PerturbationConfidenceMetric:
         Cost: two forwards of each image.
         """
         before, resolved = clean_scores(model, input_tensor, targets)
-        images = _perturbed_images([self.perturbation], input_tensor, cams)
+        maps = maps_of(input_tensor, cams)
+        first, rows = torch.zeros(len(maps), dtype=torch.long), torch.arange(len(maps))
+        images = versions_of([self.perturbation], input_tensor, maps).make(first, rows)
         after = scores_of(model, images, resolved)
         result = self.of_change((after - before).cpu().numpy()) if return_diff else after.cpu().numpy()
         return (result, images) if return_visualization else result
@@ -147,8 +167,8 @@ def perturbed_scores(
     targets: Sequence[Target],
 ) -> torch.Tensor:
     """The scores (metrics, N) of the images perturbed by each metric, in shared batches."""
-    images = _perturbed_images([metric.perturbation for metric in metrics], input_tensor, cams)
-    return scores_of(model, images, [*targets] * len(metrics)).reshape(len(metrics), -1)
+    versions = versions_of([metric.perturbation for metric in metrics], input_tensor, maps_of(input_tensor, cams))
+    return scores_of_versions(model, [versions], input_tensor.device, targets)
 
 
 def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, Sequence[Target]]:
@@ -161,14 +181,37 @@ def clean_scores(model: nn.Module, images: torch.Tensor, targets: Targets) -> tu
 
 def scores_of(model: nn.Module, images: torch.Tensor, targets: Sequence[Target]) -> torch.Tensor:
     """The targets' scores (N,), one an image, in batches."""
+    return scores_of_versions(model, [Versions(1, lambda _, rows: images[rows])], images.device, targets)[0]
+
+
+def scores_of_versions(
+    model: nn.Module, versions: Sequence[Versions], device: torch.device, targets: Sequence[Target]
+) -> torch.Tensor:
+    """The scores (versions, R) of all versions of all rows, in shared batches, each made when its turn comes.
+
+    device: where the versions are made. targets: one a row. Cost: a forward of each version of each row.
+    """
+    rows = len(targets)
+    listed = [*targets]
+    ends = np.cumsum([each.times * rows for each in versions])
+
+    def made(start: int, stop: int) -> torch.Tensor:
+        parts = []
+        for each, end in zip(versions, ends.tolist(), strict=True):
+            begin = end - each.times * rows
+            if start < end and stop > begin:
+                flat = torch.arange(max(start, begin) - begin, min(stop, end) - begin, device=device)
+                parts.append(each.make(flat // rows, flat % rows))
+        return torch.cat(parts)
 
     def scores(start: int, stop: int) -> torch.Tensor:
-        chunk = on_device_of(model, images[start:stop])
-        return target_scores(scores_in(in_fastest_layout(model, model, chunk)), targets[start:stop]).float()
+        chunk = on_device_of(model, made(start, stop))
+        of_chunk = [listed[each % rows] for each in range(start, stop)]
+        return target_scores(scores_in(in_fastest_layout(model, model, chunk)), of_chunk).float()
 
-    size = images_at_a_time(model_device(model) or images.device)
+    size = images_at_a_time(model_device(model) or device)
     with undisturbed(model), torch.no_grad():
-        return in_chunks(scores, len(images), size, "perturbed images")
+        return in_chunks(scores, int(ends[-1]), size, "perturbed images").reshape(-1, rows)
 
 
 def maps_of(images: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -189,17 +232,21 @@ def maps_of(images: torch.Tensor, cams: np.ndarray | torch.Tensor) -> torch.Tens
     return maps
 
 
-def _perturbed_images(
-    perturbations: Sequence[Perturbation], images: torch.Tensor, cams: np.ndarray | torch.Tensor
-) -> torch.Tensor:
-    """All images perturbed by the first, then all by the second and so on: (perturbations * N, C, H, W)."""
-    maps = maps_of(images, cams)
+def versions_of(perturbations: Sequence[Perturbation], images: torch.Tensor, maps: torch.Tensor) -> Versions:
+    """A version by each perturbation. maps: (R, *spatial); row r is of image r modulo the number of images."""
     removals = [each for each in perturbations if isinstance(each, RemoveMostRelevantFirst)]
     if len(removals) == len(perturbations) and _can_share_a_call(removals):
-        masks = torch.cat([removal.kept(maps.to(images.device)) for removal in removals])
-        return removals[0].imputer(images.repeat(len(removals), *[1] * maps.ndim), masks)
-    pairs = list(zip(images.cpu(), maps.cpu(), strict=True))
-    return torch.stack([perturb(image, cam) for perturb in perturbations for image, cam in pairs]).to(images)
+        masks = torch.stack([removal.kept(maps.to(images.device)) for removal in removals])
+        return Versions(
+            len(removals), lambda which, rows: removals[0].imputer(images[rows % len(images)], masks[which, rows])
+        )
+
+    def one_by_one(which: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        pairs = zip(which.tolist(), rows.tolist(), strict=True)
+        made = [perturbations[each](images[row % len(images)].cpu(), maps[row].cpu()) for each, row in pairs]
+        return torch.stack(made).to(images)
+
+    return Versions(len(perturbations), one_by_one)
 
 
 def _can_share_a_call(removals: Sequence[RemoveMostRelevantFirst]) -> bool:

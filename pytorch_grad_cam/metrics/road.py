@@ -18,9 +18,11 @@ from pytorch_grad_cam.metrics.perturbation_confidence import (
     PerturbationConfidenceMetric,
     RemoveLeastRelevantFirst,
     RemoveMostRelevantFirst,
+    Versions,
     clean_scores,
     perturbed_scores,
     takes_batches,
+    versions_of,
 )
 
 if TYPE_CHECKING:
@@ -182,9 +184,21 @@ class ROADCombined:
 
         Cost: 1 + 2 * percentiles forwards of each image in shared batches, and 2 * percentiles sparse systems.
         """
-        _, resolved = clean_scores(model, input_tensor, targets)
-        metrics = [*self.lerf_averager.metrics, *self.morf_averager.metrics]
-        scores = perturbed_scores(metrics, model, input_tensor, cams, resolved)
-        lerf, morf = scores.reshape(2, len(self.percentiles), -1).mean(1)
-        combined: np.ndarray = ((lerf - morf) / 2).cpu().numpy()
+        before, resolved = clean_scores(model, input_tensor, targets)
+        scores = perturbed_scores(self._metrics, model, input_tensor, cams, resolved)
+        combined: np.ndarray = self.of_scores(before, scores).cpu().numpy()
+        return combined
+
+    @property
+    def _metrics(self) -> list[PerturbationConfidenceMetric]:
+        return [*self.lerf_averager.metrics, *self.morf_averager.metrics]
+
+    def versions(self, images: torch.Tensor, maps: torch.Tensor) -> Versions:
+        """The images without their least, then without their most relevant pixels, see `shared_scores.ScoreMetric`."""
+        return versions_of([metric.perturbation for metric in self._metrics], images, maps)
+
+    def of_scores(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """The metric (R,) of the scores (2 * percentiles, R) of the versions."""
+        lerf, morf = after.unflatten(0, (2, -1)).mean(1)
+        combined: torch.Tensor = (lerf - morf) / 2
         return combined
