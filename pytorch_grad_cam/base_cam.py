@@ -141,7 +141,8 @@ class BaseCAM(OverridePoints):
         map is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
         relu: False keeps what speaks against the target, below 0.
         normalize: 'minmax' scales each map from 0 to 1; 'max' divides it by its largest absolute value, so that 0 stays
-        what says nothing; None leaves the evidence as the method has it. With more than one layer that is done for each before they are joined, and again after it.
+        what says nothing; None leaves the evidence as the method has it. With more than one layer that is done for each
+        before they are joined, and again after it.
         fuse: how the maps of several layers are joined: 'mean', 'max' (the value farthest from 0) or 'product'; None
         hands out those of each layer, (N, layers, *spatial). The levels of a pyramid that were found are joined by
         'max'.

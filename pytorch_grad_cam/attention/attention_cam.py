@@ -102,7 +102,7 @@ class AttentionCAM(BaseCAM):
             relevance = full_precision(self.relevance(Attended(blocks, reads / reads.sum())))
             runs[0].signed_maps.append(_as_map(relevance.detach() if self.detach else relevance, capture, transform))
             if self.uses_gradients:
-                runs[0].strongest_gradients.append(_strongest(blocks, len(call.image)))
+                runs[0].gradient_norms.append(_strongest(blocks, len(call.image)))
         return self._drawn(call, runs)
 
     def _of_list(self, call: Call, capture: Any, position: int) -> list[AttendedBlock]:
