@@ -32,7 +32,8 @@ PACKAGE = ROOT / "pytorch_grad_cam"
 MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
-    "recipro_cam", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
+    "recipro_cam", "layer_integrated_gradients", "perturbation.path_gradients", "perturbation.tail_cam",
+    "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
     "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
     "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
     "perturbation.ablated_scores", "perturbation.affine_tail", "perturbation.masked_scores",

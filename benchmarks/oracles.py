@@ -260,6 +260,24 @@ def recipro_cam(model, layer, image, category):
     return total
 
 
+@oracle("LayerIntegratedGradients")
+def layer_integrated_gradients(model, layer, image, category, steps=16):
+    """Gradients at the middles of 16 parts of the way from zero to the layer's output."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    total = np.zeros_like(a)
+    for step in range(steps):
+        shown = torch.from_numpy(a * (step + 0.5) / steps)[None].requires_grad_()
+        handle = layer.register_forward_hook(lambda module, inputs, output, shown=shown: shown.clone())
+        score = model(image[None])[0, category]
+        handle.remove()
+        total += torch.autograd.grad(score, shown)[0][0].numpy() / steps
+    result = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        for p in positions(a):
+            result[p] += total[k][p] * a[k][p]
+    return result
+
+
 @oracle("FullGrad")
 def full_grad(model, layer, image, category):
     """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""

@@ -27,6 +27,7 @@ from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.hirescam import HiResCAM
 from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
+from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
 from pytorch_grad_cam.legrad import LeGrad
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
@@ -79,6 +80,7 @@ __all__ = [
     "GuidedBackpropReLUModel",
     "HiResCAM",
     "LayerCAM",
+    "LayerIntegratedGradients",
     "LeGrad",
     "MetaCAM",
     "Predictions",

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
+from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.capture import Capturing
-from pytorch_grad_cam.engine.layer_run import Call, Drawn, LayerRun
-from pytorch_grad_cam.engine.recorded_tails import RecordedTails
-from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets
+from pytorch_grad_cam.engine.layer_run import LayerRun
+from pytorch_grad_cam.engine.tail import PartialForward
+from pytorch_grad_cam.engine.targets import Target
 from pytorch_grad_cam.engine.trees import AsMap
-from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.perturbation.single_cells import scores_of_cells
+from pytorch_grad_cam.perturbation.tail_cam import TailCAM
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class ReciproCAM(BaseCAM):
+class ReciproCAM(TailCAM):
     r"""What the model says of each cell alone: $L_{ij} = softmax(T(A \odot \delta_{ij}))_c$, with the tail T behind the
     layer; no gradients, so that quantised and other tails without any can be explained.
 
@@ -37,8 +35,6 @@ class ReciproCAM(BaseCAM):
     Paper: Byun & Lee 2022, https://arxiv.org/abs/2209.14074.
     """
 
-    uses_gradients = False
-
     @old_constructor
     def __init__(
         self,
@@ -49,20 +45,12 @@ class ReciproCAM(BaseCAM):
         batch_size: int | None = None,
         **options: Unpack[CamOptions],
     ) -> None:
-        super().__init__(model, target_layers, reshape_transform, **options)
-        self.gaussian, self.batch_size = gaussian, batch_size
-        self.capture_class = partial(RecordedTails, self.output_transform, self.spatial_from, self._known_tails)
+        super().__init__(model, target_layers, reshape_transform, batch_size, **options)
+        self.gaussian = gaussian
 
-    def _maps_of_layers(self, call: Call, capture: Capturing, transform: AsMap | None) -> Drawn:
-        return super()._maps_of_layers(call._replace(tails=getattr(capture, "tails", {})), capture, transform)
+    def of_tail(self, tail: PartialForward, target_lists: Sequence[Sequence[Target]], run: LayerRun) -> torch.Tensor:
+        how = cast(AsMap, run.as_map), run.activations.shape[2:], self.gaussian, self.batch_size
+        return scores_of_cells(tail, target_lists, *how)
 
     def evidence(self, run: LayerRun) -> torch.Tensor:
-        def of_cells(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
-            with run.tail() as tail:
-                check_own_scores(tail.scores, len(run.image))
-                target_lists = [resolve_targets(target_list, tail.scores) for target_list in target_lists]
-                how = cast(AsMap, run.as_map), run.activations.shape[2:], self.gaussian, self.batch_size
-                return scores_of_cells(tail, target_lists, *how)
-
-        with undisturbed(self.model), torch.no_grad():
-            return run.of_targets(of_cells).to(run.activations)
+        return self.asked(run)

@@ -15,7 +15,7 @@ from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward
 from pytorch_grad_cam.engine.targets import ClassTargets, RowScores, Target
-from pytorch_grad_cam.engine.trees import AsMap, floating_tensors
+from pytorch_grad_cam.engine.trees import AsMap
 
 # One axis of the paper's 3 x 3 Gaussian, whose nine weights add up to 1.
 _GAUSSIAN = (0.25, 0.5, 0.25)
@@ -78,19 +78,13 @@ def scores_of_cells(
     """The scores (K, N, *grid) of K lists of N targets where the layer shows each cell of each sample alone.
 
     Of classes it is their probability among all classes; what is in no cell stays. batch_size: how many rows the tail
-    gets at a time; None for as many as suit the device. Raises ValueError for a layer whose output has not the samples
-    on its first axis, and see `cells_of_numbers`. Cost: a row of the tail for each sample and cell.
+    gets at a time; None for as many as suit the device. Raises what `cells_of_numbers` raises.
+    Cost: a row of the tail for each sample and cell.
     """
     device = tail.scores.device
     samples, cells = tail.batch, math.prod(grid)
     if not samples:
         return torch.zeros(len(target_lists), 0, *grid, device=device)
-    for leaf in floating_tensors(tail.layer_output):
-        if len(leaf) != samples:
-            raise ValueError(
-                f"the target layer gives {tuple(leaf.shape)} for {samples} images, to show one cell alone they have to "
-                "be on the first axis: choose another layer or a method with gradients"
-            )
     numbers = cells_of_numbers(tail.layer_output, as_map, grid)
     kept = torch.cat([torch.ones(cells, 1), windows(grid, gaussian)], dim=1).to(device)
     rows = Rows.of([sample for sample, _ in itertools.product(range(samples), range(cells))], device)
