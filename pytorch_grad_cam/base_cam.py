@@ -95,7 +95,8 @@ class BaseCAM(OverridePoints):
     finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the spatial axes in the
     order in which the image has them.
     check_place: whether the first call for each layer and size of the image checks that the layer answers where the map
-    is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
+    is drawn, and that the model neither pads nor crops its images, see `locate.place_check`, at the cost of one forward
+    of the first sample.
     align: 'cell' enlarges maps as even tiles, as grad-cam 1.5 does; 'receptive_field' draws each cell where it looks,
     or where a `registration.Registration` says. `registrations` then has what was used, by layer.
 
