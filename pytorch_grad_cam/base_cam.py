@@ -138,7 +138,8 @@ class BaseCAM(OverridePoints):
         channels. None finds them by what the model's first convolution takes, see `locate.found_axes`. Maps have the
         spatial axes in the order in which the image has them.
         check_place: whether the first call for each layer and size of the image checks that the layer answers where the
-        map is drawn, see `locate.place_check`, at the cost of one forward of the first sample.
+        map is drawn, and that the model neither pads nor crops its images, see `locate.place_check`, at the cost of one
+        forward of the first sample.
         relu: False keeps what speaks against the target, below 0.
         normalize: 'minmax' scales each map from 0 to 1; 'max' divides it by its largest absolute value, so that 0 stays
         what says nothing; None leaves the evidence as the method has it. With more than one layer that is done for each

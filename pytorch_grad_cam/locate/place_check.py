@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Hashable, Sequence
+from itertools import product
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,15 +19,22 @@ from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.locate.answers import contrast_of, signs_like
+from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_read
 
-# How often the cells of the changed parts change more than others, for a warning. By accident it is 0.5. Of 58 networks
-# of timm and transformers with random weights the tokens of the right patches had 0.92 (CoaT) to 1.0, those shifted by
-# one, of the worse of the two, mostly below 0.7; maps of convolutions, which look aside, 0.69 to 1 on average, but for
-# one MobileViT with 0.19.
-_LEAST_OF_TOKENS = 0.9
+# How often the changed cells change more than others; less is looked at again. By accident it is 0.5; of networks with
+# random weights, where cells do not look nearly everywhere, 0.69 to 1. For tokens that do not stand out, as those that
+# nothing of the image is in, each of them.
 _LEAST_OF_MAPS = 0.6
-# A choice: with it a FBNetV3 whose cells look nearly everywhere has 0.6 to 0.9, of single pairs 0.5 to 0.9.
-_OTHER_PAIRS = 4
+_LEAST_OF_TOKENS = 0.9
+# How much more the tokens that stand out change than the next one. In networks with random weights 3.4 times at least
+# where attention alone mixes tokens, 1.2 at most where convolutions do, too (CoaT, EfficientFormer).
+_STANDS_OUT = 2
+# How strongly a part of the image is changed, in its standard deviations. Deep networks with random weights are chaotic
+# at times (EfficientNet-B6): there little tells what much does not; elsewhere it is the other way round (FBNetV3).
+_STRENGTHS = (1, 0.05)
+# How far from its place a map may be drawn, in cells and in the image's length. From half a cell on a cell is drawn on
+# its neighbour's place. A choice: a 32nd is two or three times what a first convolution uses up of padding.
+_CELLS, _OF_IMAGE = 1 / 2, 1 / 32
 
 _Passed = weakref.WeakKeyDictionary[nn.Module, weakref.WeakKeyDictionary[nn.Module, set[Any]]]
 _passed: _Passed = weakref.WeakKeyDictionary()
@@ -53,62 +60,137 @@ def check_place(
     drawn: torch.Tensor,
     reading: Hashable,
 ) -> None:
-    """A CamWarning where the layer's cells do not answer to a change of the image where they are drawn.
+    """A CamWarning where the layer's cells do not answer to a change of the image where they are drawn, and where the
+    model pads or crops its images, so that the map is of another part than the image.
 
-    A model's layer that has answered so once, for this size of the image and this reading, is not asked again.
+    A model's layer that has answered in place, for this size of the image and this reading, is not asked again.
 
     read: from what the layer returned to (N, C, *grid), which was `activations`; reading: what tells it from others.
     drawn: the first sample's map (*spatial). The part of a cell is changed where the map is highest, and one where it
     is lowest.
-    Cost: one forward of the first sample, for a batch in one with its changed copy; four more before a warning, with
-    other cells, which tell a place that is wrong from cells that look nearly everywhere.
+    Cost: one forward of the first sample, for a batch in one with its changed copy. Where that does not show the place,
+    one more for each half along each axis, as four for pictures, and as many again before a warning. Where none of the
+    model's first layers reads the image as it is, three more.
     """
     image = image_of(inputs, spatial_from)[:1].detach()
-    size, grid = tuple(image.shape[2:]), tuple(activations.shape[2:])
+    size = tuple(image.shape[2:])
     passed = _passed.setdefault(model, weakref.WeakKeyDictionary()).setdefault(layer, set())
     if (size, reading) in passed:
         return
-    noise = signs_like(image) * contrast_of(image)
-
-    def rank_of(cells: Sequence[Sequence[int]]) -> tuple[float, float]:
-        """How often the cells change more than others, and how often they have to."""
-        changed = image.clone()
-        for cell in cells:
-            part = (slice(None), slice(None), *_pixels(cell, size, grid))
-            changed[part] += noise[part]
-        with torch.no_grad(), Outputs([layer]) as outputs:
-            run_model(model, _instead_of_first(inputs, image, changed, spatial_from))
-        output = outputs.kept[call_index]
-        after = read(output).detach()
-        change = (after[-1] - (activations[0].detach() if len(after) == 1 else after[0])).abs().sum(0)
-        ranks = _ranks(change, cells, 0)
-        if first_tensor(output).ndim != image.ndim:
-            return min(ranks), _LEAST_OF_TOKENS
-        return max(fmean(ranks), fmean(_ranks(change, cells, 1))), _LEAST_OF_MAPS
-
-    rank, least = rank_of([_cell(place, size, grid) for place in _highest_and_lowest(drawn)])
-    if rank < least:
-        rank = fmean([rank, *(rank_of(pair)[0] for pair in _other_pairs(grid))])
-    if rank < least:
-        issue(CamWarning(_misplaced(names_of(model, [layer])[0], size, rank)))
+    probe = _Probe(model, inputs, spatial_from, image, layer, call_index, read, activations)
+    trouble = probe.trouble_at([_cell(place, size, probe.grid) for place in _highest_and_lowest(drawn)])
+    if trouble:
+        issue(CamWarning(f"the map of {names_of(model, [layer])[0]} may lie in the wrong place: {trouble}"))
     else:
         passed.add((size, reading))
 
 
-def _instead_of_first(inputs: Inputs, image: torch.Tensor, changed: torch.Tensor, spatial_from: SpatialFrom) -> Inputs:
-    """The first sample changed; of a batch twice, as it was and changed: what normalises over the batch needs both."""
-    samples = len(image_of(inputs, spatial_from))
-    batch = changed if samples == 1 else torch.cat([image, changed])
-    return with_image(rows_of(inputs, torch.zeros(len(batch), dtype=torch.long), samples), batch, spatial_from)
+class _Probe(NamedTuple):
+    """The model with the first sample's image changed. image: (1, C, *spatial); the others as in `check_place`."""
+
+    model: nn.Module
+    inputs: Inputs
+    spatial_from: SpatialFrom
+    image: torch.Tensor
+    layer: nn.Module
+    call_index: int
+    read: Callable[[Any], torch.Tensor]
+    activations: torch.Tensor
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The image's."""
+        return tuple(self.image.shape[2:])
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The layer's."""
+        return tuple(self.activations.shape[2:])
+
+    def trouble_at(self, cells: Sequence[list[int]]) -> str:
+        """Why the map is not where it is drawn, empty where it is. cells: those to change first."""
+        first_reads, outputs = self._run_with(self._changed([_pixels(cell, self.size, self.grid) for cell in cells], 1))
+        if not first_reads.has_image:
+            ends = ends_of_read(self.image, lambda image: self._run_with(image)[0].reads)
+            if ends is not None and self._is_apart(ends):
+                return _PREPROCESSED.format(_by(self.size), " x ".join(f"{a:.0f} to {b:.0f}" for a, b in ends))
+        output = outputs.kept[self.call_index]
+        change = self._change(output)
+        if first_tensor(output).ndim == self.image.ndim:
+            is_shown = max(fmean(_ranks(change, cells, radius)) for radius in (0, 1)) >= _LEAST_OF_MAPS
+        else:
+            standing_out = _standing_out(change, len(cells))
+            if standing_out and sorted(standing_out) != sorted(cells):
+                return _OTHER_CELLS.format(_by(self.size))
+            is_shown = bool(standing_out) or min(_ranks(change, cells, 0)) >= _LEAST_OF_TOKENS
+        is_in_place = is_shown or any(map(self._halves_answer, _STRENGTHS))
+        return "" if is_in_place else _OTHER_CELLS.format(_by(self.size))
+
+    def _is_apart(self, ends: Sequence[tuple[float, float]]) -> bool:
+        """Whether what the first layers read begins or ends too far from where the image does."""
+        axes = zip(ends, self.size, self.grid, strict=True)
+        return any(
+            max(abs(begin), abs(end - length)) > length * max(_CELLS / cells, _OF_IMAGE)
+            for (begin, end), length, cells in axes
+        )
+
+    def _halves_answer(self, strength: float) -> bool:
+        """Whether each of the parts that halves along each axis make changes most, among all of them, when it itself is
+        changed: with random weights some cells answer to everything more strongly than others do.
+        """
+        halves = [(0, 1) if cells > 1 else (None,) for cells in self.grid]
+        parts = [*product(*halves)]
+        shares = []
+        for part in parts:
+            changed = self._changed([_half_of(self.size, part)], strength)
+            change = self._change(self._run_with(changed)[1].kept[self.call_index])
+            of_parts = torch.stack([change[tuple(_half_of(self.grid, other))].mean() for other in parts])
+            shares.append(of_parts / change.sum())
+        answers = torch.stack(shares)
+        return bool(((answers / answers.mean(0)).argmax(1).cpu() == torch.arange(len(parts))).all())
+
+    def _changed(self, regions: Sequence[Sequence[slice]], strength: float) -> torch.Tensor:
+        noise = strength * contrast_of(self.image) * signs_like(self.image)
+        changed = self.image.clone()
+        for region in regions:
+            part = (slice(None), slice(None), *region)
+            changed[part] += noise[part]
+        return changed
+
+    def _run_with(self, changed: torch.Tensor) -> tuple[FirstReads, Outputs]:
+        """A forward with this image as the first sample's; for a batch with the image as it was and with this one: what
+        normalises over the batch needs both.
+        """
+        samples = len(self.activations)
+        batch = changed if samples == 1 else torch.cat([self.image, changed])
+        rows = rows_of(self.inputs, torch.zeros(len(batch), dtype=torch.long), samples)
+        first_reads = FirstReads(self.model, changed, len(batch))
+        with torch.no_grad(), first_reads, Outputs([self.layer]) as outputs:
+            run_model(self.model, with_image(rows, batch, self.spatial_from))
+        return first_reads, outputs
+
+    def _change(self, output: Any) -> torch.Tensor:
+        """How much each cell (*grid) of what the layer returned changed."""
+        after = self.read(output).detach()
+        before = self.activations[0].detach() if len(after) == 1 else after[0]
+        return (after[-1] - before).abs().sum(0)
 
 
-def _misplaced(name: str, size: Sequence[int], rank: float) -> str:
-    return (
-        f"the map of {name} may lie in the wrong place: where the {'x'.join(map(str, size))} image was changed, the "
-        f"cells drawn there changed more than others in {rank:.0%} of comparisons only. Look how the layer's output "
-        "lies in memory, and pass a reshape_transform from it to (N, C, *spatial), or axes= where the channels of the "
-        "image are not its second axis; check_place=False leaves this check out"
-    )
+_WAYS_OUT = "check_place=False leaves this check out"
+_OTHER_CELLS = (
+    "where the {} image was changed, other cells changed more than those that are drawn there. Look how the layer's "
+    "output lies in memory, and pass a reshape_transform from it to (N, C, *spatial), or axes= where the channels of "
+    f"the image are not its second axis; {_WAYS_OUT}"
+)
+_PREPROCESSED = (
+    "the model pads or crops the {} image before its first layer, which reads the part {} of it (in pixels; more than "
+    "the image is padding), and the map of that is drawn over the whole image. Pad, crop or resize the image before, "
+    f"as the model does, and pass that; {_WAYS_OUT}"
+)
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _highest_and_lowest(drawn: torch.Tensor) -> list[int]:
@@ -122,17 +204,27 @@ def _cell(place: int, size: Sequence[int], grid: Sequence[int]) -> list[int]:
     return [index * cells // length for index, cells, length in zip(pixel, grid, size, strict=True)]
 
 
-def _other_pairs(grid: Sequence[int]) -> list[list[list[int]]]:
-    """Four pairs of cells, always the same; of small grids fewer."""
-    places = torch.randperm(math.prod(grid), generator=torch.Generator().manual_seed(0))[: 2 * _OTHER_PAIRS]
-    cells = torch.stack(torch.unravel_index(places, tuple(grid)), dim=1).tolist()
-    return [cells[first : first + 2] for first in range(0, len(cells) - 1, 2)]
-
-
 def _pixels(cell: Sequence[int], size: Sequence[int], grid: Sequence[int]) -> list[slice]:
     """The pixels that the cell covers, in part or as a whole."""
     of_axes = zip(cell, size, grid, strict=True)
     return [slice(index * length // cells, -(-(index + 1) * length // cells)) for index, length, cells in of_axes]
+
+
+def _half_of(size: Sequence[int], halves: Sequence[int | None]) -> list[slice]:
+    """The first or the last half of each axis, or all of it."""
+    of_axes = zip(size, halves, strict=True)
+    return [
+        slice(None) if half is None else slice(-(length // 2), None) if half else slice(length // 2)
+        for length, half in of_axes
+    ]
+
+
+def _standing_out(change: torch.Tensor, most: int) -> list[list[int]]:
+    """The cells, at most so many, that change much more than all others; empty where none stand out."""
+    strongest, places = change.flatten().sort(descending=True)
+    gaps = (strongest[:-1] > _STANDS_OUT * strongest[1:])[:most].nonzero()
+    count = int(gaps.amax()) + 1 if len(gaps) else 0
+    return torch.stack(torch.unravel_index(places[:count], tuple(change.shape)), dim=1).tolist()
 
 
 def _ranks(change: torch.Tensor, cells: Sequence[Sequence[int]], radius: int) -> list[float]:

@@ -63,3 +63,37 @@ def test_in_front_of_the_layer():
 
     found, expected = (GradCAM(late(quantised), "stem")(images(), 3) for quantised in (True, False))
     np.testing.assert_allclose(found, expected, atol=0.2)
+
+
+class Int8Weight(nn.Parameter):
+    """As torchao's are: the module remains a Linear, and its weight is of another class."""
+
+    __module__ = "torchao.quantization"
+
+
+class OfTorchao(nn.Linear):
+    """A Linear with such a weight. rounded: the activations are quantised, too, so that the derivative ends there."""
+
+    def __init__(self, rounded: bool) -> None:
+        super().__init__(8, 8)
+        self.weight, self.rounded = Int8Weight(self.weight.detach()), rounded
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((x.detach() * 100).round() / 100 if self.rounded else x)
+
+
+@pytest.mark.parametrize("layer", [None, "stem"])
+def test_no_gradient_goes_round_a_layer_of_torchao_whose_activations_are_quantised(layer):
+    model = Shortcut().eval()
+    model.mlp = OfTorchao(rounded=True)
+    with pytest.raises(ValueError, match=r"through OfTorchao, which is quantised"):
+        GradCAM(model, layer)(images(), 3)
+    assert EigenCAM(model, "stem")(images(), 3).max() == 1
+
+
+def test_weights_of_torchao_alone_leave_the_gradient():
+    model = Shortcut().eval()
+    expected = GradCAM(model, "stem")(images(), 3)
+    mlp, model.mlp = model.mlp, OfTorchao(rounded=False)
+    model.mlp.weight.data, model.mlp.bias = mlp.weight.data, mlp.bias
+    np.testing.assert_allclose(GradCAM(model, "stem")(images(), 3), expected, atol=1e-6)
