@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=(*METHODS, *HOURS_LONG, PRODUCT), default=(*METHODS, PRODUCT))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--libraries", nargs="+", choices=(HERE, *PEERS), default=(HERE, *PEERS))
+    parser.add_argument("--kinds", nargs="+", choices=("scenes", "photos"), default=("scenes", "photos"))
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--add", action="store_true", help="to the rows of an earlier run")
     arguments = parser.parse_args()
@@ -187,11 +188,11 @@ def main() -> None:
     with contestants(names=peers) as racing, tempfile.TemporaryDirectory() as folder:
         for key in arguments.networks:
             network = NETWORKS[key]()
-            drawn = scenes(network.size, arguments.scenes, of_coco=network.is_coco)
-            of_kinds = {"scenes": list(asked(network, drawn))}
-            if not network.is_coco:
-                of_kinds["photos"] = list(asked(network, photos(network.size)))
-            for kind, objects in of_kinds.items():
+            for kind in arguments.kinds:
+                if kind == "photos" and network.is_coco:
+                    continue
+                drawn = scenes(network.size, arguments.scenes, of_coco=network.is_coco)
+                objects = list(asked(network, photos(network.size) if kind == "photos" else drawn))
                 what = arguments.methods, arguments.libraries, racing, folder
                 for label, measured in _rows(network, key, objects, *what):
                     name = f"{network.name}, {kind}, {label}"

@@ -20,7 +20,8 @@ class BiasGradients:
     """Records the biases of all convolutions and batch normalisations of a forward pass, in the order of execution.
 
     It watches the calls of `F.conv2d`, `F.batch_norm` and their kin, not modules: subclasses, layers that are reused
-    or skipped, and functional calls are all read as they were executed. The calls of other threads are not seen.
+    or skipped, and functional calls are all read as they were executed; so is a parameter or buffer of one value a
+    channel that is added to a map, as converted graphs add their biases. The calls of other threads are not seen.
 
     Used in a call in the place of `engine.capture.Capture`.
     """
@@ -46,7 +47,7 @@ class BiasGradients:
                 self._edges.append(get_gradient_edge(result))
                 self._added.append(added)
 
-        with BiasWatch(keep), torch.enable_grad():
+        with BiasWatch(self._model, keep), torch.enable_grad():
             return call(self._model, inputs)
 
     def differentiate(
@@ -133,11 +134,12 @@ def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> list[torch.Tens
 
 
 class BiasWatch(TorchFunctionMode):
-    """Hands on the result of each operation that adds a bias, and what it adds."""
+    """Hands on the result of each operation by which a model adds a bias, and what it adds."""
 
-    def __init__(self, keep: Callable[[torch.Tensor, Added], None]) -> None:
+    def __init__(self, model: nn.Module, keep: Callable[[torch.Tensor, Added], None]) -> None:
         super().__init__()
         self.keep = keep
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -148,7 +150,7 @@ class BiasWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         adds = _ADDS.get(function)
         added = None if adds is None else adds(*args, **(kwargs or {}))
-        if added is not None:
+        if added is not None and (adds is not _sum_adds or added.untyped_storage().data_ptr() in self._own):
             self.keep(result, added)
         return result
 
@@ -174,6 +176,16 @@ def _batch_norm_adds(
     return Normalisation(running_mean, running_var, weight, bias, eps)
 
 
+def _sum_adds(input: Any, other: Any, *, alpha: float = 1, **_: Any) -> Any:
+    """The one of two tensors (C,) that has a value for each channel of the other."""
+    if not isinstance(input, torch.Tensor) or not isinstance(other, torch.Tensor) or alpha != 1:
+        return None
+    bias, maps = sorted((input, other), key=torch.numel)
+    sizes = (1,) * (maps.ndim - bias.ndim) + bias.shape
+    of_channels = (1, *maps.shape[1:2], *(1,) * (maps.ndim - 2))
+    return bias.flatten() if bias.numel() < maps.numel() and sizes == of_channels and maps.ndim > 2 else None
+
+
 _ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
     F.conv1d: _convolution_adds,
     F.conv2d: _convolution_adds,
@@ -182,4 +194,5 @@ _ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
     F.conv_transpose2d: _convolution_adds,
     F.conv_transpose3d: _convolution_adds,
     F.batch_norm: _batch_norm_adds,
+    **dict.fromkeys((torch.add, torch.Tensor.add, torch.Tensor.add_), _sum_adds),
 }

@@ -25,14 +25,14 @@ def bias_registrations(model: nn.Module, inputs: Inputs, spatial_from: SpatialFr
     with undisturbed(model), torch.no_grad():
         image = image_of(one, spatial_from).detach().clone()
         size = tuple(image.shape[2:])
-        with CentresWatch(image) as watch, BiasWatch(keep):
+        with CentresWatch(image) as watch, BiasWatch(model, keep):
             call(model, with_image(one, image, spatial_from))
         of_image = [place for place, result in enumerate(results) if watch.depends(result)]
         known = [registered(watch, results[p], size) if results[p].ndim == image.ndim else None for p in of_image]
 
         def strengths(inputs: Inputs) -> list[torch.Tensor | None]:
             results.clear()
-            with BiasWatch(keep):
+            with BiasWatch(model, keep):
                 call(model, inputs)
             kept = zip(of_image, known, strict=True)
             return [None if place is None else strength(results[index]) for index, place in kept]

@@ -96,6 +96,33 @@ def test_biases_are_counted_as_often_as_they_are_added():
     assert [len(bias) for _, (bias, _) in contributions] == [3, 3, 4]
 
 
+class AddedApart(nn.Module):
+    """Two convolutions, whose biases are theirs, or are added behind them as converted graphs do."""
+
+    def __init__(self, add=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.add = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, padding=1), add
+        self.biases = nn.ParameterList([self.first.bias, self.second.bias])
+        if add is not None:
+            self.first.bias = self.second.bias = None
+
+    def forward(self, x):
+        for layer, bias in zip((self.first, self.second), self.biases, strict=True):
+            x = layer(x)
+            x = (x if self.add is None else self.add(x, bias[:, None, None])).relu()
+        return (x + x.mean((2, 3), keepdim=True)).mean((2, 3))  # nobody's bias
+
+
+@pytest.mark.parametrize("align", ["cell", "receptive_field"])
+@pytest.mark.parametrize(
+    "add", [torch.add, lambda x, bias: bias + x, lambda x, bias: x.add_(bias), lambda x, bias: x + bias[None]]
+)
+def test_biases_that_are_added_behind_their_layers(add, align):
+    found, expected = FullGrad(AddedApart(add), align=align), FullGrad(AddedApart(), align=align)
+    np.testing.assert_allclose(found(images(), 3), expected(images(), 3), atol=1e-6)
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_transposed_convolutions(rank):
     transposed = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[rank]
