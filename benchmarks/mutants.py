@@ -32,11 +32,12 @@ PACKAGE = ROOT / "pytorch_grad_cam"
 MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
-    "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer", "engine.maps",
+    "rise", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer", "engine.maps",
     "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component", "engine.bias_gradients",
     "engine.rescaled_contributions", "engine.torch_quirks.zero_rows", "perturbation.ablated_scores",
-    "perturbation.affine_tail", "perturbation.masked_scores", "perturbation.sliding_windows",
-    "perturbation.window_maps", "metrics.arcc", "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
+    "perturbation.affine_tail", "perturbation.masked_scores", "perturbation.random_masks",
+    "perturbation.sliding_windows", "perturbation.window_maps", "metrics.arcc",
+    "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
     "metrics.perturbation_confidence", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
@@ -44,6 +45,7 @@ TESTS = [
     for name in (
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
         "multigrid", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
+        "rise",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

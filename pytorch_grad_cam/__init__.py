@@ -28,6 +28,7 @@ from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
 from pytorch_grad_cam.registration import Registration, registration_of
+from pytorch_grad_cam.rise import RISE
 from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
@@ -46,6 +47,7 @@ __version__ = "2.0.0"
 __all__ = [
     "FEM",
     "KPCA_CAM",
+    "RISE",
     "SESS",
     "AblationCAM",
     "AblationLayer",

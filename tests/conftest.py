@@ -1,7 +1,7 @@
 import pytest
 
 import pytorch_grad_cam
-from pytorch_grad_cam import BaseCAM, MetaCAM
+from pytorch_grad_cam import RISE, BaseCAM, MetaCAM
 from pytorch_grad_cam.demo import load_digits_net
 
 METHODS = [
@@ -49,3 +49,8 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def digits_net():
     return load_digits_net()
+
+
+@pytest.fixture(autouse=True)
+def small_networks_take_many_masked_images(monkeypatch):
+    monkeypatch.setattr(RISE, "batch_size", 250)
