@@ -42,7 +42,7 @@ MODULES = (
     "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
     "metrics.average_drop", "metrics.baselines", "metrics.complexity", "metrics.deletion_insertion",
     "metrics.randomisation", "metrics.robustness", "metrics.shared_scores", "metrics.shares", "metrics.similarity",
-    "utils.model_targets", "utils.svd_on_activations",
+    "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -50,6 +50,8 @@ TESTS = [
         "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
+        "multigrid", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
+        "rise",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

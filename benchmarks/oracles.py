@@ -363,7 +363,33 @@ def sess(model, layer, image, category):
     return joined
 
 
-OPTIONS = {"SESS": {"num_scales": 2}, "RandomCAM": {"seed": 0}}
+@oracle("RISE")
+def rise(model, layer, image, category):
+    """Less the mean of the scores; each position of a mask lies between 2 ** rank nodes of its grid."""
+    size, cells, count = image.shape[1:], 8, OPTIONS["RISE"]["masks"]
+    generator = torch.Generator().manual_seed(0)
+    nodes = (torch.rand(count, *[cells + 2] * len(size), generator=generator) < 0.5).numpy()
+    shifts = torch.rand(count, len(size), generator=generator).tolist()
+    masks = np.zeros((count, *size))
+    for number in range(count):
+        for p in itertools.product(*map(range, size)):
+            places = [(p[a] + 0.5) / size[a] * cells + shifts[number][a] for a in range(len(size))]
+            for corner in itertools.product((0, 1), repeat=len(size)):
+                node = tuple(int(place) + c for place, c in zip(places, corner, strict=True))
+                weight = 1.0
+                for place, c in zip(places, corner, strict=True):
+                    weight *= place - int(place) if c else 1 - (place - int(place))
+                if nodes[(number, *node)]:
+                    masks[(number, *p)] += weight
+    with torch.no_grad():
+        scores = [model((image * torch.from_numpy(mask))[None])[0, category].item() for mask in masks]
+    total = np.zeros(size)
+    for score, mask in zip(scores, masks, strict=True):
+        total += (score - sum(scores) / count) * mask
+    return total
+
+
+OPTIONS = {"SESS": {"num_scales": 2}, "RandomCAM": {"seed": 0}, "RISE": {"masks": 20}}
 
 
 def enlarged(values, size):

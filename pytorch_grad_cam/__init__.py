@@ -35,6 +35,7 @@ from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.recipro_cam import ReciproCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
 from pytorch_grad_cam.registration import Registration, registration_of
+from pytorch_grad_cam.rise import RISE
 from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
@@ -55,6 +56,7 @@ __all__ = [
     "AGCAM",
     "FEM",
     "KPCA_CAM",
+    "RISE",
     "SESS",
     "AblationCAM",
     "AblationLayer",

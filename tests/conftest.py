@@ -1,6 +1,7 @@
 import pytest
 from every_method import ATTENTION_METHODS, METHODS, excepted, named
 
+from pytorch_grad_cam import RISE
 from pytorch_grad_cam.demo import load_digits_net
 
 
@@ -24,3 +25,8 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def digits_net():
     return load_digits_net()
+
+
+@pytest.fixture(autouse=True)
+def small_networks_take_many_masked_images(monkeypatch):
+    monkeypatch.setattr(RISE, "batch_size", 250)

@@ -23,6 +23,7 @@ INTERNAL = (
     "explanations",
     "__main__",
     "demo.train",
+    "demo.train_detectors",
 )
 
 

@@ -1,11 +1,35 @@
 """Models inside wrappers that hooks do not reach through."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+class Opaque(nn.Module):
+    """A callable as a module that has no layers to look at. Arrays that it returns are tensors."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        return tree_map_only(np.ndarray, torch.as_tensor, self.function(*args, **named))
+
+
+def as_module(model: Callable[..., Any]) -> nn.Module:
+    """The model itself where its layers can be watched, else an `Opaque` around it. Raises TypeError for what cannot be
+    called.
+    """
+    if not callable(model):
+        raise TypeError(f"model is {type(model).__name__}, expected a module or another callable")
+    has_layers = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
+    return model if has_layers and not _is_exported(model) else Opaque(model)  # type: ignore[return-value]
 
 
 def unwrapped(model: Any) -> nn.Module:
