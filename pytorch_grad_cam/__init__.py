@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Explanation
     from pytorch_grad_cam.explanations.report import write_report
     from pytorch_grad_cam.zoo.classifiers import load_classifier
+    from pytorch_grad_cam.zoo.text_classifier import TextClassifier
 
 __version__ = "2.0.0"
 
@@ -93,6 +94,7 @@ __all__ = [
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",
+    "TextClassifier",
     "TransMM",
     "XGradCAM",
     "compare",
@@ -107,6 +109,7 @@ __all__ = [
 # They need torchvision and Pillow, which the methods do not.
 _IMPORTED_WHEN_USED = {
     "Explanation": "explanations.explanation",
+    "TextClassifier": "zoo.text_classifier",
     "compare": "explanations.comparison",
     "explain": "explanations.explaining",
     "load_classifier": "zoo.classifiers",

@@ -49,7 +49,7 @@ class Attended(NamedTuple):
 
 
 def by_image(tensor: torch.Tensor, images: int) -> torch.Tensor:
-    """What a model holds as (N * heads, T, S) or (N, windows, heads, T, S) as (B, heads, T, S)."""
+    """What a model holds as (N * heads, T, S), or with several axes for the heads, as (B, heads, T, S)."""
     if tensor.ndim == 3:
         return torch.unflatten(tensor, 0, (images, -1))
-    return torch.flatten(tensor, 0, -4)
+    return torch.flatten(tensor, 1, -3)

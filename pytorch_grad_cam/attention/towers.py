@@ -61,12 +61,13 @@ class _Run(NamedTuple):
 
 
 class _Chains(Watch):
-    """Which modules run now, and what each returned."""
+    """Which modules run now, what each returned, and which of them keep their input's shape."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model.modules(), before=object)
         self.running: list[nn.Module] = []
         self.outputs: dict[nn.Module, Any] = {}
+        self.keeping: set[nn.Module] = set()
 
     def starts(self, module: nn.Module, args: Any) -> None:
         self.running.append(module)
@@ -74,6 +75,9 @@ class _Chains(Watch):
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         del self.running[self.running.index(module) :]
         self.outputs[module] = output
+        given, returned = floating_tensors(inputs), floating_tensors(output)
+        if given and returned and given[0].shape == returned[0].shape and given[0].ndim > 2:
+            self.keeping.add(module)
 
 
 def tower_of(
@@ -85,8 +89,8 @@ def tower_of(
 ) -> Tower:
     """The blocks whose attention is that of the image's tokens, the last such ones of the model; or those of `blocks`.
 
-    A block is the largest module with one attention alone whose output has a token for each of the attention's. Those
-    of the last kind are taken whose output is a map of the image, see `locate.layout_of`. read: the scores in the
+    A block is the largest module with one attention alone that returns as many tokens as it gets. Those of the last
+    kind are taken whose output is a map of the image, see `locate.layout_of`. read: the scores in the
     model's output.
 
     It is known for later calls with images of that size. Cost of the first: a forward of at most two samples with its
@@ -121,8 +125,10 @@ def _found(
         with torch.enable_grad(), AttentionWatch(lambda weights: weights, keep):
             outputs = call(model, few)
     of_image = [run for run in runs if run.attention.scores.requires_grad]  # the image is the only leaf of the graph
-    held = _blocks_of(of_image, chains.outputs, blocks)
+    held = _blocks_of(of_image, chains.keeping, blocks)
     for last in reversed(held):
+        if not _is_among_tokens(last.attention):
+            continue
         block = last.modules[-1]
         output = first_tensor(chains.outputs[block])
         layout = _layout_of(model, few, block, spatial_from)
@@ -139,24 +145,25 @@ def _found(
     raise ValueError(_none_found(model, runs, held))
 
 
-def _blocks_of(runs: Sequence[_Run], outputs: dict[nn.Module, Any], named: Sequence[nn.Module]) -> list[_Run]:
+def _blocks_of(runs: Sequence[_Run], keeping: set[nn.Module], named: Sequence[nn.Module]) -> list[_Run]:
     """The runs whose attention is a block's own, each with the modules down to that block."""
     enclosed = Counter(module for run in runs for module in set(run.modules))
     held = []
     of_blocks: Counter[nn.Module] = Counter()
     for run in runs:
         for depth, module in enumerate(run.modules):
-            chosen = module in named if named else depth > 0 and enclosed[module] == 1 and _has_tokens(outputs[module])
-            if chosen:
+            is_block = module in named if named else depth > 0 and enclosed[module] == 1 and module in keeping
+            if is_block:
                 held.append(_Run(run.modules[: depth + 1], run.attention, of_blocks[module]))
                 of_blocks[module] += 1
                 break
     return held
 
 
-def _has_tokens(output: Any) -> bool:
-    tensors = floating_tensors(output)
-    return bool(tensors) and tensors[0].ndim > 2
+def _is_among_tokens(attention: Attention) -> bool:
+    """Whether queries and keys may be the same tokens: not one query of all of them, as a class token's."""
+    queries, keys = attention.weights.shape[-2:]
+    return queries == keys > 1
 
 
 def _layout_of(model: nn.Module, inputs: Inputs, block: nn.Module, spatial_from: SpatialFrom) -> Layout | None:
@@ -179,9 +186,10 @@ def _places(
     places: dict[tuple[nn.Module, int], Places | None] = {}
     for run in runs:
         block, shape = run.modules[-1], run.attention.weights.shape
-        if shape[-2] != shape[-1]:
+        if not _is_among_tokens(run.attention):
             continue
-        if shape[-1] == tokens and shape[0] % images == 0:
+        has_heads_in_batch = len(shape) == 3 and shape[0] % images == 0
+        if shape[-1] == tokens and (has_heads_in_batch or shape[0] == images):
             places[block, run.number] = None
             continue
         found = places_of(run.attention, first_tensor(outputs[block]), layout, tokens, images)

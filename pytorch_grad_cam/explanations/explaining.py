@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from pytorch_grad_cam.zoo.class_scores import Probabilities
 from pytorch_grad_cam.zoo.classifiers import Classifier, classifier_of
 from pytorch_grad_cam.zoo.pictures import as_picture
 from pytorch_grad_cam.zoo.preprocessing import inputs_of
+from pytorch_grad_cam.zoo.text_classifier import classifier_of_texts, is_contrastive
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def explain(
     methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
     targets: classes by number or name, or callables as in a CAM, one or several; a mapping gives them names; None takes
     the `top` highest classes.
+    Of a model that compares images and texts (CLIP, SigLIP, OpenCLIP) they are a list of texts, which the `processor`
+    (of OpenCLIP the tokenizer) reads, or their embeddings (texts, D).
     One output alone is two classes: class 1 is what it speaks for, class 0 its negative.
     layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
     mean over its layers.
@@ -161,11 +164,15 @@ def explain(
             raise ValueError(f"{name} is empty: pass one or more, or leave it out")
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
-    if preprocess is not None and processor is not None:
+    contrastive, texts = cast(Any, model), cast(Any, targets)
+    if is_contrastive(contrastive) and _are_texts(texts):
+        classifier = classifier_of_texts(contrastive, texts, processor, preprocess)
+        targets = list(range(len(texts)))
+    elif preprocess is not None and processor is not None:
         raise ValueError("preprocess and processor are two names for one thing: pass one of them")
-    classifier = classifier_of(
-        model, processor if preprocess is None else preprocess, categories, weights, probabilities
-    )
+    else:
+        given = processor if preprocess is None else preprocess
+        classifier = classifier_of(model, given, categories, weights, probabilities)
     chosen = methods_of(methods)
     check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
@@ -286,6 +293,11 @@ def methods_of(methods: Any) -> list[Any]:
         of_any = [each for each in available_methods().values() if not issubclass(each, AttentionCAM)]
         return list(dict.fromkeys(of_any))
     return [method_called(method) if isinstance(method, str) else method for method in several]
+
+
+def _are_texts(targets: Any) -> bool:
+    is_list = isinstance(targets, list | tuple) and all(isinstance(target, str) for target in targets)
+    return is_list or (isinstance(targets, torch.Tensor) and targets.is_floating_point())
 
 
 def _listed(targets: Any) -> list[Any] | Mapping[str, Any] | None:
