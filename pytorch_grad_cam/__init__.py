@@ -35,6 +35,8 @@ from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
+    from pytorch_grad_cam.evaluation.evaluating import evaluate
+    from pytorch_grad_cam.evaluation.evaluation import Evaluation
     from pytorch_grad_cam.explanations.comparison import compare
     from pytorch_grad_cam.explanations.explaining import explain
     from pytorch_grad_cam.explanations.explanation import Explanation
@@ -59,6 +61,7 @@ __all__ = [
     "DetectionTarget",
     "EigenCAM",
     "EigenGradCAM",
+    "Evaluation",
     "Explanation",
     "FinerCAM",
     "FullGrad",
@@ -78,6 +81,7 @@ __all__ = [
     "ShapleyCAM",
     "XGradCAM",
     "compare",
+    "evaluate",
     "explain",
     "load_classifier",
     "registration_of",
@@ -88,8 +92,10 @@ __all__ = [
 
 # They need torchvision and Pillow, which the methods do not.
 _IMPORTED_WHEN_USED = {
+    "Evaluation": "evaluation.evaluation",
     "Explanation": "explanations.explanation",
     "compare": "explanations.comparison",
+    "evaluate": "evaluation.evaluating",
     "explain": "explanations.explaining",
     "load_classifier": "zoo.classifiers",
     "write_report": "explanations.report",

@@ -12,7 +12,18 @@ import pytorch_grad_cam
 
 FILE = Path(__file__).parent / "data/surface-2.0.json"
 # Rooms whose names may change from one version to the next.
-INTERNAL = ("engine", "compat", "perturbation", "folder", "cli", "zoo", "explanations", "__main__", "demo.train")
+INTERNAL = (
+    "engine",
+    "compat",
+    "perturbation",
+    "folder",
+    "cli",
+    "zoo",
+    "explanations",
+    "evaluation",
+    "__main__",
+    "demo.train",
+)
 
 
 @cache
