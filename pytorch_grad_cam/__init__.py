@@ -44,6 +44,8 @@ from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
+    from pytorch_grad_cam.evaluation.evaluating import evaluate
+    from pytorch_grad_cam.evaluation.evaluation import Evaluation
     from pytorch_grad_cam.explanations.comparison import compare
     from pytorch_grad_cam.explanations.explaining import explain
     from pytorch_grad_cam.explanations.explanation import Explanation
@@ -72,6 +74,7 @@ __all__ = [
     "DetectionTarget",
     "EigenCAM",
     "EigenGradCAM",
+    "Evaluation",
     "Explanation",
     "FinerCAM",
     "FullGrad",
@@ -98,6 +101,7 @@ __all__ = [
     "TransMM",
     "XGradCAM",
     "compare",
+    "evaluate",
     "explain",
     "load_classifier",
     "registration_of",
@@ -108,9 +112,11 @@ __all__ = [
 
 # They need torchvision and Pillow, which the methods do not.
 _IMPORTED_WHEN_USED = {
+    "Evaluation": "evaluation.evaluation",
     "Explanation": "explanations.explanation",
     "TextClassifier": "zoo.text_classifier",
     "compare": "explanations.comparison",
+    "evaluate": "evaluation.evaluating",
     "explain": "explanations.explaining",
     "load_classifier": "zoo.classifiers",
     "write_report": "explanations.report",

@@ -21,6 +21,7 @@ INTERNAL = (
     "cli",
     "zoo",
     "explanations",
+    "evaluation",
     "__main__",
     "demo.train",
     "demo.train_detectors",

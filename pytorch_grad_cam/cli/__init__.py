@@ -8,21 +8,23 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_grad_cam.cli import comparison, one_image, options, several_images
+from pytorch_grad_cam.cli import comparison, evaluation, one_image, options, several_images
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain one image or several; return the exit status.
+    """Explain one image or several, or evaluate methods over several ("evaluate" first); return the exit status.
 
     0; 1 where images could not be explained; 2 after one line on standard error for what cannot be done; 130 where it
     was interrupted.
     """
-    parser = options.parser()
-    chosen = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    is_evaluation = given[:1] == ["evaluate"]
+    parser = evaluation.parser() if is_evaluation else options.parser()
+    chosen = parser.parse_args(given[is_evaluation:])
     with warnings.catch_warnings():
         warnings.showwarning = functools.partial(_warn, parser.prog)
         try:
-            failures = run(chosen)
+            failures = evaluation.run(chosen) if is_evaluation else run(chosen)
         except (ValueError, IndexError, OSError, ImportError) as error:
             sys.stderr.write(f"{parser.prog}: {error}\n")
             return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +150,8 @@ class BiasWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         adds = _ADDS.get(function)
         added = None if adds is None else adds(*args, **(kwargs or {}))
-        if added is not None and (adds is not _sum_adds or added.untyped_storage().data_ptr() in self._own):
+        is_sum = adds is _sum_adds and isinstance(added, torch.Tensor)
+        if added is not None and (not is_sum or cast(torch.Tensor, added).untyped_storage().data_ptr() in self._own):
             self.keep(result, added)
         return result
 

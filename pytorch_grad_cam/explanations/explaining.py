@@ -171,8 +171,8 @@ def explain(
     elif preprocess is not None and processor is not None:
         raise ValueError("preprocess and processor are two names for one thing: pass one of them")
     else:
-        given = processor if preprocess is None else preprocess
-        classifier = classifier_of(model, given, categories, weights, probabilities)
+        reader = processor if preprocess is None else preprocess
+        classifier = classifier_of(model, reader, categories, weights, probabilities)
     chosen = methods_of(methods)
     check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}

@@ -39,7 +39,7 @@ class MaxBoxAccV2:
         if candidates < 1:
             raise ValueError(f"candidates is {candidates}, expected at least 1")
         tried = np.arange(1, candidates + 1) / candidates
-        found = _best_overlaps(maps, truth, tried)
+        found = best_overlaps(maps, truth, tried)
         best = {overlap: float(tried[(found >= overlap).mean(1).argmax()]) for overlap in overlaps}
         return cls(best)
 
@@ -53,12 +53,12 @@ class MaxBoxAccV2:
         Cost: the host finds the regions of each map for each threshold, one after the other.
         """
         overlaps = np.array([*self.thresholds])
-        found = _best_overlaps(maps, truth, np.array([*self.thresholds.values()]))
+        found = best_overlaps(maps, truth, np.array([*self.thresholds.values()]))
         reached = (found >= overlaps[:, None]).mean(0)
         return torch.from_numpy(reached).to(torch.as_tensor(maps).device, torch.float32)
 
 
-def _best_overlaps(maps: Maps, truth: Truth, thresholds: np.ndarray) -> np.ndarray:
+def best_overlaps(maps: Maps, truth: Truth, thresholds: np.ndarray) -> np.ndarray:
     """The IoU of the best box of each map at each threshold: float64 (thresholds, N)."""
     found = finite_maps(maps)
     if found.ndim != 3:

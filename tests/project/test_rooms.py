@@ -20,6 +20,7 @@ METHODS = "the methods"  # the files of the root that no layer names
 LAYERS = [
     ["__main__"],
     ["cli"],
+    ["evaluation"],
     ["explanations"],
     ["folder"],
     ["zoo", "metrics"],
