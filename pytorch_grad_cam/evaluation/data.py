@@ -94,7 +94,7 @@ def _of_pictures(
             if not several.are_listed:
                 raise UnusableInput(reason)
             issue(CamWarning(f"not evaluated: {reason}"))
-        for positions, inputs, sizes in groups:
+        for positions, inputs, sizes, _ in groups:
             images = image_of(inputs)
             of_images = None
             if places is not None:
