@@ -14,7 +14,7 @@ from pytorch_grad_cam.engine.capture import Capturing
 from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.engine.detections.similarity import similarity_to
 from pytorch_grad_cam.engine.layer_run import Call, Drawn
-from pytorch_grad_cam.engine.maps import most_precise_dtype, scaled_evidence
+from pytorch_grad_cam.engine.maps import most_precise_dtype
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import RowScores, check_own_scores
 from pytorch_grad_cam.engine.wrappers import as_module
@@ -92,7 +92,7 @@ class RISE(BaseCAM):
             for numbers in torch.arange(self.masks, device=image.device).split(self._at_a_time(image)):
                 signed += torch.einsum("knm,m...->kn...", weights[..., numbers], masks.of(numbers, size).to(weights))
         evidence = signed.transpose(0, 1).flatten(0, 1)
-        scaled = scaled_evidence(evidence)
+        scaled = self._scaled(evidence)
         return [scaled[:, None]], lambda: _warn_of_blank(scaled, evidence, len(image))
 
     def _scores(self, call: Call, masks: RandomMasks) -> torch.Tensor:

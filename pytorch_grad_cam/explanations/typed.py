@@ -63,6 +63,11 @@ class Options(CamOptions, total=False):
     ratio_channels_to_ablate: float
     share_of_energy: float
     seed: int | None
+    steps: int
+    gaussian: bool
+    masks: int
+    cells: int
+    share: float
     k: float
     kernel: Literal["linear", "poly", "rbf", "sigmoid", "cosine"]
     gamma: float | None
