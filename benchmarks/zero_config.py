@@ -5,6 +5,8 @@ them on wide images). A model passes when its map is finite and varies, the grid
 1 x 1, and it is the right way round: noise in a quarter of the image changes the activations most in that quarter, for
 all four. The same is asked of the layer that torch-cam finds by itself, in a process of its own. What the
 search costs is measured against bare forward passes in turn with it. Takes about an hour and a half on 2 cores.
+`--keep FILE`: what each model gave is added to FILE, and to FILE.peer for torch-cam, so that a run that was stopped
+goes on.
 """
 
 import argparse
@@ -124,11 +126,19 @@ def cost_of_search(model: nn.Module, x: torch.Tensor) -> float:
     return statistics.median(seconds[locate]) / statistics.median(seconds[model])
 
 
-def outcomes(find: Callable, source: str, only: list[str]) -> tuple[dict[str, str], list[float]]:
-    """For each model of a source that can be built, by name, what is wrong with what was found; the costs of ours."""
-    found, costs = {}, []
+def outcomes(
+    find: Callable, source: str, only: list[str], kept: Path | None = None
+) -> tuple[dict[str, str], list[float]]:
+    """For each model of a source that can be built, by name, what is wrong with what was found; the costs of ours.
+
+    kept: a file that each model's outcome is added to as soon as it is there; models in it are not asked again.
+    """
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    known = [(name, *outcome) for of_source, name, *outcome in map(json.loads, lines) if of_source == source]
+    found = {name: trouble for name, trouble, _ in known}
+    costs = [cost for _, _, of_model in known for cost in of_model]
     for name, build in zoo.SOURCES[source]():
-        if only and not any(part in name for part in only):
+        if name in found or (only and not any(part in name for part in only)):
             continue
         torch.manual_seed(0)
         try:
@@ -141,9 +151,12 @@ def outcomes(find: Callable, source: str, only: list[str]) -> tuple[dict[str, st
         started = time.perf_counter()
         found[name], chosen = trouble_with(find, model, x)
         seconds = time.perf_counter() - started
-        if find is found_by_us and chosen:
-            costs.append(cost_of_search(model, x))
-        sys.stderr.write(f"{source} {name} ({seconds:.0f} s): {found[name] or 'ok'} | {chosen} {costs[-1:]}\n")
+        cost = [cost_of_search(model, x)] if find is found_by_us and chosen else []
+        costs += cost
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(f"{json.dumps([source, name, found[name], cost])}\n")
+        sys.stderr.write(f"{source} {name} ({seconds:.0f} s): {found[name] or 'ok'} | {chosen} {cost}\n")
     return found, costs
 
 
@@ -151,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", choices=zoo.SOURCES, nargs="+", default=list(zoo.SOURCES))
     parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="models whose names contain one of these")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="what there is already, and where to add the rest")
     parser.add_argument(
         "--torch-cam", type=Path, help=argparse.SUPPRESS
     )  # where the peer's process writes its outcomes
@@ -158,11 +172,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     find = found_by_torch_cam if options.torch_cam else found_by_us
-    found = {source: outcomes(find, source, options.only) for source in options.sources}
+    found = {source: outcomes(find, source, options.only, options.keep) for source in options.sources}
     if options.torch_cam:
         options.torch_cam.write_text(json.dumps({source: troubles for source, (troubles, _) in found.items()}))
         return
-    theirs = _by_torch_cam(sys.argv[1:])
+    theirs = _by_torch_cam(sys.argv[1:], options.keep)
     rows: dict[str, dict[str, Any]] = {}
     for source, (ours, costs) in found.items():
         exceptions = [f"{name} ({trouble})" for name, trouble in ours.items() if trouble]
@@ -181,11 +195,12 @@ def main() -> None:
         sys.stderr.write(f"{rows}\n")
 
 
-def _by_torch_cam(arguments: list[str]) -> dict[str, dict[str, str]]:
+def _by_torch_cam(arguments: list[str], kept: Path | None) -> dict[str, dict[str, str]]:
     python = environment_of("torchcam==0.5.0", "--no-deps")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcomes.json"
         command = [python, "-m", "benchmarks.zero_config", *arguments, "--torch-cam", file]
+        command += [] if kept is None else ["--keep", f"{kept.absolute()}.peer"]
         subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
         return json.loads(file.read_text())
 

@@ -48,6 +48,53 @@ class SingleShot(Detector):
     has_necks = False
 
 
+class HighestOfLevels(nn.Module):
+    """A detector as a classifier: each class's highest score over all places of three levels, (N, 5).
+
+    The levels get one another by plain additions, as NanoDet's do: no module returns what all paths go through but the
+    first stage. how: "amax", "max", "topk" of all places, or of the highest of each level ("levels").
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.stem, self.how = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), how
+        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()) for _ in range(3))
+        self.laterals = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
+        self.towers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU())
+            for _ in range(3)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(8, CLASSES, 1) for _ in range(3))
+        for head in self.heads:
+            nn.init.uniform_(head.weight)
+
+    def of_levels(self, x: torch.Tensor) -> list[torch.Tensor]:
+        levels, x = [], self.stem(x)
+        for stage, lateral in zip(self.stages, self.laterals, strict=True):
+            x = stage(x)
+            levels.append(lateral(x))
+        for level in (1, 0):
+            levels[level] = levels[level] + F.interpolate(levels[level + 1], scale_factor=2)
+        for level in (1, 2):
+            levels[level] = levels[level] + F.avg_pool2d(levels[level - 1], 2)
+        of_modules = zip(levels, self.towers, self.heads, strict=True)
+        return [head(tower(values)).flatten(2) for values, tower, head in of_modules]
+
+    def level_of(self, x: torch.Tensor, number: int) -> int:
+        """The level that the class is highest on."""
+        return int(torch.stack([scores[0, number].amax() for scores in self.of_levels(x)]).argmax())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        levels = self.of_levels(x)
+        if self.how == "levels":
+            return torch.stack([scores.amax(2) for scores in levels]).amax(0)
+        together = torch.cat(levels, dim=2)
+        if self.how == "topk":
+            return together.topk(1, dim=2).values[..., 0]
+        return together.amax(2) if self.how == "amax" else together.max(2).values
+
+
 class Pooling(nn.Module):
     """Eight boxes of two levels: what each sees is put into one table, then read by one linear layer.
 

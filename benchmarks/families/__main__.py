@@ -5,7 +5,8 @@ right? What is right is written by hand for each model: the size of the map; the
 last stage of the encoder and before the output. In place: noise in each half of each axis changes the layer's
 activations most in that half of its grid. Of the gradient: the map is the one of plain hooks and literal autograd at
 that layer. The same is asked of the layer that torch-cam finds by itself, in a process of its own; grad-cam 1.5.7 finds
-no layers. Takes about twenty minutes on 2 cores.
+no layers. Takes about twenty minutes on 2 cores. `--keep FILE`: what each model gave is added to FILE, and to FILE.peer
+for torch-cam, so that a run that was stopped goes on.
 """
 
 import argparse
@@ -45,14 +46,15 @@ def rows_of(records: list[Record], theirs: list[Record]) -> dict[str, dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", metavar="REGEX", help="models with this in 'family library name'")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="what there is already, and where to add the rest")
     parser.add_argument("--no-peer", action="store_true", help="without torch-cam")
     parser.add_argument("--torch-cam", type=Path, help=argparse.SUPPRESS)  # where the peer's process writes its records
     options = parser.parse_args()
-    records, left_out = everything(options.only, bool(options.torch_cam))
+    records, left_out = everything(options.only, bool(options.torch_cam), options.keep)
     if options.torch_cam:
         options.torch_cam.write_text(json.dumps(records))
         return
-    rows = rows_of(records, [] if options.no_peer else _by_torch_cam(options.only))
+    rows = rows_of(records, [] if options.no_peer else _by_torch_cam(options.only, options.keep))
     missing = "; ".join(f"{library} is not installed, {count} models" for library, count in left_out.items())
     notes = "targets are counted, of a model one or two; torch-cam: the same five numbers"
     notes += f"; {missing}" if missing else ""
@@ -63,11 +65,12 @@ def main() -> None:
     write_report("families", rows, notes)
 
 
-def _by_torch_cam(only: str) -> list[Record]:
+def _by_torch_cam(only: str, kept: Path | None) -> list[Record]:
     python = environment_of("torchcam==0.5.0", "--no-deps")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "records.json"
         command = [python, "-m", "benchmarks.families", "--only", only, "--torch-cam", file]
+        command += [] if kept is None else ["--keep", f"{kept.absolute()}.peer"]
         subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
         return json.loads(file.read_text())
 

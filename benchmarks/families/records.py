@@ -1,5 +1,6 @@
 """What became of each model, judged in two processes."""
 
+import json
 import logging
 import multiprocessing
 import re
@@ -9,8 +10,9 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,10 +78,16 @@ def _prepare() -> None:
     warnings.simplefilter("ignore")
 
 
-def everything(only: str, by_torch_cam: bool) -> tuple[list[Record], Counter[str]]:
+def everything(only: str, by_torch_cam: bool, kept: Path | None = None) -> tuple[list[Record], Counter[str]]:
     """The records of all models whose name or family matches; how many models of each library were left out because it
     is not installed.
+
+    kept: a file that each model's records are added to as soon as they are there; models in it are not judged again.
     """
+    known: dict[tuple[str, ...], list[Record]] = {}
+    for line in kept.read_text().splitlines() if kept is not None and kept.exists() else ():
+        of_model = json.loads(line)
+        known[of_model[0]["family"], of_model[0]["model"]] = of_model
     asked: list[tuple[str, str, str]] = []
     left_out = Counter[str]()
     for family, libraries in FAMILIES.items():
@@ -89,15 +97,19 @@ def everything(only: str, by_torch_cam: bool) -> tuple[list[Record], Counter[str
                 asked += [(family, library, name) for name in names]
             elif names:
                 left_out[library] += len(names)
-    records = []
+    missing = [(family, library, name) for family, library, name in asked if (family, name) not in known]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context, _prepare) as pool:
         ask = partial(records_of, by_torch_cam=by_torch_cam)
-        for of_model in pool.map(ask, *zip(*asked, strict=True)):
-            records += of_model
+        for done in as_completed([pool.submit(ask, *model) for model in missing]):
+            of_model = done.result()
+            known[of_model[0]["family"], of_model[0]["model"]] = of_model
+            if kept is not None:
+                with kept.open("a") as file:
+                    file.write(f"{json.dumps(of_model)}\n")
             for record in of_model:
                 sys.stderr.write(
                     f"{record['model']}, {record['asked']} ({record['seconds']} s): {record['verdict']}"
                     f" | {record['layer']} | {record['why']}\n"
                 )
-    return records, left_out
+    return [record for family, _, name in asked for record in known[family, name]], left_out

@@ -9,6 +9,7 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
+from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.layouts import covers
 from pytorch_grad_cam.engine.targets import Targets, scores_of_lists, target_lists
@@ -16,6 +17,7 @@ from pytorch_grad_cam.engine.trace import Call
 
 # The coarsest map without classes, in pixels a cell. A choice: depths have half of the image's size or all of it.
 _COARSEST = 4
+_OF_HIGHEST = ("AmaxBackward", "MaxBackward", "TopkBackward", "SortBackward", "AdaptiveMaxPool")
 NO_GRADIENT = (
     "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
     "so the layer cannot be found: pass target_layers, for methods without gradients (EigenCAM, ScoreCAM, AblationCAM)"
@@ -25,7 +27,8 @@ NO_GRADIENT = (
 class AskedScore(NamedTuple):
     """A scalar of the output, and what kind of output it is a score of.
 
-    is_of_whole_image: a score of a class, that all positions may lead to; else of a box, a token, a region.
+    is_of_whole_image: a score of a class, that all positions may lead to; else of a box, a token, a region, or the
+    highest of several places.
     is_dense: of an output that itself is a map, as a segmentation's.
     """
 
@@ -58,7 +61,8 @@ def asked_scores(
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
         asked = sum_of_lists(scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]))
         if asked.requires_grad:
-            yield AskedScore(asked, *kind)
+            is_of_one_place = is_of_whole_image and _is_highest_of_several(asked, calls)
+            yield AskedScore(asked, is_of_whole_image and not is_of_one_place, kind[1])
     leaves = [leaf for leaf in tree_leaves([scores, outputs]) if isinstance(leaf, torch.Tensor)]
     differentiable = [leaf for leaf in leaves if leaf.requires_grad and leaf.numel()]
     if not differentiable:
@@ -76,6 +80,15 @@ def asked_scores(
     if features:
         noise = torch.randn(features[-1].shape, generator=torch.Generator().manual_seed(0), device="cpu")
         yield AskedScore((features[-1] * noise.to(features[-1])).sum(), *kind)
+
+
+def _is_highest_of_several(score: torch.Tensor, calls: Sequence[Call]) -> bool:
+    """Whether the score is the highest of what the last learned modules gave, as of all places of all levels where a
+    detector serves as a classifier.
+    """
+    learned = {entry.returned.grad_fn for entry in calls if entry.module._parameters}
+    behind = nodes_behind(get_gradient_edge(score).node, ends=learned)
+    return any(node.name().startswith(_OF_HIGHEST) for node in behind)
 
 
 def sum_of_lists(scores: torch.Tensor) -> torch.Tensor:

@@ -35,9 +35,13 @@ class CandidateMap(NamedTuple):
 
     @property
     def breadth_alive(self) -> int:
-        """How far they reach, see `breadth`."""
+        """How far they reach, see `breadth`, in the sample in which they reach least far; those at the edge of the grid
+        one cell further, which the edge cut off.
+        """
         alive = self.alive
-        return breadth([int(alive.movedim(axis, 0).flatten(1).any(1).sum()) for axis in range(1, alive.ndim)])
+        lines = [alive.movedim(axis, 1).unsqueeze(-1).flatten(2).any(2).long() for axis in range(1, alive.ndim)]
+        lengths = torch.stack([line.sum(1) + line[:, 0] + line[:, -1] for line in lines], dim=1)
+        return min((breadth(of_sample) for of_sample in lengths.tolist() if any(of_sample)), default=0)
 
 
 def breadth(lengths: Sequence[int]) -> int:

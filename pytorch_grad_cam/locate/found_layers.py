@@ -166,7 +166,8 @@ def _kind_of(targets: Targets) -> Hashable:
     """The same for targets that read the output alike: all classes are one kind, each class of callables is one."""
     if isinstance(targets, list | tuple) and targets:
         several = len(targets) > 1 and all(isinstance(target, PredictionTarget) for target in targets)
-        # Several boxes have the layers of all their levels, which one of them may not need.
+        # Of several boxes the layer may be another than that of each: what is kept for them is nothing for one, whose
+        # map must not depend on what was asked before.
         return (_kind_of(targets[0]), several) if several else _kind_of(targets[0])
     if targets is None or isinstance(targets, int | np.integer | np.ndarray | torch.Tensor | ClassifierOutputTarget):
         return ClassifierOutputTarget

@@ -86,9 +86,10 @@ def dead_edges(score: torch.Tensor, nodes: Collection[Any]) -> set[Edge]:
     return {edge for edge, is_alive in zip(edges, torch.stack(are_alive).tolist(), strict=True) if not is_alive}
 
 
-def edges_on(node: Any, dead: Collection[Edge]) -> list[GradientEdge]:
-    """Where the node's edges lead that are not dead."""
-    return [GradientEdge(*following) for following in _alive(node, dead)]
+def edges_on(node: Any, dead: Collection[Edge]) -> list[tuple[int, GradientEdge]]:
+    """The node's edges that are not dead: which of its `next_functions`, and where it leads."""
+    edges = enumerate(node.next_functions)
+    return [(place, GradientEdge(*edge)) for place, edge in edges if edge[0] is not None and (node, place) not in dead]
 
 
 def _alive(node: Any, dead: Collection[Edge]) -> Iterator[tuple[Any, int]]:

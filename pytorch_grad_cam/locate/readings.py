@@ -92,7 +92,7 @@ class Readings:
     def by_answers(self, entry: Call, clearly: bool = False) -> Layout | None:
         """The reading that answers to noise on the image in its place; None where none does. Cost: one forward.
 
-        clearly: few cells, that may do so by accident, do not count.
+        clearly: few cells, that may do so by accident, do not count, unless a convolution has made such a grid.
         """
         if {layout.axes[:3] for layout in self.by_numbers(entry)} == {"NCS"}:
             return self._in_order_of_first_convolution(entry)
@@ -174,7 +174,10 @@ class Readings:
         made its grid; None where none answers in its place.
         """
         answers = {layout: answer(layout, change) for layout in layouts}
-        passing = {layout: found.is_clear if clearly else found.is_in_place for layout, found in answers.items()}
+        passing = {
+            layout: found.is_clear if clearly and layout.grid not in self._grids else found.is_in_place
+            for layout, found in answers.items()
+        }
         in_place = alike = [layout for layout in layouts if passing[layout]]
         if not in_place and any(self.are_certain([layout]) for layout in layouts):
             # Channels first and in proportion: a map, if one that looks everywhere.

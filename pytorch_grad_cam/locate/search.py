@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -191,22 +191,41 @@ class Search:
     def _levels(self, best: CandidateMap | None) -> list[CandidateMap]:
         """Maps of several grids that only together have all paths from the score; none where one map behind them has.
 
-        Cost: where tensors are put together behind the best map, one backward.
+        Cost: where tensors are put together behind the best map, one backward, and one more for each of them.
         """
         joins = [] if self.rules.asked.is_dense else self._joins_behind(best)
         maps = self.maps() if joins else []
         for join in joins:
             levels = {}
-            for edge in edges_on(join, self._dead):
+            for place, edge in edges_on(join, self._dead):
                 paths = Paths(edge, self.forward.image, self._dead)
                 cuts = [m._replace(is_cut=True) for m in maps if paths.are_cut_by(m.call.returned)]
-                of_edge, _ = self.rules.best(cuts)
+                of_edge, _ = self.rules.best(self._through(join, place, cuts))
                 if of_edge is not None:
                     levels[of_edge.call.module] = of_edge
             grids = {level.layout.grid for level in levels.values()}
             if len(grids) > 1 and len(grids) == len(levels):
                 return list(levels.values())
         return []
+
+    def _through(self, join: Any, place: int, maps: Sequence[CandidateMap]) -> list[CandidateMap]:
+        """The maps with the gradient that comes through one edge of a join: which cells of a level are alive is nothing
+        that other levels, which are made of it, have a say in. Those that it does not reach are left out.
+        """
+        if not maps:
+            return []
+
+        def only_one_edge(gradients: Sequence[torch.Tensor | None], _: Any) -> tuple[torch.Tensor | None, ...]:
+            return tuple(
+                gradient if gradient is None or number == place else torch.zeros_like(gradient)
+                for number, gradient in enumerate(gradients)
+            )
+
+        with join.register_hook(only_one_edge):
+            tensors = [candidate.call.returned for candidate in maps]
+            gradients = torch.autograd.grad(self.rules.asked.score, tensors, allow_unused=True, retain_graph=True)
+        pairs = zip(maps, gradients, strict=True)
+        return [candidate._replace(gradient=gradient) for candidate, gradient in pairs if gradient is not None]
 
     def _joins_behind(self, best: CandidateMap | None) -> list[Any]:
         """Where tensors are put together between the map, or what its module read, and the score."""

@@ -11,6 +11,7 @@ from detectors import (
     SIZE,
     Detector,
     FullyConvolutional,
+    HighestOfLevels,
     MaskQueries,
     Pooling,
     PyramidPooling,
@@ -225,19 +226,49 @@ def test_a_level_that_one_image_lacks_is_found_after_the_first_call(detector):
     np.testing.assert_allclose(maps, GradCAM(detector)(x, [box(BOXES[0]), box(BOXES[2])]), atol=1e-5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="living cells are counted by the gradient of all boxes, which reaches more cells of a level that others are "
-    "made of: a backward for each edge of each join would tell them apart",
-)
-def test_the_layer_of_a_box_does_not_depend_on_how_many_are_asked_for():
-    """In the corner 2 x 2 cells of the level are read: too few, where there is a layer of which 3 x 3 are read."""
+@pytest.mark.parametrize("other", [1, 2])
+def test_the_layer_of_a_box_does_not_depend_on_how_many_are_asked_for(other):
+    """Of its level one cell is read, of the layer before 3 x 3. The other level is made of the first, and reads all."""
     detector, x = Detector().eval(), picture()
     detector.necks[0] = nn.Sequential(*(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()) for _ in range(2)))
+    detector.heads[0] = nn.Conv2d(8, 5, 1)
     alone, together = GradCAM(detector), GradCAM(detector)
-    alone(x, box(0))
-    together(x, [[box(0), box(BOXES[2])]])
+    alone(x, box(BOXES[0]))
+    assert alone.location.layer is detector.stem
+    together(x, [[box(BOXES[0]), box(BOXES[other])]])
     assert alone.location.layer in together.location.layers
+
+
+@pytest.mark.parametrize("number", [0, 15, 16 * 16 - 1, 256, 256 + 64 + 15])
+def test_a_box_at_the_edge_has_the_layer_of_its_level(detector, number):
+    """Of which it reads 2 x 2 cells: the edge cuts off the others."""
+    cam = GradCAM(detector)
+    cam(picture(), box(number))
+    assert cam.location.name == f"necks.{0 if number < 256 else 1 if number < 256 + 64 else 2}"
+
+
+@pytest.mark.parametrize("how", ["amax", "max", "topk", "levels"])
+def test_a_class_that_is_the_highest_of_all_places_has_the_layer_of_its_level(how):
+    """As of NanoDet where it serves as a classifier: its branches begin early, and one place reads few cells."""
+    model, x = HighestOfLevels(how).eval(), picture()
+    cam, names = GradCAM(model), set()
+    for number in range(5):
+        maps = cam(x, number)
+        names.add(cam.location.name)
+        assert cam.location.name == f"towers.{model.level_of(x, number)}.2"
+        expected = literal.grad_cam(model, cam.location.layer, x, lambda output: output[0, number], SIZE)  # noqa: B023
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+    assert len(names) > 1
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_images_of_a_batch_may_have_the_highest_place_of_a_class_elsewhere(number):
+    model, x = HighestOfLevels("amax").eval(), picture(4) * torch.tensor([0.05, 1, 6, 30])[:, None, None, None]
+    cam = GradCAM(model)
+    maps = cam(x, number)
+    assert len(cam.location.layers) == len({model.level_of(image[None], number) for image in x})
+    for sample, image in enumerate(x):
+        np.testing.assert_allclose(maps[sample], GradCAM(model)(image[None], number)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["index_put", "index", "slice"])
