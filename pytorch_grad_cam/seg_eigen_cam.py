@@ -14,5 +14,7 @@ class SegEigenCAM(BaseCAM):
     Cost: one forward, one backward from the score to the layer.
     """
 
+    takes_rectified = True
+
     def evidence(self, run: LayerRun) -> torch.Tensor:
         return strongest_positive(first_principal_component(run.grads.abs() * run.activations))
