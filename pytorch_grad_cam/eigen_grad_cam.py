@@ -15,5 +15,7 @@ class EigenGradCAM(BaseCAM):
     Paper: of Eigen-CAM, Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299.
     """
 
+    takes_rectified = True
+
     def evidence(self, run: LayerRun) -> torch.Tensor:
         return first_principal_component(run.grads * run.activations)

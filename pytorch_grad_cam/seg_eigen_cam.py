@@ -15,5 +15,7 @@ class SegEigenCAM(BaseCAM):
     Paper: Chung & Ying 2025, https://doi.org/10.3390/app15137562.
     """
 
+    takes_rectified = True
+
     def evidence(self, run: LayerRun) -> torch.Tensor:
         return strongest_positive(first_principal_component(run.grads.abs() * run.activations))

@@ -42,7 +42,7 @@ _COMPARISON_HELP = (
     "a figure (.png, .pdf) of all methods, classes and layers beside each other "
     "(default for several methods: comparison.png in the output folder)"
 )
-_ALIGN_HELP = "draw each cell of a map where it looks (default), or as even tiles, as grad-cam does"
+_ALIGN_HELP = "draw each cell where it looks, if that is certain (default), or as even tiles, as grad-cam does"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -297,7 +297,10 @@ def _minus(first: Panel, second: Panel) -> Panel:
 
 def _drawn(request: Request) -> list[str]:
     align = request.options.get("align", "cell")
-    where = {"cell": "cells are even tiles", "receptive_field": "each cell is drawn where it looks"}
+    where = {
+        "cell": "cells are even tiles",
+        "receptive_field": "each cell is drawn where it looks, if that is certain, else as an even tile",
+    }
     lines = [f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"]
     if request.signed:
         lines.append("signed maps: the difference of two maps that are scaled to [0, 1] one by one")

@@ -132,7 +132,8 @@ def explain(
     does not say, torchvision's for ImageNet, with a CamWarning.
     categories: the classes' names; None: see `zoo.class_names.names_of`.
     probabilities: 'softmax', 'sigmoid', 'none' or a callable; None: see `zoo.class_scores.class_scores_of`.
-    align: see `BaseCAM`, but registered maps are the default here. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
+    align: see `BaseCAM`, but registered maps are the default here: even tiles where nothing else is certain, as at most
+    last layers. aug_smooth, eigen_smooth: see `BaseCAM.__call__`.
     signed: of two targets, a and b, the map of a minus the map of b, in [-1, 1]: what speaks for a alone is positive,
     what speaks for b alone negative. Each is scaled by itself before.
     truth: the right class, by number or name, which the result and its page tell beside the model's; of several images

@@ -20,7 +20,7 @@ TAKE_RECTIFIED = (
     "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "FEM", "KPCA_CAM",
     "ScoreCAM", "AblationCAM",
 )  # fmt: skip
-TAKE_WHAT_IS_RETURNED = ("GradCAM", "EigenGradCAM", "ShapleyCAM")
+TAKE_WHAT_IS_RETURNED = ("GradCAM", "ShapleyCAM")
 
 
 class Net(nn.Module):
