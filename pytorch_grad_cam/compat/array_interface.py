@@ -45,6 +45,8 @@ def given_arrays(method: Callable[..., Any]) -> Callable[..., Any]:
         if self is None or self.receives_tensors or not tensors:
             return method(self, *args, **kwargs)
         result = _call_converted(method, self, args, kwargs, to_array) if self.detach else method(self, *args, **kwargs)
+        if result is None:
+            raise ValueError(f"{type(self).__name__}.{method.__name__} returned None, expected an array: return one")
         if not isinstance(result, torch.Tensor):
             result = _to_tensor(tensors[0].device, np.asarray(result))
         return result.to(tensors[0])

@@ -21,7 +21,7 @@ from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
 from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
-from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, min_max, over_positions
+from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, check_weights, min_max, over_positions
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,
@@ -212,18 +212,25 @@ def aggregated_by_point(cam: Any, maps: list[torch.Tensor], lists: int) -> torch
 
 def signed_map(cam: Any, run: LayerRun) -> torch.Tensor:
     """The signed map (N, *grid) of a run: the class's evidence, or by a point that was replaced since it was made."""
+    if is_replaced(cam, "get_cam_image") or is_replaced(cam, "get_cam_weights"):
+        return _signed_map_by_point(cam, run)
+    return cam.evidence(run)
+
+
+def _signed_map_by_point(cam: Any, run: LayerRun) -> torch.Tensor:
     if is_replaced(cam, "get_cam_image"):
         return torch.as_tensor(_evidence_by_point(cam.get_cam_image, cam, run))
-    if not is_replaced(cam, "get_cam_weights"):
-        return cam.evidence(run)
-    return weighted(torch.as_tensor(_weights_by_point(cam.get_cam_weights, cam, run)), run)
+    weights = _weights_by_point(cam.get_cam_weights, cam, run)
+    return weighted(weights if weights is None else torch.as_tensor(weights), run)
 
 
 def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
     """The sum (N, *grid) of the activations, weighted, over the channels; with eigen_smooth their first component.
 
-    weights: (N, C), or one for each position (N, C, *grid).
+    weights: (N, C), or one for each position (N, C, *grid). Raises ValueError for others.
     """
+    if getattr(weights, "shape", None) not in (run.activations.shape[:2], run.activations.shape):
+        check_weights(weights, run.activations)
     products = over_positions(weights, run.activations) * run.activations
     return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
 

@@ -27,6 +27,19 @@ def over_positions(weights: torch.Tensor, activations: torch.Tensor) -> torch.Te
     return weights.reshape(*weights.shape, *[1] * (activations.ndim - weights.ndim))
 
 
+def check_weights(weights: object, activations: torch.Tensor) -> None:
+    """Raise ValueError for what are no weights (N, C) or (N, C, *spatial) of the activations; any axis may be 1."""
+    shape = tuple(weights.shape) if isinstance(weights, torch.Tensor) else None
+    expected = tuple(activations.shape)
+    fits = shape is not None and all(size in (1, whole) for size, whole in zip(shape, expected, strict=False))
+    if not fits or len(shape or ()) not in (2, activations.ndim):
+        came = f"have shape {shape}" if shape is not None else f"are {type(weights).__name__}"
+        raise ValueError(
+            f"the weights {came}, expected a tensor {expected[:2]}, one for each channel, or {expected}, one for each "
+            "channel and position"
+        )
+
+
 def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Each map of (N, *spatial) scaled to [0, 1], relative to its own range; a constant map becomes zeros."""
     values = maps.flatten(1)

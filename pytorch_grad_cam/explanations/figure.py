@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _INCHES = 2.2  # of a column
 _FONT, _SMALL_FONT = 8, 6  # points
+_POINTS, _LINE = 72, 1.6  # points in an inch; the height of a line, with some room, in those of its letters
 _CHARACTERS = 110  # of one point that stand in an inch; a letter of DejaVu Sans is 0.65 points wide and more
 _TRUETYPE = 42  # journals refuse matplotlib's default, Type 3
 
@@ -61,19 +62,20 @@ def comparison_figure(
     shape = first.overlay().shape
     height = max(_INCHES * shape[0] / shape[1], *(_length_of(label) for label in rows))
     caption = fill("; ".join(dict.fromkeys(_assumptions(explanations))), _fitting(_INCHES * (columns + 1), _SMALL_FONT))
-    size = (_INCHES * (columns + 1) + 1.6, height * len(rows) + 0.5 + 0.12 * caption.count("\n"))
+    beside = max(label.count("\n") + 1 for label in rows) * _FONT * _LINE / _POINTS
+    size = (_INCHES * (columns + 1) + beside + 1.6, height * len(rows) + 0.5 + 0.12 * caption.count("\n"))
     figure = ShownFigure(figsize=size, dpi=150)
     figure.set_layout_engine("constrained", h_pad=0.01, hspace=0.01)
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), columns + 1, squeeze=False)
+    widths = [1, beside / _INCHES, *[1] * columns]  # the picture, the rows' labels, the maps
+    grid = figure.subplots(len(rows), columns + 2, squeeze=False, width_ratios=widths)
     for axes in grid.flat:
         axes.set_axis_off()
     grid[0, 0].imshow(first.shown())
     _title(grid[0, 0], first.title if title is None else title)
     for row, (label, panels) in enumerate(rows.items()):
-        place = {"xycoords": "axes fraction", "rotation": 90, "ha": "right", "va": "center"}
-        grid[row, 1].annotate(label, (-0.04, 0.5), fontsize=_FONT, parse_math=False, **place)
-        for axes, (found, index) in zip(grid[row, 1:], panels, strict=False):
+        grid[row, 1].text(0.5, 0.5, label, fontsize=_FONT, parse_math=False, rotation=90, ha="center", va="center")
+        for axes, (found, index) in zip(grid[row, 2:], panels, strict=False):
             axes.imshow(found.overlay(index, 1 - alpha, cmap=cmap))
             panel = found.panels[index]
             above = _described(panel) + (f"\n{panel.layer}" if by_layer else "")
@@ -88,7 +90,13 @@ def comparison_figure(
 
 
 def _assumptions(explanations: Mapping[str, Explanation]) -> list[str]:
-    return [f"{name}: {line}" if name else line for name, found in explanations.items() for line in found.assumptions]
+    """The assumptions, those that are not of all models with the model's name."""
+    common = set.intersection(*({*found.assumptions} for found in explanations.values()))
+    return [
+        line if line in common else f"{name}: {line}"
+        for name, found in explanations.items()
+        for line in found.assumptions
+    ]
 
 
 def _title(axes: Any, text: str) -> None:

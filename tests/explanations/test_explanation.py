@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from pytorch_grad_cam import compare, explain
 from pytorch_grad_cam.demo import example_scene
 from pytorch_grad_cam.explanations.colours import colour_table
 from pytorch_grad_cam.explanations.explanation import Explanation, Panel
+from pytorch_grad_cam.explanations.figure import comparison_figure
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,8 @@ def test_models_beside_each_other(digits_net):
     figure = compare({"one": digits_net, "other": digits_net}, example_scene(), "gradcam", targets=[5, 7])
     labels = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert labels == ["one\nGradCAM\nlayer4", "other\nGradCAM\nlayer4"]
-    assert "other: probabilities: by the given function" in " ".join(figure.get_supxlabel().split())
+    caption = " ".join(figure.get_supxlabel().split())
+    assert caption.count("probabilities: by the given function") == 1, "what is said of both is said once"
 
 
 def test_pdfs_have_fonts_that_journals_take(found, tmp_path):
@@ -123,6 +126,33 @@ def test_labels_do_not_overlap(size):
     for index, box in enumerate(boxes):
         for other, following in zip(labels[index + 1 :], boxes[index + 1 :], strict=True):
             assert not box.shrunk(0.98, 0.98).overlaps(following), (labels[index].get_text(), other.get_text())
+
+
+@pytest.mark.parametrize("models", [{""}, {"first model", "second"}], ids=len)
+@pytest.mark.parametrize("names", [["one"], ["one", "two"]], ids=len)
+@pytest.mark.parametrize("size", [(112, 320), (64, 64), (320, 112)])
+def test_labels_of_rows_do_not_lie_over_pictures(size, names, models):
+    panels = [
+        Panel(method, layer, index, name, 0.5, np.zeros(size, np.float32))
+        for method in ("GradCAM", "LayerCAM")
+        for layer in ("layer3", "layer4")
+        for index, name in enumerate(names)
+    ]
+    scores = np.zeros(2, np.float32)
+    explanation = Explanation("photo.jpg", np.zeros((*size, 3), np.uint8), panels, scores, scores, ["one", "two"])
+    figure = comparison_figure(dict.fromkeys(models, explanation))
+    figure.canvas.draw()
+    pictures = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    labels = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+    assert labels
+    assert not any(label.overlaps(picture) for label in labels for picture in pictures)
+
+
+def test_assumptions_of_one_model_have_its_name(found):
+    other = replace(found, assumptions=["class names: others", *found.assumptions[1:]])
+    caption = " ".join(comparison_figure({"one": found, "other": other}).get_supxlabel().split())
+    assert "other: class names: others" in caption
+    assert caption.count(found.assumptions[1]) == 1
 
 
 def test_a_signed_map_is_one_minus_the_other(digits_net, tmp_path):
