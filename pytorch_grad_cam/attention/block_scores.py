@@ -15,7 +15,7 @@ from pytorch_grad_cam.attention.attention_capture import AttentionCapture
 from pytorch_grad_cam.attention.tokens import token_axes
 from pytorch_grad_cam.attention.towers import Tower
 from pytorch_grad_cam.engine.inputs import Inputs, call
-from pytorch_grad_cam.engine.trees import first_tensor, floating_tensors
+from pytorch_grad_cam.engine.trees import copied, detached, first_tensor, floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 _one_by_one: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -34,6 +34,7 @@ class BlockScores(AttentionCapture):
     def __init__(self, model: nn.Module, tower: Tower, gradients: bool, detach: bool = True) -> None:
         super().__init__(model, tower, gradients, detach)
         self.of_blocks: list[Any] = []
+        self._means: dict[nn.Module, torch.Tensor] = {}
         self._rows: _Rows | None = None
         self._sizes: set[int] = set()
         self._stacks = False
@@ -60,22 +61,28 @@ class BlockScores(AttentionCapture):
 
     def _run_one_by_one(self, inputs: Inputs) -> Any:
         outputs = super().run(inputs)
+        tokens = first_tensor(self.outputs[self._blocks[-1]])
         self.of_blocks = []
         for block in self._blocks:
-            with torch.enable_grad(), _Exchanged(self._blocks[-1], self._mean_token(block)):
+            mean = self._means[block].expand_as(tokens)
+            with torch.enable_grad(), _Exchanged(self._blocks[-1], mean):
                 self.of_blocks.append(call(self._model, inputs))
         return outputs
 
-    def _mean_token(self, block: nn.Module) -> torch.Tensor:
-        output = first_tensor(self.outputs[block])
-        return output.mean(token_axes(self.tower.layout), keepdim=True).expand_as(output)
-
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
         super().seen(module, inputs, output)
-        if not self._stacks or not self._recording or module is not self._blocks[-1]:
+        if not self._recording:
             return None
+        # Here and of a copy: an operation in place behind the block must not change it.
+        self._means[module] = first_tensor(output).mean(token_axes(self.tower.layout), keepdim=True)
+        # A block's score is read of its own mean token: no gradient needs to pass from one block to another.
+        handed_on = copied(detached(output) if self._detach else output)
+        return self._stacked(handed_on) if self._stacks and module is self._blocks[-1] else handed_on
+
+    def _stacked(self, output: Any) -> Any:
+        """What the last block returns, with the mean token of each block as further images."""
         tokens, axis = first_tensor(output), self.tower.layout.axes.index("N")
-        means = [self._mean_token(block) for block in self._blocks]
+        means = [self._means[block].expand_as(tokens) for block in self._blocks]
         images = tokens.shape[axis]
         # No other axis of an output is as long as the stack.
         while images and images * (1 + len(means)) in self._sizes:

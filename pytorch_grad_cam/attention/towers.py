@@ -171,7 +171,9 @@ def _layout_of(model: nn.Module, inputs: Inputs, block: nn.Module, spatial_from:
         layout = layout_of(model, inputs, block, spatial_from)
     except ValueError:  # which says that it is no map of the image, as the tokens of a text
         return None
-    return layout if layout.axes.startswith(("N", "T")) else None
+    # One row of cells is no reading of an image: of windows as an axis of their own it is the tokens of one.
+    is_row = len(layout.grid) == 2 and min(layout.grid) == 1 < max(layout.grid)
+    return layout if layout.axes.startswith(("N", "T")) and not is_row else None
 
 
 def _is_like(run: _Run, last: _Run, outputs: dict[nn.Module, Any]) -> bool:

@@ -14,6 +14,7 @@ import ttach
 from attentive import KINDS, Attentive, Windows
 from nets import CLASSES, SIZES, convolutional, images, in_threads, state_of
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.attention_oracles import ATTENTION_ORACLES, legrad_of_all_blocks, shown_by
 from benchmarks.oracles import finished_map
@@ -364,3 +365,37 @@ def test_outputs_as_long_as_the_stack_of_means():
 def test_a_blank_map_is_told():
     with pytest.warns(CamWarning, match="blank"):
         TransMM(Attentive())(images(), lambda scores: scores.sum() * 0)
+
+
+def test_blocks_that_change_their_input_in_place():
+    """What is behind a block must not change what was seen of it."""
+
+    class InPlace(Attentive):
+        def forward(self, x):
+            tokens = self.tokens(x)
+            for block in self.blocks:
+                tokens = block(tokens)
+                tokens.mul_(2)
+            return self.score(tokens)
+
+    class Copying(Attentive):
+        def forward(self, x):
+            tokens = self.tokens(x)
+            for block in self.blocks:
+                tokens = block(tokens) * 2
+            return self.score(tokens)
+
+    for kind in (LeGrad, GradECLIP, TransMM):
+        np.testing.assert_allclose(kind(InPlace())(images(), 3), kind(Copying())(images(), 3), atol=1e-6)
+
+
+def test_cost_of_legrad_in_operations():
+    """One forward, and of each of two blocks the backward of its MLP and projection alone."""
+    model, x = Attentive(depth=6), images(count=1)
+    cam = LeGrad(model)
+    cam(x, 3)
+    with torch.inference_mode(), FlopCounterMode(display=False) as bare:
+        model(x)
+    with FlopCounterMode(display=False) as counted:
+        cam(x, 3)
+    assert counted.get_total_flops() < 1.3 * bare.get_total_flops()
