@@ -1,17 +1,18 @@
 """Do the maps point at the digit that was asked about? `python -m benchmarks.digits`, every method of every library.
 
 Held-out scenes of the demo network that it gets right, both digits as targets. How often the map's maximum lies in the
-target's box (hit) or in the other digit's (wrong), the share of the map's sum inside the box (energy), the overlap of
-the map's upper half with the box (IoU). Of fewer targets: the target's probability, averaged while the pixels are taken
-away (deletion, lower is better) or put back (insertion, higher is better) in the order of the map; ROAD over four
-percentiles (higher is better); the correlation with the map of the same network with a random head, and with random
-parameters throughout: a map that does not change tells nothing about them.
+target's box (hit; of several maxima their share) or in the other digit's (wrong), the share of the map's sum inside the
+box (energy), the overlap of the map's upper half with the box (IoU). Of fewer targets: the target's probability,
+averaged while the pixels are taken away (deletion, lower is better) or put back (insertion, higher is better) in the
+order of the map; ROAD over four percentiles (higher is better); the correlation with the map of the same network with a
+random head, and with random parameters throughout: a map that does not change tells nothing about them.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,11 @@ from benchmarks.report import rows_of, save, table, write_report
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
+from pytorch_grad_cam.metrics.deletion_insertion import Deletion, Insertion
+from pytorch_grad_cam.metrics.ground_truth import masks_of
+from pytorch_grad_cam.metrics.localisation import energy_pointing_game, iou, pointing_game
 from pytorch_grad_cam.metrics.road import ROADCombined
+from pytorch_grad_cam.metrics.similarity import similarity
 
 MINUTES_LONG = ("ScoreCAM", "SESS", "AblationCAM", "GuidedGradCAM", "FullGrad")
 HOURS_LONG = ("SSCAM", "ISCAM")
@@ -47,29 +52,19 @@ def scenes_got_right(model: torch.nn.Module, count: int, seed: int) -> list[Scen
 
 def localisation(maps: np.ndarray, boxes: np.ndarray, others: np.ndarray) -> dict[str, float]:
     """Hit, wrong, energy and IoU, means over maps (T, H, W) and boxes (T, 4) as x0, y0, x1, y1."""
-    inside, inside_other = _filled(boxes), _filled(others)
-    highest = maps.reshape(len(maps), -1).argmax(1)
-    rows = np.arange(len(maps))
-    upper = maps >= 0.5
-    union = (upper | inside).sum((1, 2))
     figures = {
-        "hit": inside.reshape(len(maps), -1)[rows, highest].mean(),
-        "wrong": inside_other.reshape(len(maps), -1)[rows, highest].mean(),
-        "energy": ((maps * inside).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-12)).mean(),
-        "IoU": ((upper & inside).sum((1, 2)) / union).mean(),
+        "hit": pointing_game(maps, boxes),
+        "wrong": pointing_game(maps, others),
+        "energy": energy_pointing_game(maps, boxes),
+        "IoU": iou(maps, boxes),
     }
-    return {name: float(figure) for name, figure in figures.items()}
-
-
-def _filled(boxes: np.ndarray) -> np.ndarray:
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
-    x0, y0, x1, y1 = (boxes[:, i, None, None] for i in range(4))
-    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    return {name: float(figure.mean()) for name, figure in figures.items()}
 
 
 def _on_grid(boxes: np.ndarray) -> np.ndarray:
     """The ceiling: the true box, drawn on the grid of the last layer and enlarged as a map is."""
-    coarse = F.adaptive_avg_pool2d(torch.from_numpy(_filled(boxes)).float()[:, None], GRID)
+    filled = masks_of(boxes, torch.empty(len(boxes), SIZE, SIZE))
+    coarse = F.adaptive_avg_pool2d(filled.float()[:, None], GRID)
     enlarged = F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")[:, 0].numpy()
     return enlarged / enlarged.max((1, 2), keepdims=True)
 
@@ -88,9 +83,13 @@ class Targets:
     def save(self, file: Path) -> None:
         np.savez(file, images=self.images.numpy(), categories=self.labels)
 
-    def probabilities(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return model(images).sigmoid()[torch.arange(len(images)), torch.from_numpy(self.labels)]
+    def probabilities(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        """What is read of each image's output: the target's probability."""
+        return [partial(_probability, label) for label in self.labels.tolist()]
+
+
+def _probability(label: int, output: torch.Tensor) -> torch.Tensor:
+    return output.sigmoid()[label]
 
 
 def evaluate(maps_for: Callable[[torch.Tensor, np.ndarray], np.ndarray], scenes: list[Scene]) -> dict[str, float]:
@@ -101,30 +100,15 @@ def evaluate(maps_for: Callable[[torch.Tensor, np.ndarray], np.ndarray], scenes:
 
 def faithfulness(model: torch.nn.Module, targets: Targets, maps: np.ndarray) -> dict[str, float]:
     """Deletion, insertion and ROAD, means over the targets."""
-    order = torch.from_numpy(maps).flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(1).reshape(maps.shape)[:, None]
-    blurred = F.avg_pool2d(F.pad(targets.images, [8] * 4, mode="reflect"), 17, stride=1)
-    deleted, inserted = [], []
-    for step in range(STEPS + 1):
-        first = rank < step * maps[0].size / STEPS
-        deleted.append(targets.probabilities(model, torch.where(first, 0, targets.images)))
-        inserted.append(targets.probabilities(model, torch.where(first, targets.images, blurred)))
+    asked = targets.images, maps, targets.probabilities(), model
+    curves = {"deletion": Deletion(STEPS), "insertion": Insertion(STEPS, _blurred)}
+    figures = {name: float(metric.curve(*asked)[1].mean()) for name, metric in curves.items()}
     road = ROADCombined(PERCENTILES)(targets.images, maps, targets.labels.tolist(), model)
-    return {
-        "deletion": float(torch.stack(deleted).mean()),
-        "insertion": float(torch.stack(inserted).mean()),
-        "ROAD": float(road.mean()),
-    }
+    return {**figures, "ROAD": float(road.mean())}
 
 
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's, mean over the maps; of two constant maps 1, of a constant one and another 0."""
-    rows = [maps.reshape(len(maps), -1) for maps in (first, second)]
-    centred = [row - row.mean(1, keepdims=True) for row in rows]
-    norms = [np.linalg.norm(row, axis=1) for row in centred]
-    product = (centred[0] * centred[1]).sum(1)
-    alike = np.where((norms[0] == 0) & (norms[1] == 0), 1.0, 0.0)
-    return float(np.where(norms[0] * norms[1] > 0, product / np.maximum(norms[0] * norms[1], 1e-12), alike).mean())
+def _blurred(images: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(F.pad(images, [8] * 4, mode="reflect"), 17, stride=1)
 
 
 class Judge:
@@ -144,7 +128,8 @@ class Judge:
         found = {"targets": len(maps), **localisation(maps, chosen.boxes, chosen.others)}
         found |= faithfulness(self.model, few, maps_of_few)
         for label, modules in (("random head", ["fc"]), ("random network", [""])):
-            found[f"like with a {label}"] = correlation(maps_of_few, self._maps(each, method, few, modules, **options))
+            randomised = self._maps(each, method, few, modules, **options)
+            found[f"like with a {label}"] = float(similarity(maps_of_few, randomised).mean())
         return found
 
     def _maps(

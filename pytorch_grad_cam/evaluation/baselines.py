@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -32,9 +33,8 @@ def baseline_maps(
 
 
 def _noise(images: torch.Tensor, positions: Sequence[int], seed: int) -> torch.Tensor:
-    generators = [torch.Generator().manual_seed(seed + (position << 20)) for position in positions]
-    draws = [torch.rand(images.shape[2:], generator=generator) for generator in generators]
-    return torch.stack(draws).to(images.device)
+    draws = [np.random.default_rng((seed, each)).random(images.shape[2:], dtype=np.float32) for each in positions]
+    return torch.from_numpy(np.stack(draws)).to(images.device)
 
 
 def _centre(images: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,8 @@ def evaluate(
     targets: one an image, or one for all: a class by number or name, or a callable; None takes the highest class.
     truth: boxes or masks, one entry an image, in pixels of the image that is given (of a picture they are followed
     through the preprocessing), see `metrics.ground_truth.masks_of`. baselines: add rows for maps that look at no model.
-    batch_size: None: see `engine.chunks.images_at_a_time`. seed: of the random map and of the intervals.
+    batch_size: None: see `engine.chunks.images_at_a_time`. seed: of the random map, of RandomCAM and of the
+    intervals.
 
     Returns an `Evaluation`: numbers of all images, means with 95 % intervals by bootstrap, costs; tables and a figure.
     A progress bar (tqdm, on standard error) appears after five seconds. The models are left as they were.
@@ -93,7 +94,9 @@ def evaluate(
         with ExitStack() as stack:
             cams = [
                 stack.enter_context(cam)
-                for cam in _cams(classifier.model, classes_of_methods, layers, {**options, "align": align})
+                for cam in _cams(
+                    classifier.model, classes_of_methods, layers, {"seed": seed, **options, "align": align}
+                )
             ]
             size = batch_size or images_at_a_time(model_device(classifier.model) or torch.device("cpu"))
             for batch in _shown(batches_of(data, classifier, targets, truth, size)):

@@ -193,6 +193,12 @@ def test_deletion_insertion_and_road_share_one_clean_forward_and_their_batches()
     assert len(together.batches) <= len(alone.batches)
 
 
+def test_the_same_seed_gives_the_same_table():
+    first, again, other = (found("entropy", "randomcam", seed=seed) for seed in (1, 1, 2))
+    assert first.records()[0]["entropy"] == again.records()[0]["entropy"] != other.records()[0]["entropy"]
+    assert first.estimate(first.rows[1], "entropy") == again.estimate(again.rows[1], "entropy")
+
+
 def test_metrics_by_name_and_of_ones_own():
     assert metric_called("MAX_SENSITIVITY").name == "max-sensitivity"
     assert all(metric_called(name) is metric for name, metric in available_metrics().items())
