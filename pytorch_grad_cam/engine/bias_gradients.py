@@ -150,9 +150,12 @@ class BiasWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         adds = _ADDS.get(function)
         added = None if adds is None else adds(*args, **(kwargs or {}))
-        if added is not None and (adds is not _sum_adds or added.untyped_storage().data_ptr() in self._own):
+        if added is not None and not (adds is _sum_adds and self._is_foreign(added)):
             self.keep(result, added)
         return result
+
+    def _is_foreign(self, added: Any) -> bool:
+        return added.untyped_storage().data_ptr() not in self._own
 
 
 def _convolution_adds(
