@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -150,10 +150,12 @@ class BiasWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         adds = _ADDS.get(function)
         added = None if adds is None else adds(*args, **(kwargs or {}))
-        is_sum = adds is _sum_adds and isinstance(added, torch.Tensor)
-        if added is not None and (not is_sum or cast(torch.Tensor, added).untyped_storage().data_ptr() in self._own):
+        if added is not None and not (adds is _sum_adds and self._is_foreign(added)):
             self.keep(result, added)
         return result
+
+    def _is_foreign(self, added: Any) -> bool:
+        return added.untyped_storage().data_ptr() not in self._own
 
 
 def _convolution_adds(
