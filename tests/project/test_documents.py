@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,11 @@ COMMANDS = list(dict.fromkeys(command for document in DOCUMENTS for command in c
 def test_snippets_run_in_their_order(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "snippets"}
-    for code in snippets(document.read_text()):
-        exec(compile(code, document.name, "exec"), names)
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        for code in snippets(document.read_text()):
+            exec(compile(code, document.name, "exec"), names)
+    assert [str(each.message) for each in issued if document.name == "README.md" and "blank" in str(each.message)] == []
 
 
 @pytest.mark.slow
