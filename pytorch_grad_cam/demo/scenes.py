@@ -1,4 +1,4 @@
-"""Scenes of two handwritten digits in procedural clutter, with exact ground truth.
+"""Scenes of handwritten digits in procedural clutter, with exact ground truth.
 
 The digits are real handwriting (scikit-learn's copy of the UCI test set, 1,797 images of 8 x 8 pixels), split by
 source image, so that no handwriting seen in training occurs in a held-out scene.
@@ -22,8 +22,8 @@ _Box = tuple[int, int, int, int]
 class Scene(NamedTuple):
     """One scene and its ground truth.
 
-    image: uint8 RGB (64, 64, 3). labels: the two classes (2,). boxes: (2, 4) as x0, y0, x1, y1 in pixels, upper
-    bounds exclusive. masks: bool (2, 64, 64), the pixels of each digit.
+    image: uint8 RGB (64, 64, 3). labels: the classes (D,) of D digits, two as a rule. boxes: (D, 4) as x0, y0, x1, y1
+    in pixels, upper bounds exclusive. masks: bool (D, 64, 64), the pixels of each digit.
     """
 
     image: np.ndarray
@@ -54,8 +54,13 @@ def source_digits(split: str) -> list[list[np.ndarray]]:
     return by_class
 
 
-def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float = 1.0) -> Scene:
-    """One random scene. difficulty 0: large light digits on a plain dark ground; 1: 14-26 px, any colours, clutter."""
+def make_scene(
+    rng: np.random.Generator, split: str = "test", difficulty: float = 1.0, several: int | None = None
+) -> Scene:
+    """One random scene. difficulty 0: large light digits on a plain dark ground; 1: 14-26 px, any colours, clutter.
+
+    several: so many digits, at least two of them of one class; None is two of different classes.
+    """
     digits = source_digits(split)
     any_colours = rng.random() < difficulty
     image = _background(rng)
@@ -67,7 +72,7 @@ def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float 
         fragment = digits[rng.integers(CLASSES)]
         _draw_fragment(rng, image, fragment[rng.integers(len(fragment))])
 
-    labels = rng.choice(CLASSES, size=2, replace=False)
+    labels = rng.choice(CLASSES, size=2, replace=False) if several is None else _with_a_repeated(rng, several)
     smallest = round(22 - 8 * difficulty)
     masks: list[np.ndarray] = []
     boxes: list[_Box] = []
@@ -85,6 +90,12 @@ def make_scene(rng: np.random.Generator, split: str = "test", difficulty: float 
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     noisy = image + rng.normal(0, 0.02, image.shape)
     return Scene((255 * np.clip(noisy, 0, 1)).astype(np.uint8), labels, np.array(boxes), np.array(masks))
+
+
+def _with_a_repeated(rng: np.random.Generator, count: int) -> np.ndarray:
+    labels = rng.integers(CLASSES, size=count)
+    labels[-1] = labels[0]
+    return labels
 
 
 def _cropped(digit: np.ndarray) -> np.ndarray:

@@ -121,8 +121,10 @@ def test_scripts_can_be_run(command):
 def test_usage_examples(script, tmp_path):
     if script.stem == "ray_data_example" and importlib.util.find_spec("ray") is None:
         pytest.skip("needs ray: pip install '.[ray]'")
+    if script.stem == "yolo_example" and importlib.util.find_spec("ultralytics") is None:
+        pytest.skip("needs ultralytics")
     of_models = [] if script.stem == "registration_example" else ["--weights", "none"]
-    if of_models and script.stem != "detection_example":  # flipped images have no box
+    if of_models and script.stem not in ("detection_example", "detr_example", "yolo_example"):  # no box if flipped
         of_models.append("--aug-smooth")
     arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
