@@ -9,7 +9,8 @@ from nets import CLASSES, CONVOLUTIONS
 from torch import nn
 
 DIM, HEADS = 8, 2
-KINDS = ["eager", "fused", "module", "fast module", "einsum", "cast", "grouped", "bmm"]
+HAS_GROUPS = "enable_gqa" in F.scaled_dot_product_attention.__doc__  # from torch 2.5 on
+KINDS = ["eager", "fused", "module", "fast module", "einsum", "cast", "bmm", *["grouped"] * HAS_GROUPS]
 
 
 class Block(nn.Module):
