@@ -60,6 +60,7 @@ class MetaCAM:
     tta_transforms = attribute_of("base_cam", "tta_transforms")
     detach = attribute_of("base_cam", "detach")
     outputs = attribute_of("base_cam", "outputs")
+    predictions = attribute_of("base_cam", "predictions")
     activations_and_grads = attribute_of("base_cam", "activations_and_grads")
     aggregate_multi_layers = attribute_of("base_cam", "aggregate_multi_layers")
     batch_size = attribute_of("base_cam", "batch_size")

@@ -15,7 +15,7 @@ from pytorch_grad_cam.explanations.explainer import Explainer
 from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
-from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
+from pytorch_grad_cam.utils.image import deprocess_image
 from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput
 from pytorch_grad_cam.zoo.preprocessing import inputs_of
 from pytorch_grad_cam.zoo.read_image import read_image
@@ -42,10 +42,12 @@ def run(options: argparse.Namespace) -> None:
     guided = GuidedBackpropReLUModel(classifier.model)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     names = names_of_files(explanation.title, explanation.panels)
-    for panel, name in zip(explanation.panels, names, strict=True):
+    for position, (panel, name) in enumerate(zip(explanation.panels, names, strict=True)):
         say(f"{options.methods[0]} for {panel.name} ({panel.category})")
-        gradients = guided(inputs, explainer.target(panel.category or 0))
-        for suffix, picture in _pictures(explanation.picture, panel.map, gradients).items():
+        pictures = {"": explanation.overlay(position)}
+        if not panel.boxes:
+            pictures |= _guided(panel.map, guided(inputs, explainer.target(panel.category or 0)))
+        for suffix, picture in pictures.items():
             file = options.output_dir / f"{name}{suffix}.jpg"
             _enlarged(picture).save(file, quality=95)
             say(f"wrote {file}")
@@ -64,12 +66,8 @@ def _preview(classifier: Classifier, image: Image.Image) -> None:
         say(f"{name:40} {type(module).__name__:24} {' x '.join(map(str, shape))}")
 
 
-def _pictures(picture: np.ndarray, cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "": show_cam_on_image(picture, cam_map, use_rgb=True),
-        ".gb": deprocess_image(gradients),
-        ".cam_gb": deprocess_image(cam_map[..., None] * gradients),
-    }
+def _guided(cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]:
+    return {".gb": deprocess_image(gradients), ".cam_gb": deprocess_image(cam_map[..., None] * gradients)}
 
 
 def _enlarged(picture: np.ndarray) -> Image.Image:

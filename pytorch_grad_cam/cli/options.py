@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--categories", metavar="FILE", help="the classes' names: one a line, or JSON (default: the model's)")
     add("--probabilities", choices=GIVEN, help="what the outputs become, or 'none' (default: found, and said)")
     add("--target-category", nargs="+", default=[], metavar="CLASS", help="numbers or names (default: the highest)")
+    add("--boxes", type=_positive, metavar="N", help="of a detector: maps of its first N detections (default: 1)")
     add("--target-layers", nargs="+", metavar="NAME", help="dotted names (default: found in one traced forward)")
     add("--preview-model", action="store_true", help="list the layers with their output shapes, and stop")
     add("--aug-smooth", action="store_true", help="mean over six augmented images")
@@ -101,7 +102,7 @@ def request_of(options: argparse.Namespace, layers: Any) -> Request:
     smoothing = {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
     how = {"align": options.align}
     targets = options.target_category or None
-    return Request(methods_of(options.methods), targets, layers, 1, smoothing, how, options.batch_size)
+    return Request(methods_of(options.methods), targets, layers, options.boxes or 1, smoothing, how, options.batch_size)
 
 
 def model_name(options: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,19 @@ from torch.utils._pytree import tree_map_only
 
 import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warnings_kept
+from pytorch_grad_cam.engine.detections.predictions import Detected, Predictions
 from pytorch_grad_cam.engine.inputs import call, image_of, model_device, on_device_of, rows_of
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
-from pytorch_grad_cam.engine.targets import scores_in
+from pytorch_grad_cam.engine.targets import scores_in, scores_of_model
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
+from pytorch_grad_cam.explanations.detected import (
+    as_detection,
+    best_of_classes,
+    box_of,
+    first_detections,
+    names_of_detected,
+)
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.zoo.classifiers import Classifier
 
 _ROUNDING = 1e-2  # of a normalised value, in half precision
+_NOTHING_DETECTED = (
+    "nothing was detected: pass a class, whose best raw prediction is explained, or BoxTarget(box, label) for a place"
+)
 _NOT_NORMALISED = (
     "all values of the input lie in [0, 1], as before a normalisation, but the model's preprocessing ({origin}) takes "
     "off the mean {mean}: normalise it, or pass the picture itself"
@@ -81,6 +93,7 @@ class Explainer:
         self.assumptions: list[str] = []
         self.classes: ClassScores | None = None
         self._targets: list[Any] | None = None
+        self._has_begun = False
         self._given_names: Sequence[str | None] = []
         self._placements = Placements(classifier.preprocess)
         self._resources = ExitStack()
@@ -103,37 +116,39 @@ class Explainer:
         options = for_constructor(method, self.request.options)
         return method(self.classifier.model, layer if uses_layers(method) else [], **options)
 
-    def _begin(self, inputs: Any) -> ClassScores:
+    def _begin(self, inputs: Any) -> None:
         """See in the inputs of one image, a batch of one, how outputs are read, and what the targets are."""
+        seen_in = self._seen_in(inputs)
         classifier = self.classifier
-        assumptions = [self._seen_in(inputs)]
         outputs = self._outputs_of_first(inputs)
-        classes = class_scores_of(classifier.model, outputs, classifier.probabilities)
-        if classes.is_single:
-            self.names, of_names = names_of_single(classifier.categories)
+        if isinstance(outputs, Detected):
+            self.names, of_names = names_of_detected(classifier.model, classifier.categories, outputs.predictions[0])
+            said = "the scores of the detector's boxes"
         else:
-            self.names, of_names = names_of(classes.classes, classifier.categories, classifier.model)
-        self.assumptions = [
-            *classifier.notes,
-            *assumptions,
-            f"probabilities: {classes.said}",
-            f"class names: {of_names}",
-        ]
+            self.classes = class_scores_of(classifier.model, outputs, classifier.probabilities)
+            said = self.classes.said
+            if self.classes.is_single:
+                self.names, of_names = names_of_single(classifier.categories)
+            else:
+                self.names, of_names = names_of(self.classes.classes, classifier.categories, classifier.model)
+        self.assumptions = [*classifier.notes, seen_in, f"probabilities: {said}", f"class names: {of_names}"]
         self.assumptions += _drawn(self.request)
         if self.request.targets is not None:
             named = self.request.targets if isinstance(self.request.targets, Mapping) else None
             asked = self.request.targets if named is None else named.values()
-            self._targets = [numbered(target, self.names) for target in asked]
+            as_target = as_detection if self.classes is None else numbered
+            self._targets = [as_target(target, self.names) for target in asked]
             self._given_names = [None] * len(self._targets) if named is None else list(named)
-        self.classes = classes
-        return classes
+        self._has_begun = True
 
     def _outputs_of_first(self, inputs: Any) -> Any:
         """The outputs with their graph; where the model does not run on what was assumed, it is said."""
         place = self.request.options.get("spatial_from")
         preprocessing = self.classifier.preprocessing
+        shape = image_of(inputs, place).shape
+        read = partial(scores_of_model, self.classifier.model, self.output_transform, shape)
         try:
-            return followed_outputs(self.classifier.model, inputs, self.output_transform, place)
+            return followed_outputs(self.classifier.model, inputs, read, place)
         except (RuntimeError, ValueError, AssertionError) as error:
             if self.are_given or not preprocessing.is_assumed:
                 raise
@@ -160,10 +175,16 @@ class Explainer:
 
         The first call issues a CamWarning for an assumed preprocessing. Raises what `class_scores_of`, `names_of` and
         `category_called` raise, and IndexError for the number of a class that does not exist.
-        Cost: one call of each CAM; with `top` above 1, and for the likelier of two classes of one output, a forward.
+        Cost: one call of each CAM; with `top` above 1, for the likelier of two classes of one output, and for the
+        detections of a detector, a forward.
         """
         inputs = on_device_of(self.classifier.model, self._in_precision(inputs))
-        classes = self.classes or self._begin(first_of(inputs, count))
+        if not self._has_begun:
+            self._begin(first_of(inputs, count))
+        classes = self.classes
+        if classes is None:
+            of_images = [rows_of(inputs, torch.tensor([image]), count) for image in range(count)]
+            return [self._detected_in(of_image, shown) for of_image in of_images]
         targets = self._targets_of(inputs, count, classes)
         asked = None if targets is None else [[_asked(target, classes) for target in row] for row in targets]
         panels: list[list[Panel]] = [[] for _ in range(count)]
@@ -189,6 +210,42 @@ class Explainer:
                 warnings[image] += [f"{made[0].where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
 
+    def _detected_in(self, inputs: Any, shown: bool) -> Explained:
+        """What is found in one image, a batch of one: a map for each box that was asked for, or was detected."""
+        model, place = self.classifier.model, self.request.options.get("spatial_from")
+        with undisturbed(model), torch.no_grad():
+            shape = image_of(inputs, place).shape
+            found = scores_of_model(model, self.output_transform, shape, call(model, inputs)).predictions[0]
+        targets = self._targets or first_detections(found, self.request.top)
+        warnings = [] if targets else [_NOTHING_DETECTED]
+        if warnings:
+            issue(CamWarning(warnings[0]))
+        panels: list[Panel] = []
+        for cam in self.cams if targets else []:
+            with warnings_kept(shown) as issued:
+                maps = cam(inputs, [targets], as_tensor=True, **self.request.smoothing)[0].cpu().numpy()
+            found = cam.predictions[0]
+            where = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
+            given_names = self._given_names or [None] * len(targets)
+            made = [
+                self._panel_of(*where, target, given, cam_map, found)
+                for target, given, cam_map in zip(targets, given_names, maps, strict=True)
+            ]
+            made = [_minus(*made)] if self.request.signed else made
+            panels += [panel._replace(warnings=_said_of(panel, issued, 0)) for panel in made]
+            warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
+        of_classes = [best_of_classes(each, found, len(self.names)) for each in (found.logits, found.scores)]
+        return Explained(panels, of_classes[0], np.maximum(of_classes[1], 0), warnings)
+
+    def _panel_of(
+        self, method: str, layer: str, target: Any, given: str | None, cam_map: np.ndarray, found: Predictions
+    ) -> Panel:
+        meant = box_of(target, found, self.names)
+        if meant is None:
+            return Panel(method, layer, None, given or _name_of(target), None, cam_map)
+        label, box = meant
+        return Panel(method, layer, label, given or box.name, box.score, cam_map, boxes=(box,))
+
     def explanation(
         self,
         found: Explained,
@@ -206,9 +263,10 @@ class Explainer:
         of_classes = found.scores, found.probabilities, self.names
         versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
         original = None if size is None else Original(size, self._placements)
+        panels = [panel.in_original(original.placement if original else None) for panel in found.panels]
         about = self.assumptions, original, self._about
         truth = self.names[label] if label is not None and 0 <= label < len(self.names) else None
-        return Explanation(title, picture, found.panels, *of_classes, found.warnings, versions, *about, truth)
+        return Explanation(title, picture, panels, *of_classes, found.warnings, versions, *about, truth)
 
     @property
     def _about(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.panel import Panel as Panel
 from pytorch_grad_cam.explanations.panel import TargetBox as TargetBox
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.overlays import flattened
+from pytorch_grad_cam.utils.overlays import flattened, outlined
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
 
@@ -78,7 +78,8 @@ class Explanation:
     @property
     def maps(self) -> np.ndarray:
         """The panels' maps, float32 (P, H, W) in [0, 1], signed ones in [-1, 1]."""
-        return np.stack([panel.map for panel in self.panels])
+        maps = [panel.map for panel in self.panels]
+        return np.stack(maps) if maps else np.empty((0, *self._size), np.float32)
 
     def top(self, count: int = 5) -> list[tuple[int, str, float]]:
         """The classes of the highest logits: number, name, probability."""
@@ -146,7 +147,7 @@ class Explanation:
 
     def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str | None = None) -> np.ndarray:
         """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side, of a
-        signal a strip.
+        signal a strip. A box that the map explains is outlined.
 
         image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`; None is jet, of signed maps a
         diverging one, from blue (-1) over white (0) to red (1). Raises ValueError for others.
@@ -155,7 +156,8 @@ class Explanation:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
         heat = self.panels[panel].map
         shown = (heat + 1) / 2 if self.is_signed else heat
-        return flattened(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
+        colours = flattened(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
+        return outlined(colours, [self.seen(each.box) for each in self.panels[panel].boxes])
 
     def shown(self) -> np.ndarray:
         """The picture in two dimensions, uint8 RGB (H, W, 3), as overlays are."""
@@ -179,7 +181,8 @@ class Explanation:
         if method != "otsu" and isinstance(method, str):
             raise ValueError(f"method is {method!r}: pass 'otsu' or a threshold in [0, 1]")
         masks = [otsu_mask(cam_map) if method == "otsu" else cam_map >= method for cam_map in self.maps]
-        return np.stack([self._placement.drawn(mask) for mask in masks] if in_original else masks)
+        drawn = [self._placement.drawn(mask) for mask in masks] if in_original else masks
+        return np.stack(drawn) if drawn else np.empty((0, *self._size), bool)
 
     def boxes(self, method: Literal["otsu"] | float = "otsu", *, in_original: bool = False) -> list[list[Box]]:
         """For each panel the boxes (left, top, right, bottom) around the connected regions of its mask.
@@ -245,7 +248,7 @@ class Explanation:
 
 def _row(panel: Panel) -> dict[str, Any]:
     named = {"method": panel.method, "layer": panel.layer, "class": panel.category, "name": panel.name}
-    return {**named, "probability": panel.probability}
+    return {**named, "probability": panel.probability, "explained_boxes": [each._asdict() for each in panel.boxes]}
 
 
 def _of_class(panel: Panel) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.zoo.placement import Placement
 
 
 class TargetBox(NamedTuple):
@@ -38,6 +41,12 @@ class Panel(NamedTuple):
     def __str__(self) -> str:
         probability = "" if self.probability is None else f" {self.probability:.1%}"
         return f"{self.name}{probability}, {self.where}"
+
+    def in_original(self, placement: Placement | None) -> Panel:
+        """The same with its boxes, which are in pixels of the model's input, in those of the picture before it."""
+        if placement is None or not self.boxes:
+            return self
+        return self._replace(boxes=tuple(each._replace(box=placement.in_picture(each.box)) for each in self.boxes))
 
     @property
     def where(self) -> str:

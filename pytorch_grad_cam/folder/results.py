@@ -63,7 +63,8 @@ def _plain(text: str) -> str:
 def _described(panel: Panel) -> dict[str, Any]:
     probability = None if panel.probability is None else round(panel.probability, 6)
     named = {"class": panel.category, "name": panel.name, "probability": probability}
-    return named | {"method": panel.method, "layer": panel.layer}
+    explained = {"explained_boxes": [each._asdict() for each in panel.boxes]} if panel.boxes else {}
+    return named | {"method": panel.method, "layer": panel.layer} | explained
 
 
 def _overlay(explanation: Explanation, panel: int) -> bytes:

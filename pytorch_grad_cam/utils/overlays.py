@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,17 @@ def save_gif(pictures: np.ndarray, file: str | Path, frames_per_second: float = 
 
     first, *others = [Image.fromarray(picture) for picture in pictures]
     first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
+
+
+def outlined(picture: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """A picture, uint8 RGB (H, W, 3), with boxes (left, top, right, bottom) outlined in white, and that in black."""
+    if not boxes:
+        return picture
+    from PIL import Image, ImageDraw
+
+    drawn = Image.fromarray(picture)
+    draw = ImageDraw.Draw(drawn)
+    for left, top, right, bottom in (map(round, box) for box in boxes):
+        draw.rectangle((left - 1, top - 1, max(left, right), max(top, bottom)), outline="black")
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline="white")
+    return np.asarray(drawn)

@@ -38,6 +38,12 @@ class Placement(NamedTuple):
         rows = sorted(self._within(self.y, edge, self.size[1]) for edge in (box[1], box[3]))
         return columns[0], rows[0], columns[1], rows[1]
 
+    def in_picture(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """A box (left, top, right, bottom) of the input in pixels of the picture, which may lie outside of it."""
+        columns = sorted(edge * self.x[0] + self.x[1] for edge in (box[0], box[2]))
+        rows = sorted(edge * self.y[0] + self.y[1] for edge in (box[1], box[3]))
+        return columns[0], rows[0], columns[1], rows[1]
+
     def seen(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """A box (left, top, right, bottom) of the picture in pixels of the input, which may lie outside of it."""
         columns = sorted((edge - self.x[1]) / self.x[0] for edge in (box[0], box[2]))

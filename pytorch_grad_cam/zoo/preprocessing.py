@@ -57,7 +57,8 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
     The model's own: the bundled network's; that of timm's configuration (`pretrained_cfg`); the processor that lies
     beside a transformers model's weights. Assumed: for other transformers models the defaults of their family's
     processor, at the size of the configuration; for torchvision's models of 1,000 classes torchvision's preset for
-    ImageNet, at the size that the model takes; for all others the same, of one channel in grey. That of a model of
+    ImageNet, at the size that the model takes; torchvision's detectors normalise and resize images themselves, and get
+    them as they are. For all others the same, of one channel in grey. That of a model of
     other channels raises UnusableInput.
     """
     if isinstance(model, DigitsNet):
@@ -68,7 +69,14 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
         found = _of_transformers(model)
         if found is not None:
             return found
+    if hasattr(getattr(model, "transform", None), "image_mean"):
+        return Preprocessing(_as_it_is, (0.0,), (1.0,), "that of torchvision's detectors: pixels from 0 to 1")
     return _imagenet_preprocessing(model)
+
+
+def _as_it_is(image: Image) -> torch.Tensor:
+    """The picture's pixels from 0 to 1, at its own size."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0) / 255
 
 
 def _of_timm(model: nn.Module) -> Preprocessing:
