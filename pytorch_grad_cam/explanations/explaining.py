@@ -124,6 +124,8 @@ def explain(
     the `top` highest classes.
     Of a model that compares images and texts (CLIP, SigLIP, OpenCLIP) they are a list of texts, which the `processor`
     (of OpenCLIP the tokenizer) reads, or their embeddings (texts, D).
+    Of a detector: a class is its best raw prediction, `BoxTarget` any other, None the `top` detections; each panel has
+    the box, its name and score (take LayerCAM or HiResCAM, for others mark all objects that look alike).
     One output alone is two classes: class 1 is what it speaks for, class 0 its negative.
     layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
     mean over its layers.
