@@ -54,6 +54,8 @@ class RISE(BaseCAM):
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
     Raises ValueError for fewer than two masks, no cell and a share outside of (0, 1).
     Cost: 1 + masks forwards of each image, whatever the number of targets.
+    D-RISE: Petsiuk et al. 2021, https://arxiv.org/abs/2006.03204.
+    Paper: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
     """
 
     averages_positions = uses_gradients = uses_layers = False

@@ -16,8 +16,10 @@ from transformers.models.rt_detr.configuration_rt_detr_resnet import RTDetrResNe
 from pytorch_grad_cam import DetectionTarget, LayerCAM
 from pytorch_grad_cam.utils.image import show_cam_on_image
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/digits_6_and_4.png"
+
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--image-path", default=EXAMPLE)
 parser.add_argument("--model", default="PekingU/rtdetr_r18vd")
 parser.add_argument("--boxes", type=int, default=3, help="how many of the boxes with the highest scores to explain")
 parser.add_argument("--weights", choices=("default", "none"), default="default", help="none: random, without a network")

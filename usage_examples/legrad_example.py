@@ -19,8 +19,10 @@ METHODS = {
     "attentionrollout": AttentionRollout,
 }
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples/digits_6_and_4.png"
+
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--image-path", default="examples/digits_6_and_4.png")
+parser.add_argument("--image-path", default=EXAMPLE)
 parser.add_argument("--methods", nargs="+", choices=METHODS, default=["legrad", "gradeclip", "transmm"])
 parser.add_argument("--target-category", type=int, help="class index (default: the highest)")
 parser.add_argument("--blocks", type=int, help="how many of the last blocks (default: those of the method)")
