@@ -54,9 +54,12 @@ def main() -> None:
     if options.torch_cam:
         options.torch_cam.write_text(json.dumps(records))
         return
-    rows = rows_of(records, [] if options.no_peer else _by_torch_cam(options.only, options.keep))
+    theirs = [] if options.no_peer else _by_torch_cam(options.only, options.keep)
+    rows = rows_of(records, theirs)
     missing = "; ".join(f"{library} is not installed, {count} models" for library, count in left_out.items())
-    notes = "targets are counted, of a model one or two; torch-cam: the same five numbers"
+    notes = "targets are counted, of a model one to three; torch-cam: the same five numbers"
+    not_judged = sum(record["verdict"] not in VERDICTS for record in theirs)
+    notes += f", {not_judged} of its targets could not be judged" if not_judged else ""
     notes += f"; {missing}" if missing else ""
     if options.only or options.no_peer:
         sys.stdout.write(f"{table(rows)}\n\n{notes}\n")
