@@ -47,11 +47,10 @@ MODULES = (
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
-        "formulas", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
-        "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
-        "multigrid", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
-        "rise",
+        "formulas", "recipro_cam", "layer_integrated_gradients", "raw_maps", "affine_tail", "zero_rows",
+        "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component", "multigrid", "localisation",
+        "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
+        "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties", "rise",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
