@@ -37,8 +37,6 @@ class LayerIntegratedGradients(TailCAM):
     Paper: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365.
     """
 
-    takes_rectified = False
-
     @old_constructor
     def __init__(
         self,

@@ -102,7 +102,7 @@ class RISE(BaseCAM):
         image, count = call.image, len(call.image)
         if not count:
             return image.new_zeros(len(call.target_lists), 0, self.masks)
-        rows = Rows.of([sample for sample in range(count) for _ in range(self.masks)], image.device)
+        rows = Rows.repeated(range(count), self.masks, image.device)
         score = RowScores([[*map(similarity_to, target_list)] for target_list in call.target_lists], image.device)
 
         def scores(start: int, stop: int) -> torch.Tensor:

@@ -88,9 +88,7 @@ class AttentionCAM(BaseCAM):
         last = tower.blocks[-1]
         if self._transform is None:
             name = names_of(self.model, [last])[0]
-            self._location = Location(
-                name, last, (), tower.layout, "the last block with attention of the image's tokens"
-            )
+            self._location = Location(name, last, (), tower.layout, _WHY)
             self._found_layouts.keep(self._location, tuple(image.shape[2:]))
         return tower
 

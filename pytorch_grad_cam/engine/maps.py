@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 Normalize = Literal["minmax", "max"] | None
 Fuse = Literal["mean", "max", "product"] | None
-NORMALIZE: tuple[Normalize, ...] = ("minmax", "max", None)
 FUSE: tuple[Fuse, ...] = ("mean", "max", "product", None)
 Scaling = Callable[[torch.Tensor], torch.Tensor]
 """From maps (N, *spatial) to maps of that shape, each on its own."""
@@ -80,6 +79,7 @@ def scalings(relu: bool, normalize: Normalize) -> tuple[Scaling, Scaling]:
 
 
 _SCALINGS: dict[Normalize, Scaling] = {"minmax": min_max, "max": by_largest, None: torch.Tensor.clone}
+NORMALIZE = tuple(_SCALINGS)
 
 
 def fused(maps: torch.Tensor, fuse: Fuse) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,11 @@ class Rows:
     def of(cls, samples: Sequence[int], device: torch.device) -> Rows:
         """The rows of these samples. Cost: one copy to the device."""
         return cls(samples, torch.tensor(samples, dtype=torch.long, device=device))
+
+    @classmethod
+    def repeated(cls, samples: Iterable[int], times: int, device: torch.device) -> Rows:
+        """Each of these samples so many times, one after the other. Cost: one copy to the device."""
+        return cls.of([sample for sample in samples for _ in range(times)], device)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -212,11 +212,10 @@ class Explainer:
 
     def _detected_in(self, inputs: Any, shown: bool) -> Explained:
         """What is found in one image, a batch of one: a map for each box that was asked for, or was detected."""
-        model, place = self.classifier.model, self.request.options.get("spatial_from")
-        with undisturbed(model), torch.no_grad():
-            shape = image_of(inputs, place).shape
-            found = scores_of_model(model, self.output_transform, shape, call(model, inputs)).predictions[0]
-        targets = self._targets or first_detections(found, self.request.top)
+        targets = self._targets
+        if targets is None:
+            found = self._predictions_of(inputs)
+            targets = first_detections(found, self.request.top)
         warnings = [] if targets else [_NOTHING_DETECTED]
         if warnings:
             issue(CamWarning(warnings[0]))
@@ -236,6 +235,14 @@ class Explainer:
             warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
         of_classes = [best_of_classes(each, found, len(self.names)) for each in (found.logits, found.scores)]
         return Explained(panels, of_classes[0], np.maximum(of_classes[1], 0), warnings)
+
+    def _predictions_of(self, inputs: Any) -> Predictions:
+        """What a detector reports of one image. Cost: one forward."""
+        model, place = self.classifier.model, self.request.options.get("spatial_from")
+        with undisturbed(model), torch.no_grad():
+            shape = image_of(inputs, place).shape
+            detected: Detected = scores_of_model(model, self.output_transform, shape, call(model, inputs))
+        return detected.predictions[0]
 
     def _panel_of(
         self, method: str, layer: str, target: Any, given: str | None, cam_map: np.ndarray, found: Predictions

@@ -83,7 +83,7 @@ def _falls_with_zeros(
         images = [image for image, holds in enumerate(exact.tolist()) if not holds]
     if not images:
         return falls
-    rows = Rows.of([image for image in images for _ in range(count)], scores.device)
+    rows = Rows.repeated(images, count, scores.device)
     of_rows = channels[images].flatten()
 
     def without(start: int, stop: int) -> torch.Tensor:

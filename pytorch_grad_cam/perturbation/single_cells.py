@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -87,7 +86,7 @@ def scores_of_cells(
         return torch.zeros(len(target_lists), 0, *grid, device=device)
     numbers = cells_of_numbers(tail.layer_output, as_map, grid)
     kept = torch.cat([torch.ones(cells, 1), windows(grid, gaussian)], dim=1).to(device)
-    rows = Rows.of([sample for sample, _ in itertools.product(range(samples), range(cells))], device)
+    rows = Rows.repeated(range(samples), cells, device)
     score_rows = RowScores(target_lists, device)
     are_classes = tail.scores.ndim == 2 and all(isinstance(targets, ClassTargets) for targets in target_lists)
 

@@ -34,9 +34,10 @@ class Placement(NamedTuple):
 
     def box(self, box: Box) -> Box:
         """A box (left, top, right, bottom) of the input in whole pixels of the picture, within it."""
-        columns = sorted(self._within(self.x, edge, self.size[0]) for edge in (box[0], box[2]))
-        rows = sorted(self._within(self.y, edge, self.size[1]) for edge in (box[1], box[3]))
-        return columns[0], rows[0], columns[1], rows[1]
+        left, top, right, bottom = (
+            int(np.clip(round(edge), 0, side)) for edge, side in zip(self.in_picture(box), self.size * 2, strict=True)
+        )
+        return left, top, right, bottom
 
     def in_picture(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """A box (left, top, right, bottom) of the input in pixels of the picture, which may lie outside of it."""
@@ -62,10 +63,6 @@ class Placement(NamedTuple):
         found: np.ndarray = values[np.ix_(*indices)]
         found[~(inside[0][:, None] & inside[1][None])] = 0
         return found
-
-    @staticmethod
-    def _within(of_axis: tuple[float, float], edge: int, side: int) -> int:
-        return int(np.clip(round(of_axis[0] * edge + of_axis[1]), 0, side))
 
     @staticmethod
     def _indices(of_axis: tuple[float, float], side: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -55,10 +55,10 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
     """The preprocessing that a model says it was trained with, else an assumption.
 
     The model's own: the bundled network's; that of timm's configuration (`pretrained_cfg`); the processor that lies
-    beside a transformers model's weights. Assumed: for other transformers models the defaults of their family's
+    beside a transformers model's weights; torchvision's detectors, which normalise and resize images themselves, get
+    them as they are. Assumed: for other transformers models the defaults of their family's
     processor, at the size of the configuration; for torchvision's models of 1,000 classes torchvision's preset for
-    ImageNet, at the size that the model takes; torchvision's detectors normalise and resize images themselves, and get
-    them as they are. For all others the same, of one channel in grey. That of a model of
+    ImageNet, at the size that the model takes; for all others the same, of one channel in grey. That of a model of
     other channels raises UnusableInput.
     """
     if isinstance(model, DigitsNet):
