@@ -113,10 +113,8 @@ def _on_input(truth: Any, size: tuple[int, int] | None, placements: Placements, 
     given = np.asarray(truth)
     if given.shape == (placement.size[1], placement.size[0]):
         return _mask_on_input(given, placement, images.shape[-2:])
-    boxes = given.reshape(-1, 4).astype(np.float64)
-    for axis, (scale, offset) in ((0, placement.x), (1, placement.y)):
-        boxes[:, axis::2] = np.sort((boxes[:, axis::2] - offset) / scale, axis=1)
-    return boxes
+    boxes = [placement.seen(box) for box in given.reshape(-1, 4).astype(np.float64).tolist()]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
 def _mask_on_input(mask: np.ndarray, placement: Placement, size: Sequence[int]) -> np.ndarray:
