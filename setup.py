@@ -9,6 +9,7 @@ VERSION = re.search(
 )
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 FIGURES, CONCEPTS = ["matplotlib>=3.7"], ["scikit-learn>=1.3"]  # figures, pages of other colours; factorisation
+SITE = ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings>=0.29", "mkdocstrings-python>=1.16", "latex2mathml>=3.77"]
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
@@ -22,6 +23,7 @@ setup(
     packages=find_packages(include=["pytorch_grad_cam*"]),
     package_data={
         "pytorch_grad_cam": ["py.typed"],
+        "pytorch_grad_cam.utils": ["papers.bib"],
         "pytorch_grad_cam.explanations": ["templates/*.*", "templates/script/*.js"],
         "pytorch_grad_cam.demo": ["*.pt", "*.png"],
     },
@@ -31,10 +33,12 @@ setup(
         "figures": FIGURES,
         "concepts": CONCEPTS,
         "ray": ["ray[data]>=2.60"],
+        "docs": SITE,
         "test": [
             *PYTEST,
             *FIGURES,
             *CONCEPTS,
+            *SITE,
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -1,7 +1,8 @@
-"""Results of a benchmark: a JSON file in `benchmarks/results`, and a table in the document that quotes it."""
+"""Results of a benchmark: a JSON file in `benchmarks/results`, and a table in the documents that quote it."""
 
 import json
 import platform
+import re
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = [ROOT / "README.md", Path(__file__).parent / "README.md", *(ROOT / "tutorials").glob("*.md")]
+DOCUMENTS = [ROOT / "README.md", Path(__file__).parent / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def save(name: str, rows: dict[str, Any], notes: str = "") -> dict[str, Any]:
@@ -40,14 +41,22 @@ def suffix_of(device: str) -> str:
 
 
 def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
-    """Save the rows; print them as a table and put it between the marks `<!-- name -->` of a document."""
-    shown = quoted(save(name, rows, notes))
-    sys.stdout.write(shown)
-    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    """Save the rows; print them as a table and put it between the marks `<!-- name -->` of the documents."""
+    report = save(name, rows, notes)
+    sys.stdout.write(quoted(report))
     for document in DOCUMENTS:
-        before, found, rest = document.read_text().partition(start)
-        if found:
-            document.write_text(f"{before}{start}{shown}{end}{rest.partition(end)[2]}")
+        document.write_text(filled(document.read_text(), name, report))
+
+
+def filled(document: str, name: str, report: dict[str, Any]) -> str:
+    """The document with the table between its marks; of `<!-- name: row; row -->` those rows alone."""
+
+    def shown(found: re.Match[str]) -> str:
+        rows = found[2].split("; ") if found[2] else report["rows"]
+        return f"{found[1]}{quoted({**report, 'rows': {row: report['rows'][row] for row in rows}})}{found[3]}"
+
+    marks = rf"(<!-- {name}(?:: ([^>]*))? -->\n)[^\0]*?(<!-- /{name} -->)"
+    return re.sub(marks, shown, document)
 
 
 def quoted(report: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.transmm import TransMM
+from pytorch_grad_cam.utils.citations import cite
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ __all__ = [
     "TextClassifier",
     "TransMM",
     "XGradCAM",
+    "cite",
     "compare",
     "evaluate",
     "explain",

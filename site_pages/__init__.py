@@ -1,0 +1,5 @@
+"""Pages of the documentation that are made from the package, the notebooks, the examples and the benchmarks' results."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
