@@ -9,7 +9,7 @@ VERSION = re.search(
 )
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 FIGURES, CONCEPTS = ["matplotlib>=3.7"], ["scikit-learn>=1.3"]  # figures, pages of other colours; factorisation
-SITE = ["mkdocs>=1.6", "mkdocs-material>=9.6", "mkdocstrings>=0.29", "mkdocstrings-python>=1.16", "latex2mathml>=3.77"]
+SITE = ["mkdocs>=1.6.1", "mkdocs-material>=9.7", "mkdocstrings>=1.0", "mkdocstrings-python>=2.0", "latex2mathml>=3.78"]
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
@@ -18,7 +18,35 @@ setup(
     description="Class activation maps for PyTorch: see what a vision model looks at",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="MIT",
+    author="the pytorch_grad_cam maintainers",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    keywords=[
+        "class activation maps",
+        "CAM",
+        "Grad-CAM",
+        "explainable AI",
+        "interpretability",
+        "saliency",
+        "PyTorch",
+        "computer vision",
+        "vision transformer",
+    ],
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    project_urls={
+        "Homepage": "https://pypi.org/project/grad-cam/",
+        "Upstream of 1.x": "https://github.com/jacobgil/pytorch-grad-cam",
+    },
     python_requires=">=3.10",
     packages=find_packages(include=["pytorch_grad_cam*"]),
     package_data={
@@ -47,6 +75,7 @@ setup(
             "ruff==0.17.6",
             "mypy==2.4.1",
             "selenium>=4.20",
+            "setuptools>=77.0.3",
         ],
     },
 )

@@ -1,6 +1,7 @@
 """Class activation maps for PyTorch: see what a vision model looks at."""
 
 from importlib import import_module
+from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_grad_cam.ablation_cam import AblationCAM
@@ -9,6 +10,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.ag_cam import AGCAM
 from pytorch_grad_cam.attention_rollout import AttentionRollout
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.compat.other_distribution import warn_of_other_distributions as _warn_of_other_distributions
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
@@ -123,6 +125,8 @@ _IMPORTED_WHEN_USED = {
     "load_classifier": "zoo.classifiers",
     "write_report": "explanations.report",
 }
+
+_warn_of_other_distributions(_Path(__file__).parent, __version__)
 
 
 def __getattr__(name: str) -> Any:

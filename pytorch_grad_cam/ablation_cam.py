@@ -36,6 +36,8 @@ class AblationCAM(BaseCAM):
     batch_size: channels ablated at a time, of one image or several; None is 32 on a CPU and 128 elsewhere.
     ratio_channels_to_ablate: the share of the channels that is ablated, those with the most energy first; the others
     have weight zero. Further options are those of BaseCAM.
+    When to take it: without gradients, or where they are saturated, at a layer with few channels or an affine tail.
+    Not in front of a long tail: it runs once for each channel.
     Cost: two forwards (three for the first call with a number of images, and one of two samples for the first, see
     `engine.rectifiers`) and, for each channel of each image, the model's tail behind the layer; where that is affine
     (global pooling and a linear classifier) one gradient a target of all images gives the same.

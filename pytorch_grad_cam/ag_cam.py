@@ -28,6 +28,7 @@ class AGCAM(AttentionCAM):
 
     Cost: one forward, one backward of the blocks. Memory: N x heads x T x T weights for each block. Raises ValueError
     for attention within windows and for pyramids.
+    Paper: Leem & Seo 2024, https://arxiv.org/abs/2402.04563.
     """
 
     one_sequence = True

@@ -33,6 +33,7 @@ class AttentionRollout(AttentionCAM):
 
     Cost: one forward. Memory: N x heads x T x T weights for each block. Raises ValueError for attention within windows
     and for pyramids, whose tokens are not one sequence.
+    Paper: Abnar & Zuidema 2020, https://arxiv.org/abs/2005.00928.
     """
 
     uses_gradients = uses_targets = False

@@ -12,6 +12,8 @@ class EigenCAM(BaseCAM):
 
     Departs from the paper in that the channels are centred first, and in that its sign is a rule: see
     `principal_component.first_principal_component`.
+    When to take it: to see what is there at all, without a class and without gradients. Not to tell one class from
+    another.
     Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
     Paper: Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299.
     """

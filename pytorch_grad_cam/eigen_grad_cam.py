@@ -11,6 +11,8 @@ class EigenGradCAM(BaseCAM):
     """The first principal component of gradient times activation, which makes Eigen-CAM aware of the class.
 
     No paper defines it; its sign is that of the sum over the channels, see `first_principal_component`.
+    When to take it: for a smoother map than Grad-CAM's on a noisy layer. Not where the exact formula of a paper is
+    asked for.
     Cost: one forward, one backward from the score to the layer.
     Paper: of Eigen-CAM, Muhammad & Yeasin 2020, https://arxiv.org/abs/2008.00299.
     """

@@ -33,6 +33,8 @@ class FEM(BaseCAM):
 
     k: how many standard deviations above its mean a channel has to be. Further options are those of BaseCAM.
     Made for activations that are not negative (behind a ReLU).
+    When to take it: for a quick map of what stands out, without a class. Not for signed activations, nor to tell
+    one class from another.
     Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.
     Paper: Fuad et al. 2020, https://doi.org/10.1109/IPTA50016.2020.9286629.
     """

@@ -44,6 +44,8 @@ def against_similar_classes(outputs: torch.Tensor, targets: Targets, ranks: Sequ
 class FinerCAM(MetaCAM):
     """What tells a class from the classes most similar to it, by the maps of a base method (Grad-CAM).
 
+    When to take it: for classes that look alike: birds, cars, digits. Not to find an object: what it shares with
+    similar classes is left out.
     Cost: that of the base method.
     Paper: Zhang et al. 2025, https://arxiv.org/abs/2501.11309.
     """

@@ -34,6 +34,9 @@ class FullGrad(BaseCAM):
     eigen_smooth: the first principal component of the layers' maps instead of their sum.
 
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
+    When to take it: to point at an object when the last layer is coarse, best multiplied with Grad-CAM; no layer
+    has to be chosen. Not on transformers, whose biases it hardly counts, nor alone where several objects are in the
+    picture.
     Cost: one forward with its graph, one whole backward.
     Paper: Srinivas & Fleuret 2019, https://arxiv.org/abs/1905.00780.
     """

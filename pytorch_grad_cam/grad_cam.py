@@ -15,6 +15,8 @@ def grad_cam_weights(grads: torch.Tensor) -> torch.Tensor:
 class GradCAM(BaseCAM):
     r"""Channels weighted by their mean gradient: $L = ReLU(\sum_k \alpha_k A^k)$ (eq. 2).
 
+    When to take it: first, and to compare with others' maps: it works wherever a gradient does. Not for one of
+    several boxes that look alike, where its mean gradient marks them all (LayerCAM), nor at early layers.
     Cost: one forward, one backward from the score to the layer.
     Paper: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
     """

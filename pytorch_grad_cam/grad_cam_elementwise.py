@@ -17,6 +17,8 @@ class GradCAMElementWise(BaseCAM):
 
     No paper defines it; the formula is that of grad-cam 1.x. Evidence of one channel against the class does not cancel
     that of another for it, as it does in HiResCAM.
+    When to take it: where HiResCAM's channels cancel each other out. Not as faithful evidence: what speaks against
+    the class is left out channel by channel.
     Cost: one forward, one backward from the score to the layer.
     Paper: of HiResCAM, Draelos & Carin 2020, https://arxiv.org/abs/2011.08891.
     """

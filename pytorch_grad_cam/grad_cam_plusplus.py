@@ -26,6 +26,8 @@ class GradCAMPlusPlus(BaseCAM):
 
     Departs from Grad-CAM for classes that occur several times in an image. Made for activations that are not negative
     (behind a ReLU): with signed ones the denominator may come close to zero.
+    When to take it: for several objects of one class. Not for layers with signed activations, such as a
+    transformer's (LayerCAM).
     Cost: one forward, one backward from the score to the layer.
     Paper: Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063.
     """

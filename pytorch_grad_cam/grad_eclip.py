@@ -45,6 +45,7 @@ class GradECLIP(AttentionCAM):
     gradients here.
 
     Cost: one forward, one backward to the last block's attention. Memory: N x heads x T x T weights of that block.
+    Paper: Zhao et al. 2025, https://arxiv.org/abs/2502.18816.
     """
 
     last_blocks = 1

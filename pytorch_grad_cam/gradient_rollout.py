@@ -24,6 +24,7 @@ class GradientRollout(AttentionCAM):
     one, is mostly sharper.
 
     Cost: one forward, one backward of the blocks. Memory and errors as `AttentionRollout`.
+    Paper: none, Gildenblat 2020, https://jacobgil.github.io/deeplearning/vision-transformer-explainability.
     """
 
     one_sequence = True

@@ -49,6 +49,8 @@ class GuidedBackpropReLUModel:
     a UserWarning that says so.
 
     device: moves nothing; the model stays where it is. Accepted because grad-cam 1.5 asks for it.
+    When to take it: for edges, multiplied with a map (Guided Grad-CAM). Not alone as an explanation: it hardly
+    depends on the class and on the weights of the last layers.
     Paper: Springenberg et al. 2015, https://arxiv.org/abs/1412.6806.
     """
 

@@ -22,6 +22,8 @@ class KPCA_CAM(BaseCAM):  # noqa: N801
 
     kernel: linear, poly, rbf, sigmoid or cosine. gamma: of the kernel; None is 1 / C. Further options are those of
     BaseCAM. Its sign is a rule: see `kernel_component.first_kernel_component`.
+    When to take it: where Eigen-CAM's one straight axis misses an object. Not for large maps: its memory grows with the
+    square of the positions.
     Cost: one forward, and O(P^2) memory for P positions; of two samples one more forward in the first call, see
     `engine.rectifiers`.
     Paper: Karmani et al. 2024, https://arxiv.org/abs/2410.00267.

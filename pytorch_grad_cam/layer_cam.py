@@ -14,6 +14,8 @@ def layer_cam_weights(grads: torch.Tensor) -> torch.Tensor:
 class LayerCAM(BaseCAM):
     """Each position of each channel weighted by its own positive gradient; sharp also on early layers.
 
+    When to take it: for boxes of detectors, early and fine layers, and transformers. Not where evidence against the
+    class matters: it takes positive gradients alone.
     Cost: one forward, one backward from the score to the layer.
     Paper: Jiang et al. 2021, IEEE TIP 30, https://doi.org/10.1109/TIP.2021.3089943.
     """

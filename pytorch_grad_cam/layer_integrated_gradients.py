@@ -32,6 +32,8 @@ class LayerIntegratedGradients(TailCAM):
     batch_size: how many rows the tail gets at a time, steps times images; None is 32 on a CPU and 128 elsewhere.
     Further options are those of BaseCAM.
     Raises ValueError for less than one step.
+    When to take it: for a saturated score, whose gradient at the image says little. Not where one backward pass is
+    all that may be spent.
     Cost: one forward (three for the first call with a number of images) and, for each step and image, the model's tail
     behind the layer, with a backward through it for each target.
     Paper: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365.

@@ -34,6 +34,7 @@ class LeGrad(AttentionCAM):
 
     Cost: one forward, and one backward through each of the blocks; where the model's part behind the blocks knows how
     many images there are, one forward more for each block. Memory: N x heads x T x T weights for each block.
+    Paper: Bousselham et al. 2024, https://arxiv.org/abs/2404.03214.
     """
 
     capture_of_blocks = BlockScores

@@ -21,7 +21,9 @@ class RandomCAM(BaseCAM):
 
     seed: two objects with the same seed give the same sequence of maps; None takes one from PyTorch's global generator.
     Further options are those of BaseCAM.
+    When to take it: as the baseline that a method has to beat. Not as an explanation.
     Cost: one forward.
+    Paper: none defines it; a baseline of grad-cam 1.x, https://github.com/jacobgil/pytorch-grad-cam.
     """
 
     uses_targets = False

@@ -30,6 +30,7 @@ class ReciproCAM(TailCAM):
     batch_size: how many cells the tail gets at a time; None is 32 on a CPU and 128 elsewhere. Further options are those
     of BaseCAM.
     Raises ValueError for a reshape_transform that mixes or scales what the layer returned.
+    When to take it: without gradients, at a coarse layer. Not at a fine one: the tail runs once for each cell.
     Cost: one forward (three for the first call with a number of images) and, for each cell of each image, the model's
     tail behind the layer, whatever the number of targets.
     Paper: Byun & Lee 2022, https://arxiv.org/abs/2209.14074.

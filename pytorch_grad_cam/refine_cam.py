@@ -35,6 +35,8 @@ def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
 class RefineCAM(MetaCAM):
     """Where the maps of all layers agree: deep layers say what, early layers say where.
 
+    When to take it: for a sharp map of an object's outline from deep and early layers together. Not where the
+    layers disagree: the product is blank there.
     Cost: that of one call of the base method with all layers, Grad-CAM++ unless told otherwise.
     Paper: https://arxiv.org/abs/2605.14641.
     """

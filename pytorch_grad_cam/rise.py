@@ -53,6 +53,8 @@ class RISE(BaseCAM):
     8 on a CPU, 64 elsewhere). Further options are those of BaseCAM; `eigen_smooth` changes nothing.
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
     Raises ValueError for fewer than two masks, no cell and a share outside of (0, 1).
+    When to take it: for a model of which only the answer is known: served, exported, no network at all; and for
+    boxes that were missed. Not where a thousand forwards are too many, nor for small objects.
     Cost: 1 + masks forwards of each image, whatever the number of targets.
     D-RISE: Petsiuk et al. 2021, https://arxiv.org/abs/2006.03204.
     Paper: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.

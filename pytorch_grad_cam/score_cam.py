@@ -39,6 +39,8 @@ class ScoreCAM(BaseCAM):
     of several images share a batch, those that do not vary are scored once. On the CPU the masked inputs lie channels
     last in memory, which convolutions are faster with.
 
+    When to take it: without gradients, where time does not matter, for maps that can be checked by looking at the
+    masked images. Not in a loop over a data set: it costs a forward for each channel.
     Cost: 2 + C forwards of each image, whatever the number of targets; of two samples one more in the first call, see
     `engine.rectifiers`.
     Paper: Wang et al. 2020, https://arxiv.org/abs/1910.01279.

@@ -11,6 +11,8 @@ class SegEigenCAM(BaseCAM):
     r"""The first principal component (eq. 11-12) of $|\partial y / \partial A| \odot A$ (eq. 10), made positive (13).
 
     Made for segmentation: `utils.model_targets.SemanticSegmentationTarget` says what is explained.
+    When to take it: for a category of a segmentation. Not for classifiers with two objects of like classes: the
+    sign of the gradient is lost.
     Cost: one forward, one backward from the score to the layer.
     Paper: Chung & Ying 2025, https://doi.org/10.3390/app15137562.
     """

@@ -29,6 +29,7 @@ class SESS(MetaCAM):
 
     Finds small and repeated objects. Options: scales to batch_size are those of `window_maps`, see
     `perturbation.window_maps.WindowMaps`. The windows' maps are the base method's (Grad-CAM), smoothed if asked for.
+    When to take it: for small and for repeated objects. Not where the cost of one call for each window is too much.
     Cost: one forward and, for each target and window, one call of the base method (pre_filter_ratio: one forward more).
     Paper: Tursun et al. 2022, https://arxiv.org/abs/2207.01769.
     """

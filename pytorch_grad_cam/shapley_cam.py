@@ -47,6 +47,8 @@ class ShapleyCAM(BaseCAM):
 
     The paper takes `utils.model_targets.ClassifierOutputReST` as the score. The Hessian is that of each layer alone;
     of a ViT's tokens it has the class token too.
+    When to take it: with the score of its paper, where the curvature of a probability matters; with logits behind a
+    linear end it is Grad-CAM. Not for models without a second derivative.
     Cost: one forward, one backward from the score to the layer and one through that backward, for each layer.
     Paper: Cai 2025, https://arxiv.org/abs/2501.06261.
     """

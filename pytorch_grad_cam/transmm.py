@@ -38,6 +38,7 @@ class TransMM(AttentionCAM):
 
     Cost: one forward, one backward of the blocks. Memory: N x heads x T x T weights for each block. Raises ValueError
     for attention within windows and for pyramids, whose tokens are not one sequence.
+    Paper: Chefer, Gur & Wolf 2021, https://arxiv.org/abs/2103.15679.
     """
 
     one_sequence = True

@@ -21,6 +21,8 @@ class XGradCAM(BaseCAM):
     """Channels weighted by the mean of their gradients, each position counted by its activation.
 
     Made for activations that are not negative (behind a ReLU): a signed channel can sum to nearly zero.
+    When to take it: where Grad-CAM is taken, behind a ReLU, and the channels' gradients should add up to the score.
+    Not for signed activations.
     Cost: one forward, one backward from the score to the layer.
     Paper: Fu et al. 2020, https://arxiv.org/abs/2008.02312.
     """

@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from the package, the notebooks, the examples and the benchmarks' results."""
+"""Pages of the site that are made from the package, the notebooks, the examples and the benchmarks' results."""
 
 from pathlib import Path
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 Arguments = ParamSpec("Arguments")
+ENDS_IN = "3.0"  # the next major version, see docs/contribute/versions.md
 
 
 def old_constructor(init: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -43,4 +44,5 @@ def renamed_targets(targets: Any, old: dict[str, Any]) -> Any:
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is the spelling of grad-cam before 1.5; pass {new}", DeprecationWarning, stacklevel=3)
+    said = f"{old} is the spelling of grad-cam before 1.5 and ends in {ENDS_IN}; pass {new}"
+    warnings.warn(said, DeprecationWarning, stacklevel=3)

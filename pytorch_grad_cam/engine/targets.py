@@ -66,6 +66,8 @@ class ClassifierOutputTarget:
 
     >>> ClassifierOutputTarget(2)(torch.tensor([0.1, 0.7, 0.2]))
     tensor(0.2000)
+
+    Paper: of the score that is explained, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
     """
 
     def __init__(self, category: int) -> None:

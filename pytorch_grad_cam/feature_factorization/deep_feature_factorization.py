@@ -50,6 +50,10 @@ class DeepFeatureFactorization:
 
     target_layer: a module of the model or its dotted name. reshape_transform, align: as in a CAM.
     computation_on_concepts: called with the concepts (n_components, C), for instance the model's classifier.
+
+    When to take it: to see which concepts a layer knows and where they are, without a target. Not to explain one
+    score.
+    Paper: Collins, Achanta & Suesstrunk 2018, https://arxiv.org/abs/1806.10206.
     """
 
     def __init__(

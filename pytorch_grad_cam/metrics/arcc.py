@@ -24,7 +24,10 @@ def batch_pearson_coherency(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # noqa
 
 
 class Complexity:
-    """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Lower is better."""
+    """How much of the image a map covers: its mean absolute value (ADCC, eq. 4). Lower is better.
+
+    Paper: Poppi et al. 2021, https://arxiv.org/abs/2104.10252.
+    """
 
     def __call__(self, grayscale_cams: np.ndarray | torch.Tensor) -> np.ndarray:
         """The complexities (N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
@@ -34,7 +37,10 @@ class Complexity:
 
 
 class Coherency:
-    """How alike a map is to the map of the image times it: their correlation, scaled to [0, 1] (ADCC, eq. 3)."""
+    """How alike a map is to the map of the image times it: their correlation, scaled to [0, 1] (ADCC, eq. 3).
+
+    Paper: Poppi et al. 2021, https://arxiv.org/abs/2104.10252.
+    """
 
     def __call__(
         self,
@@ -60,6 +66,7 @@ class ARCC:
     """The harmonic mean of coherency, 1 - complexity and ROAD, the last doubled and clipped to [0, 1].
 
     base_method: the object that made the maps.
+    Paper: https://arxiv.org/abs/2605.14641.
     """
 
     def __init__(self, base_method: Callable[..., Any], road_percentiles: Sequence[Any] = (20, 40, 60, 80)) -> None:

@@ -24,6 +24,7 @@ class AverageDrop(_SeenThroughMap):
     Raises ValueError for scores that are not above 0: pass targets that give probabilities, as
     ClassifierOutputSoftmaxTarget.
     Cost: two forwards of each image.
+    Paper: Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063.
     """
 
     def of_scores(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -38,6 +39,7 @@ class AverageGain(_SeenThroughMap):
     $100 \max(0, O - Y) / (1 - Y)$ (Zhang et al. 2023, Opti-CAM, arXiv:2301.07002), from 0 to 100, the higher the
     better; 0 where nothing is missing. The map is scaled from 0 to 1 before.
     Raises ValueError for scores outside [0, 1]. Cost: two forwards of each image.
+    Paper: Zhang et al. 2023, https://arxiv.org/abs/2301.07002.
     """
 
     def of_scores(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ class MaxBoxAccV2:
     scaled from 0 to 1, both above 0 and at most 1. `chosen_on` finds the best ones on other images, as the paper does;
     chosen on the same images they flatter the map.
     Raises ValueError for none and for others.
+    Paper: Choe et al. 2022, https://arxiv.org/abs/2007.04178.
     """
 
     def __init__(self, thresholds: Mapping[float, float]) -> None:

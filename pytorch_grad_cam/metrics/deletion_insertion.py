@@ -79,6 +79,7 @@ class Deletion(_AreaUnderCurve):
     ClassifierOutputSoftmaxTarget gives; of classes by number it is the logit's. Nothing changes with the map's scale or
     the order of the images; among equal pixels, as those of a blank map, the first one, row by row, comes first.
     Cost: 1 + steps forwards of each image, in shared batches; see `shared_scores.scored_in_common`.
+    Paper: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
     """
 
     def __init__(self, steps: int = 50, baseline: Baseline = "zero") -> None:
@@ -96,6 +97,7 @@ class Insertion(_AreaUnderCurve):
 
     baseline: what the pixels are put into, see `baselines.Baseline`; RISE's is the blurred image. All else is as in
     `Deletion`.
+    Paper: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
     """
 
     def __init__(self, steps: int = 50, baseline: Baseline = "blur") -> None:

@@ -93,6 +93,7 @@ class RemoveMostRelevantFirst:
     percentile: 'auto' removes what is above Otsu's threshold. imputer: from the image (C, H, W) and a mask (H, W), 1
     where a pixel is kept and 0 where not, to the image without those pixels.
     Raises ValueError for a percentile outside [0, 100].
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
     """
 
     def __init__(self, percentile: float | Literal["auto"], imputer: Perturbation) -> None:
@@ -114,7 +115,10 @@ class RemoveMostRelevantFirst:
 
 
 class RemoveLeastRelevantFirst(RemoveMostRelevantFirst):
-    """Removes the least relevant pixels of an image: keeps `percentile` percent of them, the most relevant ones."""
+    """Removes the least relevant pixels of an image: keeps `percentile` percent of them, the most relevant ones.
+
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
+    """
 
     def kept(self, maps: torch.Tensor) -> torch.Tensor:
         """The masks (N, H, W) of maps (N, H, W), on their device: 1 where a pixel is kept, 0 elsewhere."""

@@ -52,6 +52,7 @@ class NoisyLinearImputer:
     together, within 1e-4 of the direct solution for values in [-3, 3]. The noise then comes from the device's own
     generator: other numbers than on the host, the same for the same seed. All other images are solved directly on the
     host, side by side in threads.
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
     """
 
     def __init__(self, noise: float = 0.01, weighting: Weighting = neighbors_weights, seed: int = 0) -> None:
@@ -139,28 +140,40 @@ def _stays_on_device(images: torch.Tensor, weighting: Weighting) -> bool:
 
 
 class ROADMostRelevantFirst(PerturbationConfidenceMetric):
-    """The change of the score without the most relevant pixels; `percentile` percent of them stay."""
+    """The change of the score without the most relevant pixels; `percentile` percent of them stay.
+
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
+    """
 
     def __init__(self, percentile: Any = 80) -> None:
         super().__init__(RemoveMostRelevantFirst(percentile, NoisyLinearImputer()))
 
 
 class ROADLeastRelevantFirst(PerturbationConfidenceMetric):
-    """The change of the score without the least relevant pixels; `percentile` percent of them stay."""
+    """The change of the score without the least relevant pixels; `percentile` percent of them stay.
+
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
+    """
 
     def __init__(self, percentile: Any = 20) -> None:
         super().__init__(RemoveLeastRelevantFirst(percentile, NoisyLinearImputer()))
 
 
 class ROADMostRelevantFirstAverage(AveragerAcrossThresholds):
-    """The mean of ROADMostRelevantFirst over percentiles."""
+    """The mean of ROADMostRelevantFirst over percentiles.
+
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
+    """
 
     def __init__(self, percentiles: Sequence[Any] = (10, 20, 30, 40, 50, 60, 70, 80, 90)) -> None:
         super().__init__(ROADMostRelevantFirst, percentiles)
 
 
 class ROADLeastRelevantFirstAverage(AveragerAcrossThresholds):
-    """The mean of ROADLeastRelevantFirst over percentiles."""
+    """The mean of ROADLeastRelevantFirst over percentiles.
+
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
+    """
 
     def __init__(self, percentiles: Sequence[Any] = (10, 20, 30, 40, 50, 60, 70, 80, 90)) -> None:
         super().__init__(ROADLeastRelevantFirst, percentiles)
@@ -170,6 +183,7 @@ class ROADCombined:
     """Half the difference of both averages: what the least relevant pixels leave of the score less what the most leave.
 
     The higher the better; a map that says nothing has 0.
+    Paper: Rong et al. 2022, https://arxiv.org/abs/2202.00449.
     """
 
     def __init__(self, percentiles: Sequence[Any] = (10, 20, 30, 40, 50, 60, 70, 80, 90)) -> None:

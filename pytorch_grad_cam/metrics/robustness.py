@@ -105,7 +105,7 @@ def shift_stability(
     """How alike a map is to that of the shifted image, shifted back: from -1 to 1, higher is better.
 
     The mean over shifts of so many pixels to the four sides, of images (N, C, H, W); the border is repeated, and what
-    is not in both images is not compared. kind and paper: see `flip_stability`.
+    is not in both images is not compared. kind: see `flip_stability`; paper: arXiv:2304.06715.
     Raises ValueError unless pixels is above 0 and below half of either side. Cost: five calls of cam, and a forward.
     """
     if images.ndim != 2 + _REPLICATED or not 0 < pixels < min(images.shape[2:]) / 2:

@@ -29,7 +29,10 @@ def _shown(value: Any) -> str:
 
 
 class ClassifierOutputSoftmaxTarget(ClassifierOutputTarget):
-    """The probability of one class: the softmax of the logits. Evidence against the other classes counts too."""
+    """The probability of one class: the softmax of the logits. Evidence against the other classes counts too.
+
+    Paper: of the score that is explained, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
+    """
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The category's softmax probability of logits (classes,), or of each row of (N, classes)."""
@@ -40,6 +43,7 @@ class ClassifierOutputReST(ClassifierOutputTarget):
     """The logit of one class plus its log-probability: ReST, the utility of ShapleyCAM (arXiv:2501.06261).
 
     Unlike the probability it has a gradient where the class is certain, unlike the logit it knows the other classes.
+    Paper: Cai 2025, https://arxiv.org/abs/2501.06261.
     """
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
@@ -51,6 +55,7 @@ class BinaryClassifierOutputTarget(_Named):
     """The output of a classifier with one logit for category 1, its negative for category 0.
 
     Raises ValueError for other categories.
+    Paper: of the score that is explained, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
     """
 
     def __init__(self, category: int) -> None:
@@ -64,7 +69,10 @@ class BinaryClassifierOutputTarget(_Named):
 
 
 class SoftmaxOutputTarget(_Named):
-    """The softmax of an output, for models with one value per sample; a CAM raises ValueError for others."""
+    """The softmax of an output, for models with one value per sample; a CAM raises ValueError for others.
+
+    Paper: of the score that is explained, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
+    """
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The softmax along the last axis, of the output's shape."""
@@ -72,7 +80,10 @@ class SoftmaxOutputTarget(_Named):
 
 
 class RawScoresOutputTarget(_Named):
-    """The output itself, for models with one value per sample (regression); a CAM raises ValueError for others."""
+    """The output itself, for models with one value per sample (regression); a CAM raises ValueError for others.
+
+    Paper: of the score that is explained, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391.
+    """
 
     def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
         """The output as it is."""
@@ -84,6 +95,7 @@ class SemanticSegmentationTarget(_Named):
 
     mask: (H, W), array or tensor, boolean or weights; (*spatial) for other ranks. Where the model's output has another
     size the mask is resized linearly.
+    Paper: Vinogradova et al. 2020, https://arxiv.org/abs/2002.11434.
     """
 
     def __init__(self, category: int, mask: np.ndarray | torch.Tensor) -> None:
@@ -105,6 +117,7 @@ class FasterRCNNBoxScoreTarget(_Named):
     The best match of a box is the detection of the same label with the highest IoU, if that is above `iou_threshold`;
     a box without a match adds nothing. labels, bounding_boxes (x1, y1, x2, y2): one of both for each box, else
     ValueError.
+    Paper: none defines it, it is that of https://github.com/jacobgil/pytorch-grad-cam.
     """
 
     def __init__(self, labels: Sequence[int], bounding_boxes: Any, iou_threshold: float = 0.5) -> None:
@@ -134,6 +147,7 @@ class FinerWeightedTarget(_Named):
     r"""Finer-CAM's score: $\sum_d p_d (y^c - \alpha y^d) / \sum_d p_d$ over similar classes d of probability p.
 
     main_category: c. comparison_categories: the d, at least one. alpha: how much of the others is subtracted.
+    Paper: Zhang et al. 2025, https://arxiv.org/abs/2501.11309.
     """
 
     def __init__(self, main_category: int, comparison_categories: Sequence[int], alpha: float) -> None:

@@ -102,6 +102,7 @@ class BoxTarget(PredictionTarget):
     keypoint of the object, numbered from 0; "angle", how far an oriented box is turned, in radians.
     Raises ValueError for a box without an area, one that lies outside of the image, a label that no prediction has and
     where no prediction overlaps the box. One that overlaps it little gives a CamWarning.
+    Paper: of the score for changed images, D-RISE, Petsiuk et al. 2021, https://arxiv.org/abs/2006.03204.
     """
 
     box: Any
@@ -153,6 +154,7 @@ class DetectionTarget(PredictionTarget):
 
     In changed copies of the image it is the raw prediction of its class that overlaps its box most. of: all
     but "box", see `BoxTarget`. Raises ValueError where there are fewer detections.
+    Paper: of the score for changed images, D-RISE, Petsiuk et al. 2021, https://arxiv.org/abs/2006.03204.
     """
 
     number: int = 0
