@@ -4,9 +4,10 @@ All classifiers of torchvision, a small one of every timm family, scaled-down co
 them on wide images). A model passes when its map is finite and varies, the grid of the chosen layer is larger than
 1 x 1, and it is the right way round: noise in a quarter of the image changes the activations most in that quarter, for
 all four. The same is asked of the layer that torch-cam finds by itself, in a process of its own. What the
-search costs is measured against bare forward passes in turn with it. Takes about an hour and a half on 2 cores.
-`--keep FILE`: what each model gave is added to FILE, and to FILE.peer for torch-cam, so that a run that was stopped
-goes on.
+search costs is measured against bare forward passes in turn with it. Of the check of the place it is counted where it
+warned though all quarters are right, and where it did not though they are not. Takes about an hour and a half on 2
+cores. `--keep FILE`: what each model gave is added to FILE, and to FILE.peer for torch-cam, so that a run that was
+stopped goes on.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,6 +33,22 @@ from benchmarks.report import write_report
 IMAGES = (4, 32)
 REPETITIONS = 3
 CORNERS = [(rows, columns) for rows in (0, 1) for columns in (0, 1)]
+QUARTERS = f"of {len(CORNERS)} quarters"
+
+
+class Outcome(NamedTuple):
+    """What is wrong with what was found, empty where nothing is; the search's cost where it was measured, in forwards;
+    and whether the place check warned.
+    """
+
+    trouble: str
+    costs: list[float]
+    warned: bool
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the layer's map is the right way round, as far as that could be asked."""
+        return QUARTERS not in self.trouble
 
 
 def found_by_us(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, nn.Module, Callable, str]:
@@ -58,10 +75,12 @@ def found_by_torch_cam(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor,
     return maps, dict(model.named_modules())[name], lambda tensor: tensor, name
 
 
-def trouble_with(find: Callable, model: nn.Module, x: torch.Tensor) -> tuple[str, str]:
-    """What is wrong with what was found, empty where nothing is; and what was chosen."""
+def trouble_with(find: Callable, model: nn.Module, x: torch.Tensor) -> tuple[str, str, bool]:
+    """What is wrong with what was found, empty where nothing is; what was chosen; whether the place check warned."""
     try:
-        maps, layer, as_map, chosen = find(model, x)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            maps, layer, as_map, chosen = find(model, x)
         kept: list[torch.Tensor] = []
         handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(as_map(output)))
         for images in IMAGES:
@@ -70,14 +89,15 @@ def trouble_with(find: Callable, model: nn.Module, x: torch.Tensor) -> tuple[str
                 break
         handle.remove()
     except Exception as error:  # noqa: BLE001
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}", ""
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}", "", False
     checks = {
         "not finite": not maps.isfinite().all(),
         "blank": maps.amax() == maps.amin(),
         f"grid {tuple(kept[0].shape[2:])}": max(kept[0].shape[2:]) == 1,
-        f"{right} of 4 quarters": right < len(CORNERS),
+        f"{right} {QUARTERS}": right < len(CORNERS),
     }
-    return ", ".join(trouble for trouble, there in checks.items() if there), chosen
+    warned = any("may lie in the wrong place" in str(each.message) for each in said)
+    return ", ".join(trouble for trouble, there in checks.items() if there), chosen, warned
 
 
 def corners_right(model: nn.Module, like: torch.Tensor, kept: list[torch.Tensor], count: int) -> int:
@@ -126,17 +146,13 @@ def cost_of_search(model: nn.Module, x: torch.Tensor) -> float:
     return statistics.median(seconds[locate]) / statistics.median(seconds[model])
 
 
-def outcomes(
-    find: Callable, source: str, only: list[str], kept: Path | None = None
-) -> tuple[dict[str, str], list[float]]:
-    """For each model of a source that can be built, by name, what is wrong with what was found; the costs of ours.
+def outcomes(find: Callable, source: str, only: list[str], kept: Path | None = None) -> dict[str, Outcome]:
+    """For each model of a source that can be built, by name, what came of it.
 
     kept: a file that each model's outcome is added to as soon as it is there; models in it are not asked again.
     """
     lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
-    known = [(name, *outcome) for of_source, name, *outcome in map(json.loads, lines) if of_source == source]
-    found = {name: trouble for name, trouble, _ in known}
-    costs = [cost for _, _, of_model in known for cost in of_model]
+    found = {name: Outcome(*outcome) for of_source, name, *outcome in map(json.loads, lines) if of_source == source}
     for name, build in zoo.SOURCES[source]():
         if name in found or (only and not any(part in name for part in only)):
             continue
@@ -149,15 +165,16 @@ def outcomes(
             sys.stderr.write(f"{source} {name} was not built, {type(error).__name__}: {str(error)[:120]}\n")
             continue
         started = time.perf_counter()
-        found[name], chosen = trouble_with(find, model, x)
+        trouble, chosen, warned = trouble_with(find, model, x)
         seconds = time.perf_counter() - started
-        cost = [cost_of_search(model, x)] if find is found_by_us and chosen else []
-        costs += cost
+        costs = [cost_of_search(model, x)] if find is found_by_us and chosen else []
+        found[name] = Outcome(trouble, costs, warned)
         if kept is not None:
             with kept.open("a") as file:
-                file.write(f"{json.dumps([source, name, found[name], cost])}\n")
-        sys.stderr.write(f"{source} {name} ({seconds:.0f} s): {found[name] or 'ok'} | {chosen} {cost}\n")
-    return found, costs
+                file.write(f"{json.dumps([source, name, *found[name]])}\n")
+        said = " | the place check warned" if warned else ""
+        sys.stderr.write(f"{source} {name} ({seconds:.0f} s): {trouble or 'ok'}{said} | {chosen} {costs}\n")
+    return found
 
 
 def main() -> None:
@@ -174,18 +191,23 @@ def main() -> None:
     find = found_by_torch_cam if options.torch_cam else found_by_us
     found = {source: outcomes(find, source, options.only, options.keep) for source in options.sources}
     if options.torch_cam:
-        options.torch_cam.write_text(json.dumps({source: troubles for source, (troubles, _) in found.items()}))
+        options.torch_cam.write_text(json.dumps(found))
         return
     theirs = _by_torch_cam(sys.argv[1:], options.keep)
     rows: dict[str, dict[str, Any]] = {}
-    for source, (ours, costs) in found.items():
-        exceptions = [f"{name} ({trouble})" for name, trouble in ours.items() if trouble]
+    for source, ours in found.items():
+        costs = [cost for outcome in ours.values() for cost in outcome.costs]
+        exceptions = [f"{name} ({outcome.trouble})" for name, outcome in ours.items() if outcome.trouble]
+        warned = [name for name, outcome in ours.items() if outcome.warned and outcome.in_place]
+        silent = [name for name, outcome in ours.items() if not outcome.warned and not outcome.in_place]
         rows[source] = {
             "models": len(ours),
             "here": f"{_share(ours):.1%}",
             "torch-cam 0.5": f"{_share(theirs[source]):.1%}",
             "search, in forwards": f"{statistics.median(costs):.1f} (at most {max(costs):.1f})",
             "exceptions here": "; ".join(exceptions).replace("|", "/"),
+            "place check: warned in place": ", ".join(warned) or "none",
+            "silent elsewhere": ", ".join(silent) or "none",
         }
     if not options.only:
         write_report(
@@ -195,18 +217,19 @@ def main() -> None:
         sys.stderr.write(f"{rows}\n")
 
 
-def _by_torch_cam(arguments: list[str], kept: Path | None) -> dict[str, dict[str, str]]:
+def _by_torch_cam(arguments: list[str], kept: Path | None) -> dict[str, dict[str, Outcome]]:
     python = environment_of("torchcam==0.5.0", "--no-deps")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "outcomes.json"
         command = [python, "-m", "benchmarks.zero_config", *arguments, "--torch-cam", file]
         command += [] if kept is None else ["--keep", f"{kept.absolute()}.peer"]
         subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
-        return json.loads(file.read_text())
+        read = json.loads(file.read_text())
+    return {source: {name: Outcome(*each) for name, each in of.items()} for source, of in read.items()}
 
 
-def _share(found: dict[str, str]) -> float:
-    return sum(not trouble for trouble in found.values()) / max(len(found), 1)
+def _share(found: dict[str, Outcome]) -> float:
+    return sum(not outcome.trouble for outcome in found.values()) / max(len(found), 1)
 
 
 if __name__ == "__main__":

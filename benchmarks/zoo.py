@@ -14,10 +14,13 @@ _SMALL = ("test", "atto", "femto", "pico", "zepto", "nano", "xxs", "xxt", "xs", 
 
 
 def torchvision_models() -> Iterator[tuple[str, Build]]:
-    """All classifiers."""
+    """All classifiers, small ones first."""
     from torchvision import models
 
-    for name in models.list_models(module=models):
+    def parameters_of(name: str) -> int:
+        return max(weights.meta["num_params"] for weights in models.get_model_weights(name))
+
+    for name in sorted(models.list_models(module=models), key=parameters_of):
 
         def build(name: str = name) -> tuple[nn.Module, torch.Tensor]:
             side = 299 if name == "inception_v3" else 224

@@ -15,12 +15,9 @@ from torch.utils._pytree import tree_map_only
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.targets import TargetLists, target_scores
-from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import TOKENS_NDIM, gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
-
-_TOKENS_NDIM = 3  # (N, T, C)
-
 
 _cut_by_no_grad: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _in_graph = attrgetter("requires_grad")
@@ -119,7 +116,7 @@ class Capture(Watch):
             return [None] * len(wanted)
         create_graph = create_graph or not self._detach
         keep_graph = keep_graph or create_graph
-        if create_graph or wanted[0].ndim != _TOKENS_NDIM:
+        if create_graph or wanted[0].ndim != TOKENS_NDIM:
             return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
         return gradients_without_zero_rows(score, wanted, keep_graph)
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.inputs import call
-from pytorch_grad_cam.engine.trees import floating_tensors
+from pytorch_grad_cam.engine.trees import tensors_in
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
@@ -45,10 +44,11 @@ class Trace(Watch):
         super().__init__(self._names, before=partial(torch.set_grad_enabled, torch.is_grad_enabled()))
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
-        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-        read = tensors[0] if tensors else None
-        returned = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-        first = next(iter(floating_tensors(output)), None)
+        args, _ = inputs
+        is_plain = bool(args) and isinstance(args[0], torch.Tensor)  # of most modules; the rest need not be searched
+        read = args[0] if is_plain else next(iter(tensors_in(inputs)), None)
+        returned = tensors_in(output)
+        first = next((tensor for tensor in returned if tensor.is_floating_point()), None)
         run = self.runs[-1].run + 1 if self.runs else 0
         name = self._names[module]
         self.runs.extend(

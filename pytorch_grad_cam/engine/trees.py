@@ -45,11 +45,18 @@ def has_rows(leaf: Any, rows: int) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
 
 
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """The tree's tensors, in its order."""
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
 def floating_tensors(tree: Any) -> list[torch.Tensor]:
     """The tree's floating-point tensors, in its order."""
     if isinstance(tree, torch.Tensor):
         return [tree] if tree.is_floating_point() else []
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    return [tensor for tensor in tensors_in(tree) if tensor.is_floating_point()]
 
 
 def first_tensor(output: Any) -> torch.Tensor:

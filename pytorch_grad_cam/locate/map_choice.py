@@ -31,12 +31,14 @@ _SMALLEST_GRIDS = (3, 2, 1)
 class MapChoice(NamedTuple):
     """What the rules depend on.
 
-    pooled: the grids that adaptive pooling made, which are no stages of an encoder.
+    pooled: the grids that adaptive pooling made, which are no stages of an encoder. takes_scores: whether a map that
+    nothing learned follows, the scores of boxes, tokens or places themselves, is one of those to choose from.
     """
 
     asked: AskedScore
     readings: Readings
     pooled: Collection[tuple[int, ...]]
+    takes_scores: bool = False
 
     def best(self, maps: Sequence[CandidateMap]) -> tuple[CandidateMap | None, str]:
         """The best map whose cells answer to noise on the image where they are read, and why it is the best.
@@ -71,7 +73,7 @@ class MapChoice(NamedTuple):
         """Whether the score depends on enough of the map."""
         if self.asked.is_of_whole_image:
             return candidate.alive.float().mean().item() >= _ALIVE
-        return candidate.is_hidden and bool(candidate.alive.any())
+        return (candidate.is_hidden or self.takes_scores) and bool(candidate.alive.any())
 
     def is_large(self, candidate: CandidateMap) -> bool:
         """Whether the map has as many cells along its axes as a good one; of boxes, tokens and regions living ones."""

@@ -13,6 +13,7 @@ from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
+from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trace import traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
@@ -153,7 +154,10 @@ class Search:
         return ways_between(self.rules.asked.score, layers_of(made))
 
     def choice(self) -> Location:
-        """The best map for the score asked for; where none depends on it, for the highest one."""
+        """The best map for the score asked for; where none depends on it, for the highest one; where there is none but
+        the scores of the places themselves, as of one convolution, that.
+        """
+        of_places = []
         for asked in self._asked_scores:
             self.rules, self._dead = MapChoice(asked, self._readings, self._pooled), set()
             location = self._choice_of_score()
@@ -161,6 +165,12 @@ class Search:
                 return location
             if self._candidates and not self.maps():
                 raise ValueError(NO_GRADIENT)
+            of_places += [] if asked.is_of_whole_image or asked.is_dense else [self.rules._replace(takes_scores=True)]
+        for self.rules in of_places:
+            self._dead = set()
+            location = self._choice_of_score()
+            if location is not None:
+                return location
         size = "x".join(map(str, self._readings.size))
         raise ValueError(
             f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
@@ -244,9 +254,8 @@ class Search:
         cuts = [position for position, _ in self._candidates if paths.are_cut_by(self.calls[position].returned)]
         start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0
         calls = self.calls[start:]
-        gradients = torch.autograd.grad(
-            self.rules.asked.score, [entry.returned for entry in calls], allow_unused=True, retain_graph=True
-        )
+        returned = [entry.returned for entry in calls]
+        gradients = gradients_without_zero_rows(self.rules.asked.score, returned, keep_graph=True)
         # A CAM captures one tensor of a module and cuts it off from the others that the module returned: none of
         # those may lead to the score.
         reached = [gradient is not None for gradient in gradients]
@@ -256,12 +265,12 @@ class Search:
         hidden = {*nodes_behind(*read_by_learned)}
         maps = []
         for position, (layout, *other_layouts) in self._candidates:
-            place = position - start
-            if place >= 0 and reached[place] and leading[self.calls[position].run] == 1:
+            gradient = gradients[position - start] if position >= start else None
+            if gradient is not None and leading[self.calls[position].run] == 1:
                 entry = self.calls[position]
                 of_graph = paths.through(entry.returned), paths.are_cut_by(entry.returned)
                 facts = *of_graph, self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
-                maps.append(CandidateMap(entry, layout, tuple(other_layouts), gradients[place], *facts))
+                maps.append(CandidateMap(entry, layout, tuple(other_layouts), gradient, *facts))
         return maps
 
     def location(self, chosen: CandidateMap, why: str) -> Location:

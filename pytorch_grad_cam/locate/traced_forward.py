@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, with_image
 from pytorch_grad_cam.engine.trace import Trace
+from pytorch_grad_cam.engine.trees import tensors_in
 from pytorch_grad_cam.engine.watch import Arguments
 
 
@@ -58,5 +57,4 @@ class _Traced(Capture):
 
 def _versions(output: Any) -> list[int]:
     """How often each tensor was written; those made in inference mode do not know."""
-    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-    return [0 if leaf.is_inference() else leaf._version for leaf in leaves]
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors_in(output)]

@@ -261,6 +261,26 @@ def test_a_class_that_is_the_highest_of_all_places_has_the_layer_of_its_level(ho
     assert len(names) > 1
 
 
+class HighestPlaces(nn.Module):
+    """Convolutions whose classes' scores are the highest of all places."""
+
+    def __init__(self, *convolutions: nn.Module) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(*convolutions)
+
+    def forward(self, x):
+        return self.convolutions(x).amax((2, 3))
+
+
+def test_places_that_a_single_convolution_scores_are_their_own_map():
+    """Nothing is learned behind them, and one cell is read: there is no other map."""
+    torch.manual_seed(0)
+    model, x = HighestPlaces(nn.Conv2d(3, 5, 3, padding=1)).eval(), picture()
+    maps = GradCAM(model)(x, 2)
+    evidence = model.convolutions(x)[:, 2].relu().detach()
+    np.testing.assert_allclose(maps, (evidence - evidence.min()) / (evidence.max() - evidence.min()), atol=1e-5)
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_images_of_a_batch_may_have_the_highest_place_of_a_class_elsewhere(number):
     model, x = HighestOfLevels("amax").eval(), picture(4) * torch.tensor([0.05, 1, 6, 30])[:, None, None, None]

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _WORTH_LOOKING = 64
+TOKENS_NDIM = 3  # (N, T, C)
 
 
 def gradients_without_zero_rows(
@@ -16,7 +17,8 @@ def gradients_without_zero_rows(
 ) -> Sequence[torch.Tensor | None]:
     """The gradients of a score, computed as `SkipZeroRows` does where there are enough tokens (N, T, C) on the CPU."""
     tokens = wanted[0]
-    pays = tokens.device.type == "cpu" and tokens.shape[0] * tokens.shape[1] >= _WORTH_LOOKING
+    are_tokens = tokens.ndim == TOKENS_NDIM and tokens.device.type == "cpu"
+    pays = are_tokens and tokens.shape[0] * tokens.shape[1] >= _WORTH_LOOKING
     with SkipZeroRows() if pays else nullcontext():
         return torch.autograd.grad(score, wanted, retain_graph=keep_graph, allow_unused=True)
 
