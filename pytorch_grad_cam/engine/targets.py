@@ -206,10 +206,10 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     if targets is None:
         return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
     samples = outputs.shape[0] if are_class_scores else len(outputs)
-    listed = _one_a_sample(chosen(targets, outputs), samples, outputs)
+    listed = one_a_sample(chosen(targets, outputs), samples, outputs)
     if isinstance(listed, ClassTargets) and are_class_scores:
         return listed  # as they came from here
-    classes = [_class_of(target) for target in listed]
+    classes = [class_of(target) for target in listed]
     _check_classes(classes, outputs)
     if are_class_scores and None not in classes:
         return ClassTargets(cast(list[int], classes))
@@ -223,8 +223,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
 
 def _resolved_in_detections(targets: Targets, outputs: Detected) -> Sequence[Target]:
     samples = len(outputs)
-    listed = [None] * samples if targets is None else _one_a_sample(chosen(targets, outputs), samples, outputs)
-    numbers = [_class_of(target) for target in listed]
+    listed = [None] * samples if targets is None else one_a_sample(chosen(targets, outputs), samples, outputs)
+    numbers = [class_of(target) for target in listed]
     asked = [target if number is None else number for target, number in zip(listed, numbers, strict=True)]
     return [_resolve(target) for target in resolved(asked, outputs.predictions)]
 
@@ -277,7 +277,7 @@ def _scores_of_each(outputs: Any, targets: Sequence[Target]) -> torch.Tensor:
 
 
 def _plain_classes(outputs: Any, targets: Sequence[Target]) -> list[int] | None:
-    classes = [_class_of(target) for target in targets]
+    classes = [class_of(target) for target in targets]
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     return cast(list[int], classes) if are_class_scores and None not in classes else None
 
@@ -296,7 +296,7 @@ class RowScores:
     def __init__(self, target_lists: Sequence[Sequence[Target]], device: torch.device) -> None:
         self._of_lists: list[tuple[Sequence[Target], torch.Tensor | None]] = []
         for targets in target_lists:
-            classes = [_class_of(target) for target in targets]
+            classes = [class_of(target) for target in targets]
             plain = None if None in classes else _moved(torch.tensor(classes, dtype=torch.long), device)
             self._of_lists.append((targets, plain))
 
@@ -313,7 +313,12 @@ class RowScores:
         return torch.stack([_scalar(targets[sample], output) for sample, output in pairs])
 
 
-def _one_a_sample(targets: Any, samples: int, outputs: Any) -> Sequence[Any]:
+def one_a_sample(targets: Any, samples: int, outputs: Any = None) -> Sequence[Any]:
+    """Targets for all samples alike, or one for each, as one for each.
+
+    outputs: what they will be asked of, for the message. Raises TypeError for other kinds, ValueError for another
+    number than that of the samples.
+    """
     if isinstance(targets, torch.Tensor | np.ndarray):
         targets = targets.tolist()
     if callable(targets) or isinstance(targets, int | np.integer):
@@ -334,7 +339,7 @@ def _ndim(tree: Any) -> int | None:
     return getattr(tree, "ndim", None)
 
 
-def _class_of(target: Any) -> int | None:
+def class_of(target: Any) -> int | None:
     """The class of a target that is nothing but one; a subclass of the class's target may compute something else."""
     if type(target) is ClassifierOutputTarget:
         return int(target.category)

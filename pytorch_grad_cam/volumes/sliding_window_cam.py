@@ -1,0 +1,264 @@
+"""Maps of volumes and clips that are larger than the model's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.base_cam import CamOptions
+from pytorch_grad_cam.engine.cam_warning import maps_are_parts, warn_of_blank
+from pytorch_grad_cam.engine.chunks import in_chunks
+from pytorch_grad_cam.engine.classes_in_outputs import WherePredicted
+from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
+from pytorch_grad_cam.engine.maps import fused, scalings
+from pytorch_grad_cam.engine.targets import (
+    Target,
+    TargetRule,
+    Targets,
+    chosen,
+    class_of,
+    one_a_sample,
+    resolve_targets,
+    several_an_image,
+    target_scores,
+)
+from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from pytorch_grad_cam.volumes.shared_weights import SharedWeights
+from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
+from pytorch_grad_cam.volumes.windows import PaddingMode, Slices, Windows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SlidingWindowCAM(MetaCAM):
+    r"""Maps of images that are larger than the model's input, from windows: $L = \sum_w g_w L_w / \sum_w g_w$.
+
+    Windows, their overlap and the Gaussian $g_w$ are MONAI's (`monai.inferers.SlidingWindowInferer`). $L_w$ is the base
+    method's map of window w, rectified but not scaled, so that all windows have one scale; only the whole is scaled.
+    Methods that give a channel one weight for all positions (Grad-CAM) take that of the whole image: the sum over the
+    windows, whose gradients count by $g_w$. Memory: a batch of windows on the model's device, and the map on the host;
+    of an image in a file only the windows are read.
+
+    The result is the map of the whole image where the score is a sum over positions, or the linear head of a mean over
+    them, and no position sees farther than into the overlap: convolutional segmentation networks and classifiers with
+    BatchNorm, windows a multiple of the layer's stride apart. Of networks that look at the whole window (attention,
+    InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say.
+
+    Cost: a forward and a backward a window, where weights are of the whole image one forward more. One forward a window
+    more for targets=None, and up to that where a layer is to be found for a segmentation network. Take it for volumes,
+    slides and clips that do not fit the model or the memory; what does is explained in one piece by the base method.
+    """
+
+    batch_size = 1  # of windows, which is not what the base method has at a time
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: nn.Module | str | Sequence[nn.Module | str] | None = None,
+        reshape_transform: Callable[[Any], torch.Tensor] | None = None,
+        base_method: Callable[..., Any] | None = None,
+        roi_size: int | Sequence[int | None] | None = None,
+        overlap: float | Sequence[float] = 0.5,
+        mode: Literal["gaussian", "constant"] = "gaussian",
+        sigma_scale: float | Sequence[float] = 0.125,
+        padding_mode: PaddingMode = "constant",
+        cval: float = 0.0,
+        batch_size: int = 1,
+        inferer: Any = None,
+        **options: Unpack[CamOptions],
+    ) -> None:
+        """Nothing is run yet.
+
+        model to base_method, options: see `MetaCAM.__init__`. roi_size to cval: see `volumes.windows.Windows`.
+        batch_size: windows at a time. inferer: a `monai.inferers.SlidingWindowInferer`, whose windows are taken instead
+        of those.
+        """
+        relu, normalize = options.get("relu", True), options.get("normalize", "minmax")
+        self._fuse = "max" if target_layers is None else options.get("fuse", "mean")
+        raw: CamOptions = {**options, "normalize": None, "fuse": None}
+        super().__init__(model, target_layers, reshape_transform, base_method, **raw)
+        if not options.get("detach", True):
+            raise ValueError("stitched maps are on the host and in no graph: leave out detach=False")
+        _, self._scaled = scalings(relu, normalize)
+        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval)
+        self.batch_size = batch_size
+        if inferer is not None:
+            self.windows, self.batch_size = Windows.of(inferer), inferer.sw_batch_size
+
+    def explain(self, input_tensor: Inputs, targets: Targets, as_tensor: bool = False, **smoothing: bool) -> Any:
+        """The stitched maps, float32 (N, *spatial), with K targets an image (N, K, *spatial), see `BaseCAM.__call__`.
+
+        input_tensor: as for the base method, or an array (N, C, *spatial) in memory or in a file. as_tensor: a tensor
+        on the host. targets: a class is the same for all windows; None is that of the highest mean score over the
+        windows. Of a segmentation a class is its pixels where a window predicts it, a `SemanticSegmentationTarget` has
+        the mask of the whole image, which is cut. Other callables get the output for a window.
+        `outputs` is the mean of the windows' class scores (N, classes), None for other outputs.
+        Raises ValueError where the model takes another axis than the second as its channels and axes= does not say so.
+        """
+        inputs = WindowedInputs(input_tensor, self.spatial_from, self.windows)
+        samples = range(len(inputs))
+        if targets is None or isinstance(targets, TargetRule):
+            scores = torch.stack([self._mean_scores(inputs, sample) for sample in samples])
+            targets = list(resolve_targets(None, scores)) if targets is None else chosen(targets, scores)
+        columns = several_an_image(targets)
+        lists = [one_a_sample(column, len(inputs)) for column in ([targets] if columns is None else columns)]
+        stitched = [self._stitched(inputs, sample, [each[sample] for each in lists], smoothing) for sample in samples]
+        empty = torch.zeros(0, len(lists), *inputs.image_size)
+        maps = torch.stack([maps for maps, _ in stitched]) if stitched else empty
+        class_scores = [scores for _, scores in stitched if scores.numel()]
+        self.outputs = torch.stack(class_scores) if class_scores else None
+        blank = (~maps.flatten(1).any(1)).nonzero()[:, 0].tolist()
+        if blank:
+            warn_of_blank(blank, len(maps), _BLANK)
+        maps = maps if columns is not None else maps[:, 0]
+        return maps if as_tensor else to_array(maps)
+
+    def _stitched(
+        self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], smoothing: dict[str, bool]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The maps of K targets (K, *spatial), and the mean class scores (classes,), empty where there are none."""
+        size = inputs.image_size
+        windows = self.windows.on(size)
+        targets = self._of_windows(inputs, sample, targets, windows[0])
+        with maps_are_parts():
+            if not self.target_layers:
+                windows = self._asked_first(inputs, sample, targets, windows)
+            made = partial(self._made, inputs, sample, targets, smoothing)
+            cam = self._sharing(made, windows, size) if SharedWeights.apply_to(self.base_cam) else self.base_cam
+            of_window, total = self.windows.weights(size), torch.zeros(())
+
+            def add(start: int, stop: int) -> torch.Tensor:
+                nonlocal total
+                maps, scores = made(cam, windows[start:stop])
+                if total.ndim == 0:
+                    total = maps.new_zeros(*maps.shape[1 : maps.ndim - len(size)], *size)
+                for of_part, where in zip(maps * of_window, windows[start:stop], strict=True):
+                    there = total[(Ellipsis, *where)]  # type: ignore[index]
+                    there += self.windows.unpadded(of_part, there.shape[-len(size) :])
+                return scores
+
+            scores = in_chunks(add, len(windows), self.batch_size, "windows").mean(0)
+        for axis, of_axis in enumerate(self.windows.totals(size)):
+            total /= of_axis.reshape(-1, *[1] * (len(size) - axis - 1))
+        return self._fused(total, len(size)), scores
+
+    def _sharing(self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int]) -> Any:
+        """The base method with the weights of the whole image."""
+        made(self.base_cam, windows[:1])  # finds the layer and how it is read
+        shared = SharedWeights(self.base_cam)
+
+        def gather(start: int, stop: int) -> torch.Tensor:
+            some = windows[start:stop]
+            shares = torch.stack([self.windows.shares(size, where)[None] for where in some])
+            return cast(torch.Tensor, made(shared.gathering(shares), some)[1])
+
+        in_chunks(gather, len(windows), self.batch_size, "weights of windows")
+        return shared.using()
+
+    def _made(
+        self,
+        inputs: WindowedInputs,
+        sample: int,
+        targets: Sequence[Any],
+        smoothing: dict[str, bool],
+        cam: Any,
+        where: Sequence[Slices],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a method says of windows: raw maps (W, K, *size), of several layers (W, K, layers, *size), on the host,
+        and class scores (W, classes).
+        """
+        of_windows = tuple(tuple(_cut(target, slices, inputs) for target in targets) for slices in where)
+        before = cam.spatial_from
+        maps = torch.as_tensor(cam(inputs.of(sample, where), of_windows, **smoothing))
+        if cam.spatial_from != before:
+            raise ValueError(_CHANNELS.format(inputs.shape, cam.spatial_from.channels))
+        return maps, _class_scores(self.output_transform(cam.outputs), len(where))
+
+    def _fused(self, maps: torch.Tensor, rank: int) -> torch.Tensor:
+        """Raw maps (K, *spatial), of several layers (K, layers, *spatial), scaled, and their layers joined."""
+        scaled = self._scaled(maps.flatten(0, -rank - 1)).reshape(maps.shape)
+        is_one = maps.ndim == rank + 1 or self._fuse is None
+        return scaled if is_one else self._scaled(fused(scaled, self._fuse))
+
+    def _scores(self, inputs: WindowedInputs, sample: int, where: Sequence[Slices]) -> Any:
+        """What targets read of the output for windows."""
+        with undisturbed(self.model), torch.no_grad():
+            return self.output_transform(call(self.model, on_device_of(self.model, inputs.of(sample, where))))
+
+    def _mean_scores(self, inputs: WindowedInputs, sample: int) -> torch.Tensor:
+        """The mean of the windows' class scores (classes,). Raises ValueError where there are none."""
+        windows = self.windows.on(inputs.image_size)
+
+        def scored(start: int, stop: int) -> torch.Tensor:
+            scores = self._scores(inputs, sample, windows[start:stop])
+            resolve_targets(None, scores)
+            return _class_scores(scores, stop - start)
+
+        return in_chunks(scored, len(windows), self.batch_size, "windows").mean(0)
+
+    def _of_windows(
+        self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], window: Slices
+    ) -> Sequence[int | Target]:
+        """The targets, of which classes of a segmentation are their pixels where a window predicts them."""
+        classes = [class_of(target) for target in targets]
+        if all(number is None for number in classes):
+            return targets
+        scores = self._scores(inputs, sample, [window])
+        is_dense = isinstance(scores, torch.Tensor) and scores.ndim == len(inputs.shape) > _SIGNAL_NDIM
+        return [
+            WherePredicted(number) if is_dense and number is not None else target
+            for number, target in zip(classes, targets, strict=True)
+        ]
+
+    def _asked_first(
+        self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], windows: Sequence[Slices]
+    ) -> list[Slices]:
+        """The windows, first one that has what the targets ask for: the layer is found there."""
+        for number, where in enumerate(windows):
+            asked = [_cut(target, where, inputs) for target in targets]
+            if not any(isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in asked):
+                return list(windows)
+            scores = self._scores(inputs, sample, [where])
+            if any(target_scores(scores, [target]).any() for target in asked):
+                return [where, *windows[:number], *windows[number + 1 :]]
+        return list(windows)
+
+
+_SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
+_BLANK = (
+    "so are those of all windows; of a segmentation, where no window predicts the class SemanticSegmentationTarget("
+    "category, mask) says where to look"
+)
+_CHANNELS = (
+    "windows were cut from an image {0} whose channels are taken for its second axis, but the model takes axis {1} of "
+    "them as channels: name the axes, as axes='NTCHW'"
+)
+
+
+def _cut(target: Any, where: Slices, inputs: WindowedInputs) -> Any:
+    """A target as it is asked about a window: a mask of the whole image is cut and, where the window is padded, too."""
+    if not isinstance(target, SemanticSegmentationTarget):
+        return target
+    if tuple(target.mask.shape) != inputs.image_size:
+        raise ValueError(
+            f"the mask has shape {tuple(target.mask.shape)}, expected that of the image, {inputs.image_size}"
+        )
+    sizes = inputs.windows.sizes(inputs.image_size)
+    mask = torch.zeros(sizes)
+    inside = inputs.windows.unpadded(mask, target.mask[where].shape)
+    inside.copy_(target.mask[where])
+    return SemanticSegmentationTarget(target.category, mask)
+
+
+def _class_scores(scores: Any, windows: int) -> torch.Tensor:
+    """Class scores (W, classes) on the host; (W, 0) for other outputs."""
+    has_classes = isinstance(scores, torch.Tensor) and scores.ndim == 2
+    return scores.detach().float().cpu() if has_classes else torch.zeros(windows, 0)

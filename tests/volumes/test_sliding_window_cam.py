@@ -1,0 +1,287 @@
+"""Maps stitched from windows are those of the whole image, where the network allows it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytorch_grad_cam import CamWarning, FinerCAM, GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+FORWARDS = []
+
+
+def encoder(rank):
+    torch.manual_seed(0)
+    convolution, pool = CONVOLUTIONS[rank], POOLS[rank]
+    layers = [convolution(1, 6, 3, padding=1), nn.ReLU(), pool(2), convolution(6, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Classifier(nn.Module):
+    def __init__(self, rank):
+        super().__init__()
+        self.encoder, self.head = encoder(rank), nn.Linear(8, 3)
+
+    def forward(self, image):
+        FORWARDS.append(tuple(image.shape))
+        return self.head(self.encoder(image).flatten(2).mean(2))
+
+
+class Segmenter(nn.Module):
+    """Two classes: what is bright is class 1."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.encoder, self.enlarge = encoder(rank), nn.Upsample(scale_factor=2)
+        self.decoder = CONVOLUTIONS[rank](8, 1, 1)
+        nn.init.constant_(self.decoder.bias, 0)
+
+    def forward(self, image):
+        FORWARDS.append(tuple(image.shape))
+        bright = 4 * (image - 0.9) + 0.1 * self.decoder(self.enlarge(self.encoder(image)))
+        return torch.cat([-bright, bright], dim=1)
+
+
+def image_of(rank, size=32):
+    """Noise with two bright blobs."""
+    image = 0.3 * torch.rand((1, 1, *[size] * rank), generator=torch.Generator().manual_seed(1))
+    for centre, radius in ((size // 4 + 1, 4), (3 * size // 4 - 1, 3)):
+        image[(..., *[slice(centre - radius, centre + radius)] * rank)] += 1
+    return image
+
+
+def difference(stitched, whole):
+    assert whole.max() == 1
+    return np.abs(stitched - whole)
+
+
+@pytest.mark.parametrize("base", [GradCAM, HiResCAM, LayerCAM], ids=lambda base: base.__name__)
+@pytest.mark.parametrize(
+    ("network", "rank"), [(Classifier, 1), (Classifier, 2), (Classifier, 3), (Segmenter, 2), (Segmenter, 3)]
+)
+def test_stitched_is_whole(network, rank, base):
+    model, image = network(rank), image_of(rank, 24)
+    whole = base(model, "encoder")(image, 1)
+    cam = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=16, overlap=0.75, batch_size=4)
+    apart = difference(cam(image, 1), whole)
+    assert apart.max() < 0.05
+    assert apart.mean() < 0.01
+
+
+def test_windows_have_one_scale():
+    """The map of each window alone would have a 1 in it."""
+    model, image = Classifier(2), image_of(2)
+    image[:, :, 16:] *= 0.2
+    stitched = SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75)(image, 1)
+    assert difference(stitched, GradCAM(model, "encoder")(image, 1)).max() < 0.05
+
+
+def test_weights_of_the_whole_are_those_of_mean_gradients():
+    """Away from what is predicted a window has no gradient; the whole image's weights say what looks alike there."""
+    model, image = Segmenter(2), image_of(2)
+    whole = GradCAM(model, "encoder", normalize=None, relu=False)(image, 1)
+    stitched = SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75, normalize=None, relu=False)(image, 1)
+    stitched /= 4  # the mean over a window is over a quarter of the positions
+    np.testing.assert_allclose(stitched, whole, rtol=0, atol=0.04 * np.abs(whole).max())
+    assert "weigh" not in vars(GradCAM(model, "encoder"))
+
+
+def test_one_window_is_the_base_method():
+    model, image = Classifier(2), image_of(2)
+    np.testing.assert_allclose(
+        SlidingWindowCAM(model, "encoder")(image, 1), GradCAM(model, "encoder")(image, 1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("options", [{"relu": False, "normalize": "max"}, {"normalize": None}, {"fuse": "product"}])
+def test_scale_and_layers_as_asked(options):
+    model, image = Classifier(2), image_of(2)
+    layers = ["encoder.2", "encoder"]
+    stitched = SlidingWindowCAM(model, layers, base_method=HiResCAM, roi_size=16, overlap=0.75, **options)(image, 1)
+    whole = HiResCAM(model, layers, **options)(image, 1)
+    scale = np.abs(whole).max() if options.get("normalize", "") is None else 1
+    if scale == 1:
+        assert np.abs(stitched - whole).max() < 0.05
+    else:  # a mean of logits over fewer positions has larger gradients
+        assert np.corrcoef(stitched.ravel(), whole.ravel())[0, 1] > 0.99
+
+
+def test_layers_apart():
+    model, image = Classifier(2), image_of(2)
+    options = {"base_method": HiResCAM, "roi_size": 16}
+    apart = SlidingWindowCAM(model, ["encoder.2", "encoder"], **options, fuse=None)(image, [[0, 1]])
+    assert apart.shape == (1, 2, 2, 32, 32)
+    np.testing.assert_allclose(
+        apart[:, :, 1], SlidingWindowCAM(model, "encoder", **options)(image, [[0, 1]]), atol=1e-6
+    )
+
+
+def test_several_targets_and_images():
+    model = Classifier(2)
+    images = torch.cat([image_of(2), image_of(2).flip(3)])
+    cam = SlidingWindowCAM(model, "encoder", roi_size=16)
+    maps = cam(images, [[0, 1], [2, 1]])
+    assert maps.shape == (2, 2, 32, 32)
+    np.testing.assert_allclose(maps[1, 0], cam(images[1:], 2)[0], atol=1e-6)
+    np.testing.assert_allclose(maps[:, 1], cam(images, 1), atol=1e-6)
+    assert cam(images, [0, 2], as_tensor=True).dtype == torch.float32
+
+
+def test_without_a_target_the_class_is_that_of_all_windows():
+    """The windows' own highest classes differ."""
+    torch.manual_seed(3)
+    model, image = Classifier(2), image_of(2)
+    with torch.no_grad():
+        model.head.weight.mul_(4)
+        bias = model.head.bias - model(image)[0]
+        model.head.bias.copy_(bias + torch.tensor([0.0, 0.02, 0.0]))
+    cam = SlidingWindowCAM(model, "encoder", roi_size=16)
+    assert len({model(image[..., at : at + 16, :16]).argmax().item() for at in (0, 8, 16)}) > 1
+    found = cam(image)
+    highest = int(cam.outputs.argmax())
+    np.testing.assert_array_equal(found, cam(image, highest))
+    assert cam.outputs.shape == (1, 3)
+
+
+def test_a_mask_is_that_of_the_whole_image():
+    model, image = Segmenter(2), image_of(2)
+    mask = torch.zeros(32, 32)
+    mask[19:27, 19:27] = 1
+    target = SemanticSegmentationTarget(1, mask)
+    whole = HiResCAM(model, "encoder")(image, target)
+    stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16)(image, target)
+    assert difference(stitched, whole).max() < 0.05
+    with pytest.raises(ValueError, match=r"the mask has shape \(8, 8\), expected that of the image, \(32, 32\)"):
+        SlidingWindowCAM(model, "encoder", roi_size=16)(image, SemanticSegmentationTarget(1, mask[:8, :8]))
+
+
+def test_the_layer_is_found_in_a_window_with_the_class():
+    """The first windows have no pixel of class 1, so no gradient."""
+    model, image = Segmenter(2), 0.3 * torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    image[:, :, 38:44, 38:44] += 1
+    cam = SlidingWindowCAM(model, roi_size=16)
+    heat = cam(image, 1)[0]
+    assert cam.location.name.startswith("encoder")
+    assert heat[36:46, 36:46].mean() > heat[:24, :24].mean()
+
+
+def test_a_class_that_no_window_predicts_is_blank_and_warned_of():
+    model = Segmenter(2)
+    with pytest.warns(CamWarning, match="no window predicts the class"):
+        assert not SlidingWindowCAM(model, "encoder", roi_size=16)(0.2 * image_of(2), 1).any()
+
+
+@pytest.mark.parametrize("size", [(40, 37), (12, 40), (12, 9)])
+def test_any_size(size):
+    """The last windows end at the border; an image that is smaller than the window is padded."""
+    model, image = Classifier(2), image_of(2, 64)[..., : size[0], : size[1]]
+    maps = SlidingWindowCAM(model, "encoder", roi_size=16)(image, 1)
+    assert maps.shape == (1, *size)
+    assert (maps.min(), maps.max()) == (0, 1)
+
+
+def test_a_file_is_read_window_by_window(tmp_path):
+    model, image = Classifier(2), image_of(2)
+    array = np.memmap(tmp_path / "volume.dat", np.int16, "w+", shape=(32, 32))
+    array[:] = (100 * image[0, 0].numpy()).astype(np.int16)
+    sizes = []
+
+    class File:
+        shape = (1, 1, 32, 32)
+
+        def __getitem__(self, where):
+            part = array[None, None][where]
+            sizes.append(part.size)
+            return part
+
+    cam = SlidingWindowCAM(nn.Sequential(Scaled(), model), "1.encoder", roi_size=16)
+    expected = cam(torch.from_numpy(array.astype(np.float32))[None, None], 1)
+    np.testing.assert_array_equal(cam(File(), 1), expected)
+    np.testing.assert_array_equal(cam(array[None, None], 1), expected)
+    assert max(sizes) == 16 * 16
+
+
+class Scaled(nn.Module):
+    def forward(self, image):
+        return image / 100
+
+
+class OfClips(nn.Module):
+    """Takes clips (N, T, C, H, W)."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Classifier(3)
+
+    def forward(self, clip):
+        assert clip.shape[1] == 8, "the model takes 8 frames"
+        return self.network(clip.transpose(1, 2))
+
+
+def test_clips_longer_than_the_models():
+    clip = image_of(3, 16).transpose(1, 2)
+    clip = torch.cat([clip, clip.flip(1)], dim=1)
+    cam = SlidingWindowCAM(OfClips(), "network.encoder", roi_size=(8, -1, -1), axes="NTCHW")
+    heat = cam(clip, 1)
+    assert heat.shape == (1, 32, 16, 16)
+    np.testing.assert_allclose(cam(clip.numpy(), 1), heat, atol=1e-6)
+    with pytest.raises(AssertionError, match="the model takes 8 frames"):
+        SlidingWindowCAM(OfClips(), "network.encoder", roi_size=(8, -1, -1))(clip, 1)
+
+
+def test_an_output_of_signals_is_refused_as_by_the_base_method():
+    with pytest.raises(ValueError, match="for signals can be"):
+        SlidingWindowCAM(Segmenter(1), "encoder", roi_size=16)(image_of(1), 1)
+
+
+def test_channels_elsewhere_have_to_be_named():
+    class OfAnyClip(OfClips):
+        def forward(self, clip):
+            return self.network(clip.transpose(1, 2))
+
+    with pytest.raises(ValueError, match=r"axes='NTCHW'"):
+        SlidingWindowCAM(OfAnyClip(), "network.encoder", roi_size=(1, 8, 8))(image_of(3, 16).transpose(1, 2), 1)
+
+
+def test_other_inputs_go_along():
+    class WithAge(Classifier):
+        def forward(self, image, age):
+            return super().forward(image) * age[:, None]
+
+    model, image = WithAge(2), image_of(2)
+    images, ages = torch.cat([image, image.flip(2)]), torch.tensor([1.0, -1.0])
+    cam = SlidingWindowCAM(model, "encoder", roi_size=16, batch_size=2)
+    maps = cam((images, ages), 1)
+    np.testing.assert_allclose(maps[1], cam((images[1:], ages[1:]), 1)[0], atol=1e-6)
+    assert np.abs(maps[1][::-1] - maps[0]).max() > 0.1
+
+
+def test_only_windows_are_run():
+    FORWARDS.clear()
+    options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False}
+    SlidingWindowCAM(Classifier(2), "encoder", **options)(image_of(2), 1)
+    assert {shape[2:] for shape in FORWARDS} == {(16, 16)}
+    assert sum(shape[0] for shape in FORWARDS) <= 9 + 4  # to see what the output is, and whether the layer is rectified
+
+
+def test_around_a_meta_method():
+    maps = SlidingWindowCAM(Classifier(2), "encoder", base_method=FinerCAM, roi_size=16)(image_of(2), 1)
+    assert (maps.shape, maps.max()) == ((1, 32, 32), 1)
+
+
+def test_stitched_maps_have_no_graph():
+    with pytest.raises(ValueError, match="leave out detach=False"):
+        SlidingWindowCAM(Classifier(2), "encoder", roi_size=16, detach=False)
+
+
+def test_a_monai_inferer_is_accepted():
+    inferers = pytest.importorskip("monai.inferers")
+    inferer = inferers.SlidingWindowInferer((16, 16), 4, 0.5, "gaussian")
+    model, image = Classifier(2), image_of(2)
+    cam = SlidingWindowCAM(model, "encoder", inferer=inferer)
+    assert cam.batch_size == 4
+    np.testing.assert_allclose(cam(image, 1), SlidingWindowCAM(model, "encoder", roi_size=16)(image, 1), atol=1e-6)

@@ -1,0 +1,104 @@
+"""Windows over images of any rank: MONAI's conventions."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pytorch_grad_cam.volumes.windows import Windows
+
+SIZE = (21, 6, 11)
+
+
+def starts(windows, size):
+    return [tuple(part.start for part in where) for where in windows.on(size)]
+
+
+def test_windows_lie_as_monai_has_them():
+    """A step of int(size * (1 - overlap)), the last window at the border; read off dense_patch_slices of MONAI 1.6."""
+    rows = [0, 5, 10, 13]
+    columns = [0, 2, 4, 6, 7]
+    expected = [(row, 0, column) for row in rows for column in columns]
+    assert starts(Windows((8, 6, 4), overlap=0.3), SIZE) == expected
+
+
+@pytest.mark.parametrize("roi_size", [(8, -1, 4), (8, None, 4), (8, 0, 4)])
+def test_an_axis_without_a_size_is_not_cut(roi_size):
+    assert Windows(roi_size).sizes(SIZE) == (8, 6, 4)
+    assert Windows(None).on(SIZE) == [tuple(slice(0, length) for length in SIZE)]
+
+
+def test_the_same_for_all_axes_or_one_for_each():
+    assert starts(Windows(4, 0.5), (8, 4)) == starts(Windows((4, 4), (0.5, 0.5)), (8, 4)) == [(0, 0), (2, 0), (4, 0)]
+    assert starts(Windows(4, (0.75, 0)), (6, 8)) == [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)]
+
+
+def test_weights_are_gaussian():
+    weights = Windows((9, 4), sigma_scale=0.25).weights((20, 20))
+    rows, columns = torch.arange(9) - 4, torch.arange(4) - 1.5
+    expected = torch.exp(-(rows[:, None] ** 2) / (2 * 2.25**2)) * torch.exp(-(columns**2) / 2)
+    torch.testing.assert_close(weights, expected)
+    assert (Windows((9, 4), mode="constant").weights((20, 20)) == 1).all()
+
+
+def test_no_factor_is_below_a_thousandth():
+    weights = Windows((32, 32)).weights((64, 64))
+    assert weights[0, 0] == pytest.approx(1e-6)
+    assert weights[0, 16] == pytest.approx(1e-3 * weights[16, 16].item() ** 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(21, 13), (5, 13), (5, 3)])
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+def test_shares_of_all_windows_are_one(mode, size):
+    windows = Windows((8, 6), 0.4, mode)
+    total = torch.zeros(size)
+    for where in windows.on(size):
+        shares = windows.shares(size, where)
+        assert shares.shape == (8, 6)
+        part = windows.unpadded(shares, [each.stop - each.start for each in where])
+        assert part.sum().item() == pytest.approx(shares.sum().item())
+        total[where] += part
+    torch.testing.assert_close(total, torch.ones(size))
+
+
+def test_a_small_image_is_padded_on_both_sides():
+    windows = Windows((7, 4), cval=-1)
+    image = torch.arange(12.0).reshape(1, 1, 4, 3)
+    padded = windows.padded(image, (4, 3))
+    assert padded.shape == (1, 1, 7, 4)
+    assert (padded[0, 0, 1:5, :3] == image).all()
+    assert (padded[0, 0, [0, 5, 6]] == -1).all()
+    assert (padded[0, 0, :, 3] == -1).all()
+    assert (windows.unpadded(padded, (4, 3)) == image).all()
+    assert Windows((7, 4), padding_mode="replicate").padded(image, (4, 3))[0, 0, 0, 0] == 0
+
+
+def test_an_inferer_is_read_by_its_attributes():
+    mode = SimpleNamespace(value="gaussian")  # MONAI's are enumerations
+    others = {"padding_mode": "reflect", "cval": 2.0, "sw_batch_size": 4, "device": None}
+    inferer = SimpleNamespace(roi_size=(8, 4), overlap=0.3, mode=mode, sigma_scale=0.2, **others)
+    assert Windows.of(inferer) == Windows((8, 4), 0.3, "gaussian", 0.2, "reflect", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: Windows(8, overlap=1.0), r"overlap is 1.0, expected shares in \[0, 1\)"),
+        (lambda: Windows(8, mode="mean"), "mode is 'mean', expected 'gaussian' or 'constant'"),
+        (lambda: Windows((8, 8)).on(SIZE), "one for each of the 3 axes"),
+        (lambda: Windows(8, overlap=(0.5, 0.5)).on(SIZE), "one for each of the 3 axes"),
+    ],
+)
+def test_what_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+def test_as_monai_itself():
+    monai_data = pytest.importorskip("monai.data.utils")
+    inferers = pytest.importorskip("monai.inferers")
+    windows = Windows.of(inferers.SlidingWindowInferer((8, 6, 4), 2, 0.3, "gaussian", 0.2))
+    expected = monai_data.compute_importance_map((8, 6, 4), "gaussian", 0.2)
+    torch.testing.assert_close(windows.weights(SIZE), expected)
+    steps = [5, 6, 2]
+    assert windows.on(SIZE) == [tuple(where) for where in monai_data.dense_patch_slices(SIZE, (8, 6, 4), steps)]
