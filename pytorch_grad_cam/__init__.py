@@ -42,8 +42,10 @@ from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
+from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.utils.citations import cite
+from pytorch_grad_cam.utils.model_targets import TokenTarget
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ __all__ = [
     "KPCA_CAM",
     "RISE",
     "SESS",
+    "TAM",
     "AblationCAM",
     "AblationLayer",
     "AblationLayerFasterRCNN",
@@ -101,6 +104,7 @@ __all__ = [
     "SegEigenCAM",
     "ShapleyCAM",
     "TextClassifier",
+    "TokenTarget",
     "TransMM",
     "XGradCAM",
     "cite",

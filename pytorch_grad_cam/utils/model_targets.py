@@ -111,6 +111,31 @@ class SemanticSegmentationTarget(_Named):
         return (scores * mask).sum()
 
 
+class TokenTarget(_Named):
+    """The logit of a token that a language model says, or might say, at a place of its sequence.
+
+    place: from 0, or from the end; that behind the last token is their number, as 'the next word'. token: its number;
+    None is the likeliest one there. `cam(inputs, [[TokenTarget(place) for place in places]])` explains an answer from
+    one forward of prompt and answer, which `TAM` gives as `inputs` and `places`.
+    """
+
+    def __init__(self, place: int, token: int | None = None) -> None:
+        self.place = place
+        self.token = token
+
+    def __call__(self, model_output: torch.Tensor) -> torch.Tensor:
+        """A scalar from the logits (T, tokens) of one sample: those at the token in front of the place.
+
+        Raises IndexError for a place that has no token in front of it, or is behind the next one.
+        """
+        tokens = len(model_output)
+        place = self.place if self.place >= 0 else self.place + tokens
+        if not 1 <= place <= tokens:
+            raise IndexError(f"place {self.place}: a sequence of {tokens} tokens has logits for 1 to {tokens}")
+        logits = model_output[place - 1]
+        return logits.amax() if self.token is None else logits[self.token]
+
+
 class FasterRCNNBoxScoreTarget(_Named):
     """How well a detector finds the given boxes: the sum over them of the score and the IoU of the best match.
 

@@ -27,7 +27,7 @@ LAYERS = [
     ["demo"],
     ["__init__"],
     [METHODS, "feature_factorization"],
-    ["perturbation", "attention"],
+    ["perturbation", "attention", "words"],
     ["meta_cam"],
     ["grad_cam"],  # what a meta method takes by default
     ["base_cam"],

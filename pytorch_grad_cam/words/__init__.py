@@ -1,0 +1,1 @@
+"""What a vision-language model says, what it computed for it, and where its image tokens lie."""
