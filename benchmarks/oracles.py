@@ -278,6 +278,45 @@ def layer_integrated_gradients(model, layer, image, category, steps=16):
     return result
 
 
+@oracle("CAM")
+def cam(model, layer, image, category):
+    """The class's row of the last linear layer."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    return weighted_sum(head.weight[category].tolist(), a)
+
+
+@oracle("SSGradCAM")
+def ss_grad_cam(model, layer, image, category):
+    a, g = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        alpha = sum(g[k][p] for p in positions(a)) / a[k].size
+        highest = max(abs(g[k][p]) for p in positions(a))
+        for p in positions(a):
+            total[p] += alpha * (abs(g[k][p]) / highest if highest > 0 else 0) * a[k][p]
+    return total
+
+
+@oracle("ODAM")
+def odam(model, layer, image, category, sigma=1, reach=3):
+    """Each position's gradient is a sum over its neighbours on every axis, the border repeated."""
+    a, g = activation_and_gradient(model, layer, image, category)
+    offsets = list(itertools.product(range(-reach, reach + 1), repeat=a.ndim - 1))
+    shares = {offset: np.exp(-sum(step**2 for step in offset) / (2 * sigma**2)) for offset in offsets}
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        for p in positions(a):
+            smoothed = 0.0
+            for offset, share in shares.items():
+                neighbour = tuple(
+                    min(max(i + step, 0), size - 1) for i, step, size in zip(p, offset, a.shape[1:], strict=True)
+                )
+                smoothed += share / sum(shares.values()) * g[k][neighbour]
+            total[p] += smoothed * a[k][p]
+    return total
+
+
 @oracle("FullGrad")
 def full_grad(model, layer, image, category):
     """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""

@@ -9,6 +9,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.ag_cam import AGCAM
 from pytorch_grad_cam.attention_rollout import AttentionRollout
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam import CAM
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
@@ -31,6 +32,7 @@ from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
 from pytorch_grad_cam.legrad import LeGrad
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.odam import ODAM
 from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.recipro_cam import ReciproCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
@@ -40,6 +42,7 @@ from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
+from pytorch_grad_cam.ss_grad_cam import SSGradCAM
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
 
@@ -57,8 +60,10 @@ __version__ = "2.0.0"
 
 __all__ = [
     "AGCAM",
+    "CAM",
     "FEM",
     "KPCA_CAM",
+    "ODAM",
     "RISE",
     "SESS",
     "AblationCAM",
@@ -94,6 +99,7 @@ __all__ = [
     "ReciproCAM",
     "RefineCAM",
     "Registration",
+    "SSGradCAM",
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",

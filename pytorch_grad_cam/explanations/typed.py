@@ -65,6 +65,7 @@ class Options(CamOptions, total=False):
     seed: int | None
     steps: int
     gaussian: bool
+    sigma: float
     masks: int
     cells: int
     share: float
