@@ -32,7 +32,8 @@ PACKAGE = ROOT / "pytorch_grad_cam"
 MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
-    "recipro_cam", "layer_integrated_gradients", "perturbation.path_gradients", "perturbation.tail_cam",
+    "recipro_cam", "layer_integrated_gradients", "cam", "ss_grad_cam", "odam", "lift_cam", "perturbation.deep_lift",
+    "perturbation.tail_contributions", "perturbation.path_gradients", "perturbation.tail_cam",
     "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
     "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
     "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
@@ -47,7 +48,7 @@ MODULES = (
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
-        "formulas", "recipro_cam", "layer_integrated_gradients", "raw_maps", "affine_tail", "zero_rows",
+        "formulas", "recipro_cam", "layer_integrated_gradients", "cam", "lift_cam", "raw_maps", "affine_tail", "zero_rows",
         "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component", "multigrid", "localisation",
         "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
         "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties", "rise",

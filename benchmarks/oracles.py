@@ -317,6 +317,35 @@ def odam(model, layer, image, category, sigma=1, reach=3):
     return total
 
 
+@oracle("LIFTCAM")
+def lift_cam(model, layer, image, category):
+    """DeepLIFT by hand: module by module back from the score, both runs side by side."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    modules = list(model)
+    behind = modules[next(place for place, module in enumerate(modules) if module is layer) + 1 :]
+    here, reference = [torch.from_numpy(a)[None]], [torch.zeros_like(torch.from_numpy(a))[None]]
+    with torch.no_grad():
+        for module in behind:
+            here.append(module(here[-1]))
+            reference.append(module(reference[-1]))
+    multiplier = torch.zeros_like(here[-1])
+    multiplier[0, category] = 1
+    for place, module in reversed(list(enumerate(behind))):
+        x, x0, y, y0 = here[place], reference[place], here[place + 1], reference[place + 1]
+        if isinstance(module, nn.ReLU | nn.Tanh):
+            for p in itertools.product(*map(range, x.shape)):
+                if x[p] == x0[p]:
+                    slope = float(x[p] > 0) if isinstance(module, nn.ReLU) else 1 - float(y[p]) ** 2
+                else:
+                    slope = float((y[p] - y0[p]) / (x[p] - x0[p]))
+                multiplier[p] *= slope
+        else:  # affine: its transpose
+            leaf = x.clone().requires_grad_()
+            (multiplier,) = torch.autograd.grad(module(leaf), leaf, multiplier)
+    m = multiplier[0].numpy()
+    return weighted_sum([sum(m[k][p] * a[k][p] for p in positions(a)) for k in range(len(a))], a)
+
+
 @oracle("FullGrad")
 def full_grad(model, layer, image, category):
     """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""

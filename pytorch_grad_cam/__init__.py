@@ -30,6 +30,7 @@ from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
 from pytorch_grad_cam.legrad import LeGrad
+from pytorch_grad_cam.lift_cam import LIFTCAM
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.odam import ODAM
@@ -63,6 +64,7 @@ __all__ = [
     "CAM",
     "FEM",
     "KPCA_CAM",
+    "LIFTCAM",
     "ODAM",
     "RISE",
     "SESS",
