@@ -24,8 +24,11 @@ from pytorch_grad_cam.grad_cam_elementwise import GradCAMElementWise
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.grad_eclip import GradECLIP
 from pytorch_grad_cam.gradient_rollout import GradientRollout
+from pytorch_grad_cam.group_cam import GroupCAM
+from pytorch_grad_cam.gscore_cam import GScoreCAM
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.hirescam import HiResCAM
+from pytorch_grad_cam.is_cam import ISCAM
 from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
@@ -43,6 +46,8 @@ from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
+from pytorch_grad_cam.smooth_grad_cam_plusplus import SmoothGradCAMPlusPlus
+from pytorch_grad_cam.ss_cam import SSCAM
 from pytorch_grad_cam.ss_grad_cam import SSGradCAM
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.xgrad_cam import XGradCAM
@@ -63,11 +68,13 @@ __all__ = [
     "AGCAM",
     "CAM",
     "FEM",
+    "ISCAM",
     "KPCA_CAM",
     "LIFTCAM",
     "ODAM",
     "RISE",
     "SESS",
+    "SSCAM",
     "AblationCAM",
     "AblationLayer",
     "AblationLayerFasterRCNN",
@@ -85,11 +92,13 @@ __all__ = [
     "Explanation",
     "FinerCAM",
     "FullGrad",
+    "GScoreCAM",
     "GradCAM",
     "GradCAMElementWise",
     "GradCAMPlusPlus",
     "GradECLIP",
     "GradientRollout",
+    "GroupCAM",
     "GuidedBackpropReLUModel",
     "HiResCAM",
     "LayerCAM",
@@ -105,6 +114,7 @@ __all__ = [
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",
+    "SmoothGradCAMPlusPlus",
     "TextClassifier",
     "TransMM",
     "XGradCAM",
