@@ -24,7 +24,7 @@ def gains(run: LayerRun, masks: torch.Tensor, batch_size: int | None) -> torch.T
     """
     image, (count, groups) = run.image, masks.shape[:2]
     if not count:
-        return masks.new_zeros(count, groups)
+        return torch.zeros(count, groups, device=image.device)
     masks = masks.to(image.device)
     outside = blurred(full_precision(image), _SIGMA, _REACH).to(image.dtype)
     blank = run.call.scores_of(outside, torch.arange(count))

@@ -1,5 +1,7 @@
 """Gradients at a layer where the model is shown other images."""
 
+from typing import cast
+
 import torch
 
 from pytorch_grad_cam.engine.capture import gradients_of_list
@@ -7,7 +9,7 @@ from pytorch_grad_cam.engine.inputs import with_image
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, known_rectifiers
 from pytorch_grad_cam.engine.targets import TargetLists
-from pytorch_grad_cam.engine.trees import read_as_map
+from pytorch_grad_cam.engine.trees import AsMap, read_as_map
 
 
 def gradients_of(run: LayerRun, images: torch.Tensor, target_lists: TargetLists) -> torch.Tensor:
@@ -22,7 +24,7 @@ def gradients_of(run: LayerRun, images: torch.Tensor, target_lists: TargetLists)
         scores = call.output_transform(capture.run(inputs))
         for position in range(len(target_lists)):
             gradient = gradients_of_list(capture, scores, target_lists, position)[run.call_index]
-            found.append(read_as_map(run.as_map, True, gradient))
+            found.append(read_as_map(cast(AsMap, run.as_map), True, gradient))
     return torch.stack(found)
 
 
