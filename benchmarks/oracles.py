@@ -141,20 +141,133 @@ def ablation_cam(model, layer, image, category):
     return weighted_sum(weights, a)
 
 
+def softmax_of(scores):
+    exponentials = [np.exp(score - max(scores)) for score in scores]
+    return [each / sum(exponentials) for each in exponentials]
+
+
+def mask_of(channel, size):
+    """A channel enlarged to the image with aligned corners, and scaled to [0, 1]."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[channel.ndim]
+    large = nn.functional.interpolate(torch.from_numpy(channel)[None, None], size=size, mode=mode, align_corners=True)
+    mask = large[0, 0].numpy()
+    span = mask.max() - mask.min()
+    return (mask - mask.min()) / span if span > 0 else np.zeros_like(mask)
+
+
+def score_of(model, image, category):
+    with torch.no_grad():
+        return model(image[None])[0, category].item()
+
+
 @oracle("ScoreCAM")
 def score_cam(model, layer, image, category):
     a, _ = activation_and_gradient(model, layer, image, category)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[a.ndim - 1]
+    masks = [torch.from_numpy(mask_of(channel, image.shape[1:])) for channel in a]
+    return weighted_sum(softmax_of([score_of(model, image * mask, category) for mask in masks]), a)
+
+
+@oracle("SSCAM")
+def ss_cam(model, layer, image, category):
+    """Of each channel the mean score over noisy masks; the noises are drawn one after the other from a generator."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    generator = torch.Generator().manual_seed(0)
+    size = image.shape[1:]
+    noises = [
+        torch.randn(size, generator=generator, dtype=torch.float64).numpy() for _ in range(OPTIONS["SSCAM"]["samples"])
+    ]
     scores = []
-    for k in range(len(a)):
-        channel = torch.from_numpy(a[k])[None, None]
-        mask = nn.functional.interpolate(channel, size=image.shape[1:], mode=mode, align_corners=True)[0, 0]
-        span = mask.max() - mask.min()
-        mask = (mask - mask.min()) / span if span > 0 else torch.zeros_like(mask)
+    for channel in a:
+        mask = mask_of(channel, size)
+        if channel.max() == channel.min():
+            scores.append(score_of(model, image * 0, category))
+        else:
+            shown = [image * torch.from_numpy(mask + 2.0 * noise) for noise in noises]
+            scores.append(sum(score_of(model, each, category) for each in shown) / len(noises))
+    return weighted_sum(softmax_of(scores), a)
+
+
+@oracle("ISCAM")
+def is_cam(model, layer, image, category, steps=10):
+    """Of each channel the mean score over masks that grow by 1/10, 2/10, 3/10 and so on."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    scores = []
+    for channel in a:
+        mask, strength, total = torch.from_numpy(mask_of(channel, image.shape[1:])), 0.0, 0.0
+        for step in range(1, steps + 1):
+            strength += step / steps
+            total += score_of(model, image * mask * strength, category)
+        scores.append(total / steps)
+    return weighted_sum(softmax_of(scores), a)
+
+
+@oracle("GScoreCAM")
+def gscore_cam(model, layer, image, category):
+    """Scored are the half of the channels with the highest mean gradients; the others count as blank images."""
+    a, g = activation_and_gradient(model, layer, image, category)
+    importance = [sum(g[k][p] for p in positions(a)) / a[k].size for k in range(len(a))]
+    chosen = sorted(range(len(a)), key=lambda k: -importance[k])[: len(a) // 2]
+    scores = []
+    for k, channel in enumerate(a):
+        shown = torch.from_numpy(mask_of(channel, image.shape[1:])) if k in chosen else 0.0
+        scores.append(score_of(model, image * shown, category))
+    return weighted_sum(softmax_of(scores), a)
+
+
+@oracle("GroupCAM")
+def group_cam(model, layer, image, category):
+    """Groups of neighbouring channels; a Gaussian of 51 pixels with sigma 50, the border repeated."""
+    a, g = activation_and_gradient(model, layer, image, category)
+    size = -(-len(a) // OPTIONS["GroupCAM"]["groups"])
+    kernel = np.exp(-(np.arange(-25, 26) ** 2) / (2 * 50**2))
+    background = image.numpy()
+    for axis in range(1, image.ndim):
+        padded = np.pad(background, [(25, 25) if other == axis else (0, 0) for other in range(image.ndim)], mode="edge")
+        length = image.shape[axis]
+        background = sum(w * padded.take(range(i, i + length), axis) for i, w in enumerate(kernel / kernel.sum()))
+    background = torch.from_numpy(background)
+
+    def probability(shown):
         with torch.no_grad():
-            scores.append(model((image * mask)[None])[0, category].item())
-    exponentials = [np.exp(s - max(scores)) for s in scores]
-    return weighted_sum([e / sum(exponentials) for e in exponentials], a)
+            return softmax_of(model(shown[None])[0].tolist())[category]
+
+    total = np.zeros(a.shape[1:])
+    for start in range(0, len(a), size):
+        mask = np.zeros(a.shape[1:])
+        for k in range(start, min(start + size, len(a))):
+            alpha = sum(g[k][p] for p in positions(a)) / a[k].size
+            for p in positions(a):
+                mask[p] += alpha * a[k][p]
+        mask = np.maximum(mask, 0)
+        threshold = np.percentile(mask, 70)
+        mask = np.where(mask > threshold, mask, 0)
+        if mask.max() == 0:
+            continue
+        mask = (mask - mask.min()) / (mask.max() - mask.min())
+        large = torch.from_numpy(enlarged(mask, image.shape[1:]))
+        total += (probability(image * large + background * (1 - large)) - probability(background)) * mask
+    return total
+
+
+@oracle("SmoothGradCAMPlusPlus")
+def smooth_grad_cam_plusplus(model, layer, image, category, samples=4, std=0.3):
+    a, _ = activation_and_gradient(model, layer, image, category)
+    generator = torch.Generator().manual_seed(0)
+    powers = {1: np.zeros_like(a), 2: np.zeros_like(a), 3: np.zeros_like(a)}
+    for _ in range(samples):
+        noise = torch.randn(image.shape, generator=generator, dtype=torch.float64)
+        _, g = activation_and_gradient(model, layer, image + std * noise, category)
+        for power, mean in powers.items():
+            mean += g**power / samples
+    weights = []
+    for k in range(len(a)):
+        total, weight = sum(a[k][p] for p in positions(a)), 0.0
+        for p in positions(a):
+            denominator = 2 * powers[2][k][p] + total * powers[3][k][p]
+            if denominator != 0:
+                weight += powers[2][k][p] / denominator * max(powers[1][k][p], 0)
+        weights.append(weight)
+    return weighted_sum(weights, a)
 
 
 @oracle("HiResCAM")
@@ -278,6 +391,74 @@ def layer_integrated_gradients(model, layer, image, category, steps=16):
     return result
 
 
+@oracle("CAM")
+def cam(model, layer, image, category):
+    """The class's row of the last linear layer."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    return weighted_sum(head.weight[category].tolist(), a)
+
+
+@oracle("SSGradCAM")
+def ss_grad_cam(model, layer, image, category):
+    a, g = activation_and_gradient(model, layer, image, category)
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        alpha = sum(g[k][p] for p in positions(a)) / a[k].size
+        highest = max(abs(g[k][p]) for p in positions(a))
+        for p in positions(a):
+            total[p] += alpha * (abs(g[k][p]) / highest if highest > 0 else 0) * a[k][p]
+    return total
+
+
+@oracle("ODAM")
+def odam(model, layer, image, category, sigma=1, reach=3):
+    """Each position's gradient is a sum over its neighbours on every axis, the border repeated."""
+    a, g = activation_and_gradient(model, layer, image, category)
+    offsets = list(itertools.product(range(-reach, reach + 1), repeat=a.ndim - 1))
+    shares = {offset: np.exp(-sum(step**2 for step in offset) / (2 * sigma**2)) for offset in offsets}
+    total = np.zeros(a.shape[1:])
+    for k in range(len(a)):
+        for p in positions(a):
+            smoothed = 0.0
+            for offset, share in shares.items():
+                neighbour = tuple(
+                    min(max(i + step, 0), size - 1) for i, step, size in zip(p, offset, a.shape[1:], strict=True)
+                )
+                smoothed += share / sum(shares.values()) * g[k][neighbour]
+            total[p] += smoothed * a[k][p]
+    return total
+
+
+@oracle("LIFTCAM")
+def lift_cam(model, layer, image, category):
+    """DeepLIFT by hand: module by module back from the score, both runs side by side."""
+    a, _ = activation_and_gradient(model, layer, image, category)
+    modules = list(model)
+    behind = modules[next(place for place, module in enumerate(modules) if module is layer) + 1 :]
+    here, reference = [torch.from_numpy(a)[None]], [torch.zeros_like(torch.from_numpy(a))[None]]
+    with torch.no_grad():
+        for module in behind:
+            here.append(module(here[-1]))
+            reference.append(module(reference[-1]))
+    multiplier = torch.zeros_like(here[-1])
+    multiplier[0, category] = 1
+    for place, module in reversed(list(enumerate(behind))):
+        x, x0, y, y0 = here[place], reference[place], here[place + 1], reference[place + 1]
+        if isinstance(module, nn.ReLU | nn.Tanh):
+            for p in itertools.product(*map(range, x.shape)):
+                if x[p] == x0[p]:
+                    slope = float(x[p] > 0) if isinstance(module, nn.ReLU) else 1 - float(y[p]) ** 2
+                else:
+                    slope = float((y[p] - y0[p]) / (x[p] - x0[p]))
+                multiplier[p] *= slope
+        else:  # affine: its transpose
+            leaf = x.clone().requires_grad_()
+            (multiplier,) = torch.autograd.grad(module(leaf), leaf, multiplier)
+    m = multiplier[0].numpy()
+    return weighted_sum([sum(m[k][p] * a[k][p] for p in positions(a)) for k in range(len(a))], a)
+
+
 @oracle("FullGrad")
 def full_grad(model, layer, image, category):
     """psi of input x gradient and of each convolution's bias x gradient at its output; channels resized one by one."""
@@ -389,7 +570,14 @@ def rise(model, layer, image, category):
     return total
 
 
-OPTIONS = {"SESS": {"num_scales": 2}, "RandomCAM": {"seed": 0}, "RISE": {"masks": 20}}
+OPTIONS = {
+    "SESS": {"num_scales": 2},
+    "RandomCAM": {"seed": 0},
+    "RISE": {"masks": 20},
+    "SSCAM": {"samples": 3},
+    "GScoreCAM": {"share": 0.5},
+    "GroupCAM": {"groups": 5},
+}
 
 
 def enlarged(values, size):

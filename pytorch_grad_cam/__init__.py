@@ -10,6 +10,7 @@ from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 from pytorch_grad_cam.ag_cam import AGCAM
 from pytorch_grad_cam.attention_rollout import AttentionRollout
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam import CAM
 from pytorch_grad_cam.compat.other_distribution import warn_of_other_distributions as _warn_of_other_distributions
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
@@ -25,14 +26,19 @@ from pytorch_grad_cam.grad_cam_elementwise import GradCAMElementWise
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.grad_eclip import GradECLIP
 from pytorch_grad_cam.gradient_rollout import GradientRollout
+from pytorch_grad_cam.group_cam import GroupCAM
+from pytorch_grad_cam.gscore_cam import GScoreCAM
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.hirescam import HiResCAM
+from pytorch_grad_cam.is_cam import ISCAM
 from pytorch_grad_cam.kpca_cam import KPCA_CAM
 from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
 from pytorch_grad_cam.legrad import LeGrad
+from pytorch_grad_cam.lift_cam import LIFTCAM
 from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.odam import ODAM
 from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.recipro_cam import ReciproCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
@@ -42,6 +48,9 @@ from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
+from pytorch_grad_cam.smooth_grad_cam_plusplus import SmoothGradCAMPlusPlus
+from pytorch_grad_cam.ss_cam import SSCAM
+from pytorch_grad_cam.ss_grad_cam import SSGradCAM
 from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.utils.citations import cite
@@ -62,10 +71,15 @@ __version__ = "2.0.0"
 
 __all__ = [
     "AGCAM",
+    "CAM",
     "FEM",
+    "ISCAM",
     "KPCA_CAM",
+    "LIFTCAM",
+    "ODAM",
     "RISE",
     "SESS",
+    "SSCAM",
     "TAM",
     "AblationCAM",
     "AblationLayer",
@@ -84,11 +98,13 @@ __all__ = [
     "Explanation",
     "FinerCAM",
     "FullGrad",
+    "GScoreCAM",
     "GradCAM",
     "GradCAMElementWise",
     "GradCAMPlusPlus",
     "GradECLIP",
     "GradientRollout",
+    "GroupCAM",
     "GuidedBackpropReLUModel",
     "HiResCAM",
     "LayerCAM",
@@ -100,9 +116,11 @@ __all__ = [
     "ReciproCAM",
     "RefineCAM",
     "Registration",
+    "SSGradCAM",
     "ScoreCAM",
     "SegEigenCAM",
     "ShapleyCAM",
+    "SmoothGradCAMPlusPlus",
     "TextClassifier",
     "TokenTarget",
     "TransMM",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,8 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
-from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
-from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy, masked_scores
+from pytorch_grad_cam.perturbation.masked_scores import channel_scores, channels_by_energy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -65,17 +65,11 @@ class ScoreCAM(BaseCAM):
         self.share_of_energy = share_of_energy
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
-        image, activations = run.image, run.activations.to(run.image.device)
-        chosen = channels_by_energy(activations, self.share_of_energy)
-
-        def of_masked(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
-            blank = run.call.scores_of(torch.zeros_like(image), torch.arange(len(image)))
-            check_own_scores(blank, len(image))
-            target_lists = [list(resolve_targets(target_list, blank)) for target_list in target_lists]
-            scores = scores_of_lists(blank, target_lists)[:, :, None].repeat(1, 1, activations.shape[1])
-            if chosen.any():
-                scores[:, chosen] = masked_scores(run, chosen, target_lists, self.batch_size).T
-            return scores
-
+        chosen = channels_by_energy(run.activations.to(run.image.device), self.share_of_energy)
         with undisturbed(self.model), torch.no_grad():
-            return score_cam_weights(run.of_targets(of_masked))
+            scores = run.of_targets(partial(channel_scores, run, chosen, batch_size=self.batch_size, shown=self.shown))
+            return score_cam_weights(scores)
+
+    def shown(self, masks: torch.Tensor) -> Iterable[torch.Tensor]:
+        """The masks that the input is seen through in the place of these (M, *spatial)."""
+        return [masks]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from pytorch_grad_cam.attention.attentions import (
     attention_weights,
     for_each_head,
 )
+from pytorch_grad_cam.engine.torch_quirks.as_written import as_written
 
 Tensor = torch.Tensor
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax}
@@ -129,14 +129,4 @@ class AttentionWatch(TorchFunctionMode):
         return (query, key, value, output) if fits and query.shape[-1] == key.shape[-1] else ()
 
 
-def _as_written(function: Any) -> Any:
-    """A function of PyTorch that does not ask whether a mode overrides it, so that the mode sees what it calls."""
-    own_globals = {**function.__globals__, "has_torch_function": lambda tensors: False}
-    written = FunctionType(
-        function.__code__, own_globals, function.__name__, function.__defaults__, function.__closure__
-    )
-    written.__kwdefaults__ = function.__kwdefaults__
-    return written
-
-
-_multi_head_attention_as_written = _as_written(F.multi_head_attention_forward)
+_multi_head_attention_as_written = as_written(F.multi_head_attention_forward)

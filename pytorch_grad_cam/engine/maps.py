@@ -106,6 +106,18 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
     return F.interpolate(maps, size=size, mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
 
 
+def blurred(maps: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
+    """Maps (N, C, *spatial) blurred by a Gaussian of so many cells to each side; the border is repeated outside."""
+    offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    kernel = (-(offsets**2) / (2 * sigma**2)).exp()
+    kernel = (kernel / kernel.sum())[None, None]
+    for axis in range(2, maps.ndim):
+        last = maps.movedim(axis, -1)
+        lines = F.pad(last.reshape(-1, 1, last.shape[-1]), (reach, reach), mode="replicate")
+        maps = F.conv1d(lines, kernel).reshape(last.shape).movedim(-1, axis)
+    return maps
+
+
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:
     """float16 and bfloat16 as float32, so that sums over many channels are exact enough; others as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

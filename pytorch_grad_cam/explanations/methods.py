@@ -11,11 +11,11 @@ from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _GROUP = "grad_cam.methods"
-_GRAD_CAM_PLUSPLUS = "gradcamplusplus"
+_PLUSPLUS = "plusplus"
 
 
 def available_methods() -> dict[str, Any]:
-    """The methods by the names of their classes in lower case, without underscores; Grad-CAM++ also as gradcam++.
+    """The methods by the names of their classes in lower case, without underscores; with ++ for plusplus, too.
 
     Installed packages add methods by the entry points `grad_cam.methods`.
 
@@ -25,7 +25,8 @@ def available_methods() -> dict[str, Any]:
     exported = [getattr(pytorch_grad_cam, name) for name in pytorch_grad_cam.__all__]
     classes = [c for c in exported if isinstance(c, type) and issubclass(c, BaseCAM | MetaCAM)]
     methods = {_plain(c.__name__): c for c in classes if c not in (BaseCAM, MetaCAM)}
-    return {**_installed(), **methods, "gradcam++": methods[_GRAD_CAM_PLUSPLUS]}
+    with_signs = {name.replace(_PLUSPLUS, "++"): method for name, method in methods.items() if name.endswith(_PLUSPLUS)}
+    return {**_installed(), **methods, **with_signs}
 
 
 def method_called(name: str) -> Any:

@@ -64,7 +64,11 @@ class Options(CamOptions, total=False):
     share_of_energy: float
     seed: int | None
     steps: int
+    samples: int
+    std: float
+    groups: int
     gaussian: bool
+    sigma: float
     masks: int
     cells: int
     share: float

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
+
+from pytorch_grad_cam.engine.maps import blurred as gaussian_blurred
 
 Baseline = str | torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
 """'zero', 'mean' or 'blur', a tensor that images broadcast with, or a function from images to images."""
@@ -37,14 +38,7 @@ def blurred(images: torch.Tensor) -> torch.Tensor:
 
     Values at the border are repeated outside; RISE's code has zeros there.
     """
-    offsets = torch.arange(-_BLUR_REACH, _BLUR_REACH + 1, device=images.device, dtype=images.dtype)
-    kernel = (-(offsets**2) / (2 * _BLUR_SIGMA**2)).exp()
-    kernel = (kernel / kernel.sum())[None, None]
-    for axis in range(2, images.ndim):
-        last = images.movedim(axis, -1)
-        lines = F.pad(last.reshape(-1, 1, last.shape[-1]), (_BLUR_REACH, _BLUR_REACH), mode="replicate")
-        images = F.conv1d(lines, kernel).reshape(last.shape).movedim(-1, axis)
-    return images
+    return gaussian_blurred(images, _BLUR_SIGMA, _BLUR_REACH)
 
 
 def _mean(images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The scores of inputs that are seen through a channel of a layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -8,16 +8,45 @@ import torch
 from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import min_max, most_precise_dtype
-from pytorch_grad_cam.engine.targets import Target, scores_of_lists
+from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets, scores_of_lists
 from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
+
+Shown = Callable[[torch.Tensor], Iterable[torch.Tensor]]
+"""From masks (M, *spatial) to those that inputs are seen through in their place, one after the other."""
+
+
+def channel_scores(
+    run: LayerRun,
+    chosen: torch.Tensor,
+    target_lists: Sequence[Sequence[Target]],
+    batch_size: int | None,
+    shown: Shown = lambda masks: [masks],
+) -> torch.Tensor:
+    """The scores (K, N, C) of the images seen through each channel, by K lists of N targets.
+
+    Those that are not chosen, bool (N, C), have the score of a blank image. Else see `masked_scores`.
+    """
+    image = run.image
+    blank = run.call.scores_of(torch.zeros_like(image), torch.arange(len(image)))
+    check_own_scores(blank, len(image))
+    target_lists = [list(resolve_targets(target_list, blank)) for target_list in target_lists]
+    scores = scores_of_lists(blank, target_lists)[:, :, None].repeat(1, 1, chosen.shape[1])
+    if chosen.any():
+        scores[:, chosen] = masked_scores(run, chosen, target_lists, batch_size, shown).T
+    return scores
 
 
 def masked_scores(
-    run: LayerRun, chosen: torch.Tensor, target_lists: Sequence[Sequence[Target]], batch_size: int | None
+    run: LayerRun,
+    chosen: torch.Tensor,
+    target_lists: Sequence[Sequence[Target]],
+    batch_size: int | None,
+    shown: Shown,
 ) -> torch.Tensor:
     """The scores (M, K) of the images times each of the M chosen channels, enlarged and scaled to [0, 1].
 
-    chosen: bool (N, C). target_lists: K of them. Masks are made for one batch at a time.
+    chosen: bool (N, C). target_lists: K of them. Masks are made for one batch at a time; the score is the mean over
+    those that are shown in the place of each.
     """
     images, activations = run.image, run.activations.to(run.image.device)
     rows = chosen.flatten().nonzero()[:, 0]
@@ -27,10 +56,13 @@ def masked_scores(
     def scores(start: int, stop: int) -> torch.Tensor:
         of_batch = rows[start:stop]
         masks = run.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
-        masked = (images[owners[start:stop]] * min_max(masks[:, 0])[:, None]).to(images.dtype)
         score = partial(run.call.scores_of, rows=owners[start:stop])
-        outputs = in_fastest_layout(run.call.model, score, masked)
-        return scores_of_lists(outputs, [target_list[start:stop] for target_list in targets]).T
+        found = []
+        for mask in shown(min_max(masks[:, 0])):
+            masked = (images[owners[start:stop]] * mask[:, None]).to(images.dtype)
+            outputs = in_fastest_layout(run.call.model, score, masked)
+            found.append(scores_of_lists(outputs, [target_list[start:stop] for target_list in targets]).T)
+        return torch.stack(found).mean(0)
 
     size = images_at_a_time(images.device) if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ScoreCAM channels")

@@ -118,7 +118,10 @@ def test_errors_pass_through_with():
 
 # Probabilities of classes; softmax of scores; A g^3 against g^2 (and RefineCAM, which wraps it); a callable is not
 # compared with other classes.
-DEPENDS_ON_THE_SCALE = {"ReciproCAM", "ScoreCAM", "GradCAMPlusPlus", "RefineCAM", "FinerCAM"}
+DEPENDS_ON_THE_SCALE = {
+    *("ReciproCAM", "GroupCAM", "ScoreCAM", "GScoreCAM", "ISCAM", "SSCAM"),
+    *("GradCAMPlusPlus", "SmoothGradCAMPlusPlus", "RefineCAM", "FinerCAM"),
+}
 
 
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")

@@ -12,7 +12,7 @@ from nets import CLASSES
 from tokens import DIM, Tokens
 from torch import nn
 
-from pytorch_grad_cam import AblationCAM, GradCAM, LayerIntegratedGradients, ReciproCAM
+from pytorch_grad_cam import LIFTCAM, AblationCAM, GradCAM, LayerIntegratedGradients, ReciproCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.layouts import Layout
 from pytorch_grad_cam.locate import layout_of, locate
@@ -661,6 +661,7 @@ def test_every_method_reads_transposed_tokens(method):
 @pytest.mark.except_for("SESS", reason="shows images of other sizes, which a transform by hand does not fit")
 @pytest.mark.except_for(
     "AblationCAM",
+    "LIFTCAM",
     "LayerIntegratedGradients",
     "ReciproCAM",
     reason="refuse layers that do not have the images on the first axis",
@@ -672,7 +673,7 @@ def test_every_method_reads_folded_frames(method):
     assert_as_by_hand(method, Folded(tokens=True, extra=1).eval(), picture(2, (5, 24, 32)), "norm", as_map)
 
 
-@pytest.mark.parametrize("changing", [AblationCAM, LayerIntegratedGradients, ReciproCAM])
+@pytest.mark.parametrize("changing", [AblationCAM, LIFTCAM, LayerIntegratedGradients, ReciproCAM])
 def test_methods_that_change_the_layer_refuse_folded_frames(changing):
     with pytest.raises(ValueError, match=r"gives \(10, 10, 6, 8\) for 2 images, .* on the first axis"):
         changing(Folded(tokens=False).eval(), "patch")(picture(2, (5, 24, 32)), 1)

@@ -35,6 +35,7 @@ def assert_nearly_everywhere(found, expected, tolerance):
 
 @pytest.mark.slow_for("SESS")
 @pytest.mark.except_for("RandomCAM", reason="its weights may leave no positive evidence")
+@pytest.mark.except_for("GroupCAM", reason="a network without training may score the blurred image higher")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_result(method, rank):
     maps = maps_of(method, convolutional(rank), images(rank, count=3), [3, 1, 3])

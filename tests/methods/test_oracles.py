@@ -18,6 +18,7 @@ def test_every_method_has_an_oracle(method):
 
 
 @pytest.mark.slow_for("ShapleyCAM")
+@pytest.mark.except_for("GroupCAM", reason="is blank for networks without training; signed in test_score_forms.py")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("layer_name", ["last", "first"])
 def test_map_is_the_formulas(method, rank, layer_name):

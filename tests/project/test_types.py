@@ -307,7 +307,7 @@ def test_the_keywords_of_explain_are_its_own_and_those_of_the_methods():
     }
     assert {*Options.__annotations__} == {*own, *of_methods}
     declared = {name: getattr(kind, "__forward_arg__", kind) for name, kind in Options.__annotations__.items()}
-    others = ("base_method", "reshape_transform")  # which a caller may say more of than a constructor asks for
+    others = ("base_method", "reshape_transform", "seed")  # which a caller may say more of than a constructor asks for
     expected = {name: kind for name, kind in {**of_methods, **own}.items() if name not in others}
     assert {name: kind for name, kind in declared.items() if name in expected} == expected
 
