@@ -31,6 +31,7 @@ setup(
         "figures": FIGURES,
         "concepts": CONCEPTS,
         "ray": ["ray[data]>=2.60"],
+        "lightning": ["lightning>=2.2"],
         "test": [
             *PYTEST,
             *FIGURES,

@@ -23,7 +23,7 @@ LAYERS = [
     ["evaluation"],
     ["explanations"],
     ["folder"],
-    ["zoo", "metrics"],
+    ["zoo", "metrics", "callbacks"],
     ["demo"],
     ["__init__"],
     [METHODS, "feature_factorization"],
