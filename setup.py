@@ -62,6 +62,7 @@ setup(
         "concepts": CONCEPTS,
         "ray": ["ray[data]>=2.60"],
         "docs": SITE,
+        "lightning": ["lightning>=2.2"],
         "test": [
             *PYTEST,
             *FIGURES,

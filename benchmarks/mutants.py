@@ -45,7 +45,7 @@ MODULES = (
     "metrics.grid_pointing_game", "metrics.average_drop", "metrics.baselines", "metrics.complexity",
     "metrics.deletion_insertion", "metrics.randomisation", "metrics.robustness", "metrics.shared_scores",
     "metrics.shares", "metrics.similarity", "rise", "perturbation.random_masks", "utils.model_targets",
-    "utils.svd_on_activations",
+    "utils.svd_on_activations", "callbacks.lightning", "engine.differentiability",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -54,7 +54,7 @@ TESTS = [
         "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
-        "rise",
+        "rise", "maps_in_a_loss", "lightning",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

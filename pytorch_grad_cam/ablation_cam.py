@@ -46,7 +46,7 @@ class AblationCAM(BaseCAM):
 
     averages_positions = True
 
-    uses_gradients = False
+    uses_gradients = is_differentiable = False
     takes_rectified = True
 
     @old_constructor

@@ -15,7 +15,7 @@ from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targe
 from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
     aggregated_by_point,
-    check_takes_scaling,
+    check_options,
     is_replaced,
     maker_of,
     signed_map,
@@ -77,6 +77,7 @@ class BaseCAM(OverridePoints):
     `uses_targets = False` (no class, so no gradients either), `averages_positions = True` (a channel has one weight for
     all positions, so that a box's map marks other objects, too), `takes_rectified = True` (where the model only
     rectifies a layer's output, what is behind the rectifier is explained, see `rectifiers`), `uses_layers = False`,
+    `is_differentiable = False` (its weights are computed outside of the graph, so that `detach=False` is refused),
     `capture_class` (what runs the model). Classes written for grad-cam 1.x override other methods, see
     `compat.override_points`.
 
@@ -88,7 +89,7 @@ class BaseCAM(OverridePoints):
     ((1, 64, 64), dtype('float32'), 0.0, 1.0)
     """
 
-    uses_gradients = uses_targets = uses_layers = True
+    uses_gradients = uses_targets = uses_layers = is_differentiable = True
     takes_rectified = averages_positions = False
     capture_class: Callable[..., Capturing] = Capture
     _location: Location | None = None
@@ -129,7 +130,9 @@ class BaseCAM(OverridePoints):
         compute_input_gradient: the input that the override points get has its `.grad`.
         uses_gradients: None as the class says; False saves the backward pass.
         tta_transforms: a ttach.Compose for `aug_smooth`; None is a horizontal flip times the factors 0.9, 1, 1.1.
-        detach: False leaves activations, gradients and maps in the autograd graph.
+        detach: False leaves activations, gradients and maps in the autograd graph, for a loss on maps: the parameters
+        then get the derivative through the gradients, too, and the graph of the forward is kept until the maps go.
+        ValueError for methods that score changed images or activations.
         output_transform: from the model's output to what the targets read; None is `engine.targets.scores_in`.
         spatial_from: which of several inputs is the image, its position or key; None is the first with spatial axes.
         call_index: which run of a layer that runs several times; None is the mean over all.
@@ -160,7 +163,7 @@ class BaseCAM(OverridePoints):
         self.call_index = call_index
         self.align = checked_alignment(align)
         self.check_place, self.fuse = check_place, fuse
-        check_takes_scaling(self, relu, normalize, fuse)
+        check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
         wanted = self.uses_gradients if uses_gradients is None else uses_gradients
@@ -334,7 +337,7 @@ class BaseCAM(OverridePoints):
             image = image.detach().requires_grad_()
             inputs = with_image(inputs, image, self.spatial_from)
         already_run = self._found(Asked(inputs, image, targets)) if self._finds_layers else None
-        how = self.model, self.target_layers, self.uses_gradients, self.detach
+        how = self.model, self.target_layers, self.uses_gradients or not self.detach, self.detach
         if self.takes_rectified and self.capture_class is Capture:
             capture = RectifiedCapture(known_rectifiers(self.model), already_run, *how, self.spatial_from)
             return inputs, image, capture, self._transform

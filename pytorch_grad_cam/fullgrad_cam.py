@@ -42,7 +42,7 @@ class FullGrad(BaseCAM):
     """
 
     capture_class = BiasContributions
-    uses_layers = False
+    uses_layers = is_differentiable = False
 
     @old_constructor
     def __init__(
@@ -54,8 +54,6 @@ class FullGrad(BaseCAM):
     ) -> None:
         if target_layers:
             warnings.warn("FullGrad uses the biases of all layers, not target_layers", UserWarning, stacklevel=3)
-        if not options.get("detach", True):
-            raise ValueError("FullGrad(detach=False): its maps cannot be differentiated, take HiResCAM or LayerCAM")
         options["compute_input_gradient"] = True
         super().__init__(model, [], reshape_transform, **options)
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}

@@ -11,6 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor, renamed_targets
+from pytorch_grad_cam.engine.differentiability import check_differentiable
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.grad_cam import GradCAM
@@ -38,7 +39,7 @@ class MetaCAM:
     found on `base_cam`.
     """
 
-    uses_layers = True
+    uses_layers = is_differentiable = True
     joins_maps = False  # of the base method, which are in [0, 1] then
     default_base_method: Callable[..., Any] = GradCAM
 
@@ -80,6 +81,7 @@ class MetaCAM:
         base_method: a BaseCAM subclass or another MetaCAM; None is the class's own choice. Further options go to it:
         those of BaseCAM; what only it has, in a `functools.partial` of it, which a type checker can follow.
         """
+        check_differentiable(self, options.get("detach", True))
         given = sorted(options.keys() & {"relu", "normalize", "fuse"})
         if self.joins_maps and given:
             raise ValueError(f"{type(self).__name__} joins maps in [0, 1]: it takes no {given[0]}=")

@@ -60,7 +60,7 @@ class RISE(BaseCAM):
     Paper: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421.
     """
 
-    averages_positions = uses_gradients = uses_layers = False
+    averages_positions = uses_gradients = uses_layers = is_differentiable = False
     batch_size: int | None = None
 
     def __init__(

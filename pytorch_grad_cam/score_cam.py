@@ -48,7 +48,7 @@ class ScoreCAM(BaseCAM):
 
     averages_positions = True
 
-    uses_gradients = False
+    uses_gradients = is_differentiable = False
     takes_rectified = True
     batch_size: int | None = None
 

@@ -35,6 +35,7 @@ class SESS(MetaCAM):
     """
 
     joins_maps = True
+    is_differentiable = False
 
     scales = attribute_of("window_maps", "scales")
     num_scales = attribute_of("window_maps", "num_scales")

@@ -72,7 +72,7 @@ class AttentionCAM(BaseCAM):
 
     def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
         inputs, image, _, transform = super()._prepared(inputs, targets)
-        how = self._found_tower(inputs, image), self.uses_gradients, self.detach
+        how = self._found_tower(inputs, image), self.uses_gradients or not self.detach, self.detach
         return inputs, image, self.capture_of_blocks(self.model, *how), transform
 
     def _found_tower(self, inputs: Inputs, image: torch.Tensor) -> Tower:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from pytorch_grad_cam.attention.attentions import Attention
 from pytorch_grad_cam.attention.towers import Tower
 from pytorch_grad_cam.engine.capture import Captured, source
 from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.torch_quirks.second_derivatives import twice_differentiable
 from pytorch_grad_cam.engine.trees import floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
@@ -67,6 +68,7 @@ class AttentionCapture(Watch):
         try:
             with ExitStack() as stack:
                 stack.enter_context(torch.set_grad_enabled(from_start))
+                stack.enter_context(nullcontext() if self._detach else twice_differentiable())
                 stack.enter_context(AttentionWatch(self._kept, self._seen))
                 return call(self._model, inputs)
         finally:

@@ -19,6 +19,7 @@ from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
 from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
 from pytorch_grad_cam.engine.detections.box_targets import check_same_image
+from pytorch_grad_cam.engine.differentiability import check_differentiable
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, check_weights, min_max, over_positions
@@ -189,10 +190,11 @@ def mean_of_layers(maps: Sequence[torch.Tensor]) -> torch.Tensor:
     return min_max(joined.relu().mean(1))
 
 
-def check_takes_scaling(cam: Any, relu: bool, normalize: Any, fuse: Any) -> None:
-    """Raise ValueError for what no CAM takes, and where a class of 1.x with steps of its own is asked for other maps
-    than those in [0, 1].
+def check_options(cam: Any, relu: bool, normalize: Any, fuse: Any, detach: bool) -> None:
+    """Raise ValueError for what no CAM takes, where a class of 1.x with steps of its own is asked for other maps than
+    those in [0, 1], and for what `check_differentiable` refuses.
     """
+    check_differentiable(cam, detach)
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize is {normalize!r}, expected 'minmax', 'max' or None")
     if fuse not in FUSE:

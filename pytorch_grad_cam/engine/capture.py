@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, repeat
 from operator import attrgetter, is_, itemgetter
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.targets import TargetLists, target_scores
+from pytorch_grad_cam.engine.torch_quirks.second_derivatives import twice_differentiable
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import TOKENS_NDIM, gradients_without_zero_rows
 from pytorch_grad_cam.engine.trees import copied, floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
@@ -59,9 +61,9 @@ class Capture(Watch):
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool = True) -> None:
         self.runs: list[tuple[nn.Module, Any]] = []
         self._model, self._gradients, self._detach = model, gradients, detach
-        self._layers = dict.fromkeys(layers)
+        self._differentiable = nullcontext if detach else twice_differentiable
+        self._layers, self._recording = dict.fromkeys(layers), False
         self._outputs: dict[nn.Module, list[Any]] = {}
-        self._recording = False
         super().__init__(self._layers)
 
     def run(self, inputs: Inputs) -> Any:
@@ -74,7 +76,7 @@ class Capture(Watch):
         whole = not self._detach or self._model in _cut_by_no_grad or any(map(_in_graph, floating_tensors(inputs)))
         self._recording = True
         try:
-            with torch.set_grad_enabled(self._gradients and whole):
+            with torch.set_grad_enabled(self._gradients and whole), self._differentiable():
                 outputs = call(self._model, inputs)
                 is_cut = self._gradients and not whole and not torch.is_grad_enabled()
         finally:

@@ -30,7 +30,7 @@ class TailCAM(BaseCAM):
     CPU and 128 elsewhere. Raises ValueError for a layer whose output does not have the images on its first axis.
     """
 
-    uses_gradients = False
+    uses_gradients = is_differentiable = False
 
     @old_constructor
     def __init__(

@@ -138,8 +138,10 @@ def test_usage_examples(script, tmp_path):
         pytest.skip("needs ray: pip install '.[ray]'")
     if script.stem == "yolo_example" and importlib.util.find_spec("ultralytics") is None:
         pytest.skip("needs ultralytics")
-    of_models = [] if script.stem == "registration_example" else ["--weights", "none"]
-    if of_models and script.stem not in ("detection_example", "detr_example", "yolo_example"):  # no box if flipped
+    of_bundled = {"registration_example": [], "attention_supervision_example": ["--steps", "2"]}
+    of_models = of_bundled.get(script.stem, ["--weights", "none"])
+    without = {"detection_example", "detr_example", "yolo_example", *of_bundled}  # no box of those that are flipped
+    if script.stem not in without:
         of_models.append("--aug-smooth")
     arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

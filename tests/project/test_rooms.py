@@ -23,7 +23,7 @@ LAYERS = [
     ["evaluation"],
     ["explanations"],
     ["folder"],
-    ["zoo", "metrics", "volumes"],
+    ["zoo", "metrics", "volumes", "callbacks"],
     ["demo"],
     ["__init__"],
     [METHODS, "feature_factorization"],
