@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from site_pages import cards, examples, included, mathematics, navigation, notebooks, reference
+from site_pages import cards, examples, included, mathematics, messages, navigation, notebooks, reference
 
 
 def on_config(config: Any) -> Any:
@@ -18,7 +18,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    return included.filled(markdown, page.file.src_uri)
+    if page.file.src_uri == "troubleshooting.md":
+        markdown = markdown.replace("<!-- messages -->", messages.page())
+    return included.filled(markdown)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:

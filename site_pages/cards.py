@@ -20,7 +20,7 @@ FAMILIES = {
     "around": "Around another method",
     "others": "Beside maps of layers",
 }
-_NO_CAMS = ("GuidedBackpropReLUModel", "DeepFeatureFactorization")
+_NO_CAMS = ("GuidedBackpropReLUModel", "DeepFeatureFactorization", "TAM")
 _REAL = "Lite0, scenes, "
 
 

@@ -31,7 +31,7 @@ def files(config: Any) -> list[File]:
     ]
 
 
-def filled(markdown: str, page: str) -> str:
+def filled(markdown: str) -> str:
     """The page with what its lines `<!-- include FILE: HEADING -->` name; `: drawing` takes the first fence alone."""
     return _INCLUDE.sub(lambda found: _section(*found.groups()), markdown)
 

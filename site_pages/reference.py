@@ -56,7 +56,7 @@ def _page(module: str, names: dict[str, Any]) -> str:
     loaded = importlib.import_module(module)
     values = {name: getattr(loaded, name) for name in names}
     own = [name for name, value in values.items() if home_of(value) == module and module != PACKAGE]
-    parts = [f"# {module}" if module != PACKAGE else "# Reference", inspect.getdoc(loaded) or ""]
+    parts = [f"# {module}" if module != PACKAGE else "# API reference", inspect.getdoc(loaded) or ""]
     if module == PACKAGE:
         parts.append(
             "The names of the package's root: `from pytorch_grad_cam import ...`. The modules are at the left."

@@ -88,6 +88,14 @@ def test_the_comparison_is_what_the_second_snippet_makes(tmp_path, monkeypatch):
     assert {file.name for file in tmp_path.iterdir()} >= {"explained", "report.html", "comparison.png"}
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "llms.txt", "benchmarks/README.md"])
+def test_files_that_are_linked_exist(name):
+    document = ROOT / name
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    assert linked
+    assert [link for link in linked if not (document.parent / link).exists()] == []
+
+
 def test_the_commands_are_known():
     """What the next tests do not run is: installation and what needs a network. What takes long is only started."""
     others = {"pip install .", "pip install '.[test]'", "pip install pre-commit", "pre-commit install", NEEDS_NETWORK}

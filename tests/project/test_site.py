@@ -6,13 +6,17 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+import torch
 from surface import public_surface
+from torch import nn
 
+from pytorch_grad_cam import GradCAM, explain
 from pytorch_grad_cam.explanations.methods import available_methods
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +71,10 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(site):
-    return {file: _Page(file.read_text()) for file in sorted(site.rglob("*.html"))}
+    files = [
+        file for file in sorted(site.rglob("*.html")) if file.name != "404.html"
+    ]  # a server's, whose links are its
+    return {file: _Page(file.read_text()) for file in files}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +99,8 @@ def test_no_link_is_dead(site, pages):
 def test_nothing_is_loaded_from_a_network(site, pages):
     loaded = {source for page in pages.values() for source in page.sources}
     assert {source for source in loaded if urlsplit(source).scheme not in ("", "data")} == set()
-    assert "http" not in "".join(re.findall(r"url\((.*?)\)", "".join(f.read_text() for f in site.rglob("*.css"))))
+    of_styles = re.findall(r"url\([\"']?(\w+):", "".join(file.read_text() for file in site.rglob("*.css")))
+    assert set(of_styles) <= {"data"}
 
 
 @pytest.mark.parametrize("module", public_surface())
@@ -118,8 +126,29 @@ def test_the_search_finds_what_a_newcomer_looked_for(words, page, entries):
     assert page in shown
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda model, x: GradCAM(model)(x, [1, 2]),
+        lambda model, x: GradCAM(model)(x, "cat"),
+        lambda model, x: GradCAM(model, "2")(x, 0),
+        lambda model, x: GradCAM(model, align="middle"),
+        lambda model, x: explain(model, x, "gradkam"),
+        lambda model, x: explain(model, "no such.jpg"),
+    ],
+)
+def test_what_is_raised_is_a_message_of_troubleshooting(wrong, site):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises((ValueError, TypeError)) as raised:
+        wrong(model, torch.rand(1, 3, 16, 16))
+    shown = re.sub(r"<[^>]*>", "", (site / "troubleshooting.html").read_text())
+    listed = re.findall(r"^(\w+): (.{15,})$", unescape(shown), re.MULTILINE)
+    matching = [text for _, text in listed if re.match(re.escape(text).replace(r"\.\.\.", ".*"), str(raised.value))]
+    assert matching, raised.value
+
+
 @pytest.mark.parametrize("name", sorted({method.__name__ for method in available_methods().values()}))
 def test_every_method_has_a_card(name, site):
     card = (site / f"methods/{name}.html").read_text()
-    for said in ("Cost", "Paper", "When to take it", "@"):
+    for said in ("Cost:", "Paper:", '<code><span class="nc">@'):
         assert said in card, said
