@@ -12,7 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
+from pytorch_grad_cam.engine.cam_warning import CamWarning, RunEvidence, issue, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capturing, gradients_of_list
 from pytorch_grad_cam.engine.layer_run import Call, Drawn
 from pytorch_grad_cam.engine.maps import full_precision, resize
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 class FullGrad(BaseCAM):
     r"""What input and biases add to the score: $\psi(\nabla_x y \odot x) + \sum_{l,c} \psi(\nabla_b y \odot b)$.
 
-    Biases are those of convolutions and batch normalisations, the latter with what they subtract; a bias' gradient is
-    taken at each position that it is added to. $\psi$ rescales each sample's contribution of a layer as a whole, as the
-    authors' code does, and channels are summed before they are resized, which is linear.
+    Biases are those that are added to maps: of convolutions; of batch normalisations, with what they subtract; of layer
+    normalisations and linear layers on maps with their channels last (ConvNeXt, Swin), which the paper has not. Those
+    of tokens (N, T, C) are left out. Where no bias is left, the map is input x gradient alone, and a CamWarning says
+    so. A bias' gradient is taken at each position that it is added to. $\psi$ rescales each sample's contribution of a
+    layer as a whole, as the authors' code does, and channels are summed before they are resized, which is linear.
     eigen_smooth: the first principal component of the layers' maps instead of their sum.
 
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
@@ -59,15 +61,19 @@ class FullGrad(BaseCAM):
         self._registrations: dict[tuple[int, ...], list[Registration | None]] = {}
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:
-        image, signed, norms = call.image.detach(), [], []
+        image, signed, norms, without_biases = call.image.detach(), [], [], False
         for position in range(len(call.target_lists)):
             of_biases = gradients_of_list(capture, call.scores, call.target_lists, position, call.image)
             gradient = cast(torch.Tensor, call.image.grad)
             one = gradient.new_ones(image.shape[1])
             of_input = Contributions.of([one], [full_precision(image) * gradient]).rescaled()
-            maps = torch.cat([of_input, *self._of_maps(call, of_biases)], dim=1)
+            of_maps = [*self._of_maps(call, of_biases)]
+            without_biases |= not of_maps
+            maps = torch.cat([of_input, *of_maps], dim=1)
             signed.append(first_principal_component(maps) if call.eigen_smooth else maps.sum(1))
             norms.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), dim=1))
+        if without_biases:
+            issue(CamWarning(_WITHOUT_BIASES.format(type(self.model).__name__)))
         evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(norms, dim=1))
         scaled = self._scaled(evidence.signed.flatten(0, 1))
         return [scaled[:, None]], partial(warn_of_blank_maps, [scaled], [evidence], str, call)
@@ -87,6 +93,12 @@ class FullGrad(BaseCAM):
             places = [self._registrations[size][number] for number in numbers]
             drawn = zip(places, maps.split(1, dim=1), strict=True)
             yield from (place.enlarge(of_bias) for place, of_bias in drawn if place is not None)
+
+
+_WITHOUT_BIASES = (
+    "{} adds no bias to a map of the image on which the score depends: this map of FullGrad is input x gradient alone, "
+    "which is noisy; take another method"
+)
 
 
 def _are_maps(contributions: Contributions, image: torch.Tensor) -> bool:

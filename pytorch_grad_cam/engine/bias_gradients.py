@@ -13,13 +13,15 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.layouts import covers
 from pytorch_grad_cam.engine.maps import full_precision
 
 
 class BiasGradients:
-    """Records the biases of all convolutions and batch normalisations of a forward pass, in the order of execution.
+    """Records the biases of a forward pass that are added to channels of several positions: of convolutions, of batch
+    and layer normalisations, of linear layers behind which the channels are the last axis. In the order of execution.
 
-    It watches the calls of `F.conv2d`, `F.batch_norm` and their kin, not modules: subclasses, layers that are reused
+    It watches the calls of `F.conv2d`, `F.layer_norm` and their kin, not modules: subclasses, layers that are reused
     or skipped, and functional calls are all read as they were executed; so is a parameter or buffer of one value a
     channel that is added to a map, as converted graphs add their biases. The calls of other threads are not seen.
 
@@ -54,21 +56,21 @@ class BiasGradients:
         self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
     ) -> tuple[list[tuple[int, Any]], Sequence[torch.Tensor | None]]:
         """Each bias that the score depends on by way of the inputs: its number in the order of execution, and what
-        `contribution` keeps of it. And the gradients with respect to `inputs`. Cost: one whole backward.
+        `contribution` keeps of it. And the gradients with respect to `inputs`, the image first. Cost: one whole
+        backward.
 
         Raises ValueError when no gradient leads from the score to the inputs.
         """
         arrived: dict[int, Any] = {}
 
-        def keep(
-            index: int, edge: GradientEdge, bias: torch.Tensor, gradients: tuple[torch.Tensor | None, ...]
-        ) -> None:
-            gradient = gradients[edge.output_nr]
-            if gradient is not None:
-                arrived[index] = self.contribution(bias, gradient)
+        biases = biases_of(self._added)
 
-        added = enumerate(zip(self._edges, biases_of(self._added), strict=True))
-        handles = [edge.node.register_prehook(partial(keep, index, edge, bias)) for index, (edge, bias) in added]
+        def keep(index: int, gradients: tuple[torch.Tensor | None, ...]) -> None:
+            gradient = gradients[self._edges[index].output_nr]
+            if gradient is not None and _may_be_map(self._added[index], gradient, inputs):
+                arrived[index] = self.contribution(biases[index], channels_first(gradient, self._added[index]))
+
+        handles = [edge.node.register_prehook(partial(keep, index)) for index, edge in enumerate(self._edges)]
         found: Sequence[torch.Tensor | None] = [None]
         try:
             if score.requires_grad:
@@ -89,6 +91,16 @@ class BiasGradients:
         return bias, gradient
 
 
+def _may_be_map(added: Added, gradient: torch.Tensor, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether a bias of the last axis was added to the cells of the image, the first input, as far as their number
+    says: not to each attention head's tokens. What is added to the second axis says so by its operation.
+    """
+    if not isinstance(added, OfLastAxis):
+        return True
+    image, grid = inputs[0].shape[2:], gradient.shape[1:-1]
+    return len(grid) == len(image) and covers(tuple(grid), image)
+
+
 class Normalisation(NamedTuple):
     """A batch normalisation by fixed statistics, each of (C,)."""
 
@@ -99,14 +111,25 @@ class Normalisation(NamedTuple):
     eps: float
 
 
-Added = torch.Tensor | Normalisation
+class OfLastAxis(NamedTuple):
+    """A bias (C,) of channels that are the last axis."""
+
+    bias: torch.Tensor
+
+
+Added = torch.Tensor | Normalisation | OfLastAxis
+
+
+def channels_first(result: torch.Tensor, added: Added) -> torch.Tensor:
+    """What a bias was added to, or the gradient there, as (N, C, *spatial)."""
+    return result.movedim(-1, 1) if isinstance(added, OfLastAxis) else result
 
 
 def biases_of(added: Sequence[Added]) -> list[torch.Tensor]:
     r"""What each adds to its channels: a bias itself; a normalisation what it makes of zeros,
     $\beta - \gamma \mu / \sqrt{\sigma^2 + \epsilon}$. Those with the same eps are computed together.
     """
-    biases = [each.detach() if isinstance(each, torch.Tensor) else each.mean for each in added]
+    biases = [each.mean if isinstance(each, Normalisation) else _own_bias(each).detach() for each in added]
     of_eps: dict[float, list[int]] = {}
     for place, each in enumerate(added):
         if isinstance(each, Normalisation):
@@ -116,6 +139,10 @@ def biases_of(added: Sequence[Added]) -> list[torch.Tensor]:
         for place, shift in zip(places, found, strict=True):
             biases[place] = shift
     return biases
+
+
+def _own_bias(added: torch.Tensor | OfLastAxis) -> torch.Tensor:
+    return added.bias if isinstance(added, OfLastAxis) else added
 
 
 def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> list[torch.Tensor]:
@@ -179,6 +206,26 @@ def _batch_norm_adds(
     return Normalisation(running_mean, running_var, weight, bias, eps)
 
 
+def _layer_norm_adds(
+    input: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> Added | None:
+    """What it subtracts depends on the input and is no bias."""
+    return _of_last_axis(input, bias if len(normalized_shape) == 1 else None)
+
+
+def _linear_adds(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Added | None:
+    return _of_last_axis(input, bias)
+
+
+def _of_last_axis(input: torch.Tensor, bias: torch.Tensor | None) -> Added | None:
+    """None for features (N, C), which are no map, and tokens (N, T, C), whose places nothing tells here."""
+    return None if bias is None or input.ndim < _LEAST_NDIM_OF_MAPS else OfLastAxis(bias)
+
+
 def _sum_adds(input: Any, other: Any, *, alpha: float = 1, **_: Any) -> Any:
     """The one of two tensors (C,) that has a value for each channel of the other."""
     if not isinstance(input, torch.Tensor) or not isinstance(other, torch.Tensor) or alpha != 1:
@@ -189,6 +236,8 @@ def _sum_adds(input: Any, other: Any, *, alpha: float = 1, **_: Any) -> Any:
     return bias.flatten() if bias.numel() < maps.numel() and sizes == of_channels and maps.ndim > 2 else None
 
 
+_LEAST_NDIM_OF_MAPS = 4  # (N, H, W, C)
+
 _ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
     F.conv1d: _convolution_adds,
     F.conv2d: _convolution_adds,
@@ -197,5 +246,7 @@ _ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
     F.conv_transpose2d: _convolution_adds,
     F.conv_transpose3d: _convolution_adds,
     F.batch_norm: _batch_norm_adds,
+    F.layer_norm: _layer_norm_adds,
+    F.linear: _linear_adds,
     **dict.fromkeys((torch.add, torch.Tensor.add, torch.Tensor.add_), _sum_adds),
 }

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.bias_gradients import Added, BiasWatch
+from pytorch_grad_cam.engine.bias_gradients import Added, BiasWatch, channels_first
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.registration.centre_rules import CentresWatch
@@ -19,7 +19,7 @@ def bias_registrations(model: nn.Module, inputs: Inputs, spatial_from: SpatialFr
     results: list[torch.Tensor] = []
 
     def keep(result: torch.Tensor, added: Added) -> None:
-        results.append(result)
+        results.append(channels_first(result, added))
 
     one = rows_of(inputs, torch.tensor([0]), len(image_of(inputs, spatial_from)))
     with undisturbed(model), torch.no_grad():

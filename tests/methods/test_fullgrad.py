@@ -114,6 +114,65 @@ class AddedApart(nn.Module):
         return (x + x.mean((2, 3), keepdim=True)).mean((2, 3))  # nobody's bias
 
 
+class ChannelsLast(nn.Module):
+    """A block as ConvNeXt's, its normalisation and its linear layer on (N, H, W, C). apart: with biases added."""
+
+    def __init__(self, apart):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.linear = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6), nn.Linear(6, 8)
+        nn.init.normal_(self.norm.bias)
+        self.biases = nn.ParameterList([self.norm.bias, self.linear.bias])
+        if apart:
+            self.norm.bias = self.linear.bias = None
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        for layer, bias in zip((self.norm, self.linear), self.biases, strict=True):
+            x = layer(x)
+            if layer.bias is None:  # seen as the bias of a channel of (N, C, H, W), the addition that is read anyway
+                x = (x.permute(0, 3, 1, 2) + bias[:, None, None]).permute(0, 2, 3, 1)
+            x = x.relu()
+        return x.mean((1, 2))
+
+
+@pytest.mark.parametrize("align", ["cell", "receptive_field"])
+def test_biases_of_channels_that_are_the_last_axis(align):
+    found, expected = (FullGrad(ChannelsLast(apart).eval(), align=align)(images(), 3) for apart in (False, True))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_biases_of_each_heads_tokens_are_no_map():
+    class Heads(nn.Module):
+        def __init__(self, apart):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.of_heads = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(4, 5)
+            self.bias, self.apart = self.of_heads.bias, apart
+            if apart:
+                self.of_heads.bias = None
+
+        def forward(self, x):
+            tokens = self.conv(x).flatten(2).mT.unflatten(2, (2, 4)).transpose(1, 2)  # (N, 2 heads, 192 tokens, 4)
+            of_heads = self.of_heads(tokens)
+            return (of_heads + self.bias if self.apart else of_heads).relu().mean((1, 2))
+
+    of_layer, apart = (FullGrad(Heads(apart).eval())(images(), 3) for apart in (False, True))
+    np.testing.assert_allclose(of_layer, apart, atol=1e-6)
+
+
+def test_a_network_without_biases_is_named():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(840, 5)), images()
+    with pytest.warns(CamWarning, match="input x gradient alone"):
+        maps = FullGrad(model)(x, 3)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[:, 3].sum(), x)
+    evidence = (x * gradient).detach().abs().sum(1)
+    low, high = evidence.amin((1, 2), keepdim=True), evidence.amax((1, 2), keepdim=True)
+    np.testing.assert_allclose(maps, (evidence - low) / (high - low), atol=1e-5)
+
+
 @pytest.mark.parametrize("align", ["cell", "receptive_field"])
 @pytest.mark.parametrize(
     "add", [torch.add, lambda x, bias: bias + x, lambda x, bias: x.add_(bias), lambda x, bias: x + bias[None]]
