@@ -60,8 +60,9 @@ def answer_explained(model: nn.Module, image: Any, asked: Asked, title: str = ""
     if not words:
         raise ValueError(f"{type(model).__name__} answers nothing to the prompt {asked.prompt!r}")
     shown, original = _shown(model, asked, picture, inputs)
-    panels, warnings = [], []
-    probabilities = np.float32([float(said.probabilities[list(word.tokens)].prod()) for word in words])
+    panels: list[Panel] = []
+    warnings: list[str] = []
+    probabilities = np.array([float(said.probabilities[list(word.tokens)].prod()) for word in words], np.float32)
     for method in asked.methods:
         layer, maps = _by_tam(said) if method is TAM else _by_gradients(method, model, said, asked.options)
         drawn = _of_words(maps, words, shown.shape[:2])
