@@ -108,6 +108,10 @@ class DigitsReader(nn.Module):
             outputs = self(following, past_key_values=outputs["past_key_values"])
         return said
 
+    def get_decoder(self) -> nn.ModuleList:
+        """What runs over the tokens of image and text."""
+        return self.blocks
+
     def get_output_embeddings(self) -> nn.Linear:
         """What gives the logits, as models of transformers name it."""
         return self.head

@@ -100,8 +100,8 @@ def held_out_accuracy(model: DigitsReader, scenes: Sequence[Scene]) -> float:
     """The share of scenes whose digits are all said in their order."""
     processor, right = ReaderProcessor(), 0
     for scene in scenes:
-        inputs = processor(scene.image)
-        said = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        ids, pixel_values = processor(scene.image).values()
+        said = model.generate(ids, pixel_values)[0, ids.shape[1] :]
         right += said.tolist() == answer_to(scene)
     return right / len(scenes)
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 import torch
+from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
+from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request, numbered
 from pytorch_grad_cam.explanations.explanation import Explanation
@@ -23,11 +25,13 @@ from pytorch_grad_cam.explanations.methods import available_methods, method_call
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
 from pytorch_grad_cam.explanations.stream import explanations
+from pytorch_grad_cam.explanations.words import Asked, answer_explained
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import default_workers, process_group
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.registration.registration import Alignment
+from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.zoo.class_scores import Probabilities
 from pytorch_grad_cam.zoo.classifiers import Classifier, classifier_of
 from pytorch_grad_cam.zoo.pictures import as_picture
@@ -49,7 +53,7 @@ _FOR_FILES = "output_dir is for files: pass a folder, a glob or a list of paths 
 def explain(  # type: ignore[overload-overlap]
     model: Model,
     image: OneImage,
-    methods: Method | Sequence[Method] = ...,
+    methods: Method | Sequence[Method] | None = ...,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
     layers: Layers | None = ...,
     **options: Unpack[Options],
@@ -58,7 +62,7 @@ def explain(  # type: ignore[overload-overlap]
 def explain(
     model: Model,
     image: File,
-    methods: Method | Sequence[Method] = ...,
+    methods: Method | Sequence[Method] | None = ...,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
     layers: Layers | None = ...,
     *,
@@ -69,7 +73,7 @@ def explain(
 def explain(  # type: ignore[overload-overlap]
     model: Model,
     image: File | np.ndarray | torch.Tensor,
-    methods: Method | Sequence[Method] = ...,
+    methods: Method | Sequence[Method] | None = ...,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
     layers: Layers | None = ...,
     *,
@@ -80,7 +84,7 @@ def explain(  # type: ignore[overload-overlap]
 def explain(
     model: Model,
     image: Iterable[Any],
-    methods: Method | Sequence[Method] = ...,
+    methods: Method | Sequence[Method] | None = ...,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = ...,
     layers: Layers | None = ...,
     **options: Unpack[Options],
@@ -88,7 +92,7 @@ def explain(
 def explain(
     model: Model,
     image: OneImage | File | np.ndarray | torch.Tensor | Iterable[Any],
-    methods: Method | Sequence[Method] = "gradcam",
+    methods: Method | Sequence[Method] | None = None,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
     layers: Layers | None = None,
     *,
@@ -103,6 +107,8 @@ def explain(
     eigen_smooth: bool = False,
     signed: bool = False,
     truth: Truth | None = None,
+    prompt: str | None = None,
+    max_new_tokens: int = 64,
     batch_size: int | None = None,
     workers: int | None = None,
     output_dir: File | None = None,
@@ -119,7 +125,7 @@ def explain(
     batch of one, a mapping of keyword arguments or a tuple of arguments. Several images are a folder, a glob, a file
     with a list of paths (.txt), a list, an array or tensor with a batch axis, or any iterable, such as a DataLoader,
     of pictures or of batches (with their labels, which are left out).
-    methods: classes or names ('gradcam', 'layercam', 'all'), one or several.
+    methods: classes or names ('gradcam', 'layercam', 'all'), one or several; None is GradCAM, with a prompt TAM.
     targets: classes by number or name, or callables as in a CAM, one or several; a mapping gives them names; None takes
     the `top` highest classes.
     Of a model that compares images and texts (CLIP, SigLIP, OpenCLIP) they are a list of texts, which the `processor`
@@ -140,6 +146,8 @@ def explain(
     what speaks for b alone negative. Each is scaled by itself before.
     truth: the right class, by number or name, which the result and its page tell beside the model's; of several images
     one for each in their order, or a mapping from file names. None takes a loader's labels that are numbers of classes.
+    prompt: what a vision-language model is asked about the picture, which its `processor` reads. It answers with at
+    most `max_new_tokens`, and each word has a panel, see `words.answer_explained`; `sentence` has them as they stand.
     batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
     workers: the processes that decode files, and the threads that draw; None is one for each core.
     output_dir: of a folder, a glob or a list of paths, write the files that `save` names ('overlay', 'map', 'mask',
@@ -167,6 +175,10 @@ def explain(
             raise ValueError(f"{name} is empty: pass one or more, or leave it out")
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
+    if prompt is not None:
+        chosen = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
+        asked = Asked(prompt, processor or preprocess, methods_of(chosen), max_new_tokens, options)
+        return _answers(model, image, asked)
     contrastive, texts = cast(Any, model), cast(Any, targets)
     if is_contrastive(contrastive) and _are_texts(texts):
         classifier = classifier_of_texts(contrastive, texts, processor, preprocess)
@@ -176,7 +188,7 @@ def explain(
     else:
         reader = processor if preprocess is None else preprocess
         classifier = classifier_of(model, reader, categories, weights, probabilities)
-    chosen = methods_of(methods)
+    chosen = methods_of(methods or "gradcam")
     check_keywords(options, chosen, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     options["align"] = align
@@ -202,9 +214,10 @@ def _one(classifier: Classifier, request: Request, image: Any) -> Explanation:
         else:
             picture = as_picture(image)
             inputs, size = inputs_of(classifier.preprocess(picture)), picture.size
-        title = Path(image).name if isinstance(image, str | os.PathLike) else ""
         (found,) = explainer(inputs, 1)
-        return explainer.explanation(found, image_of(inputs, request.options.get("spatial_from"))[0], size, title)
+        return explainer.explanation(
+            found, image_of(inputs, request.options.get("spatial_from"))[0], size, _title_of(image)
+        )
 
 
 def _several(
@@ -291,11 +304,31 @@ def _name_of(value: Any) -> str:
 
 def methods_of(methods: Any) -> list[Any]:
     """The methods that are meant by classes and names, one or several, or 'all': those of any network."""
-    several = methods if isinstance(methods, list | tuple) else [methods]
+    several = _several_methods(methods)
     if "all" in several:
         of_any = [each for each in available_methods().values() if not issubclass(each, AttentionCAM)]
         return list(dict.fromkeys(of_any))
     return [method_called(method) if isinstance(method, str) else method for method in several]
+
+
+def _several_methods(methods: Any) -> Sequence[Any]:
+    return methods if isinstance(methods, list | tuple) else [methods]
+
+
+def _answers(model: Any, image: Any, asked: Asked) -> Explanation | Iterator[Explanation]:
+    if asked.processor is None:
+        raise ValueError("a prompt needs the model's processor: pass processor=")
+    if is_given(image):
+        raise ValueError("with a prompt pass a picture, or several; TAM(model) explains what a processor gave")
+    model = unwrapped(getattr(model, "model", model) if not isinstance(model, nn.Module) else model)
+    several = several_of(image, model)
+    if several is None:
+        return answer_explained(model, image, asked, _title_of(image))
+    return (answer_explained(model, each, asked, several.title(number)) for number, each in enumerate(several.items))
+
+
+def _title_of(image: Any) -> str:
+    return Path(image).name if isinstance(image, str | os.PathLike) else ""
 
 
 def _are_texts(targets: Any) -> bool:

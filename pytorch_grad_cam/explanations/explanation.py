@@ -49,7 +49,8 @@ class Explanation:
     title: the image's file name. warnings: why maps are blank. versions: those of the packages that made it.
     assumptions: whose preprocessing, probabilities and names they are, a line each, with '(assumed)' where nobody said
     so. original: the picture before it was preprocessed; None for inputs that were given. about: the model's name, how
-    cells are drawn, the day. truth: the name of the right class, where somebody said so. A notebook shows overlays.
+    cells are drawn, the day. truth: the name of the right class, where somebody said so. sentence: the words of a
+    model's answer, with the spaces between them; they are the classes then. A notebook shows overlays.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Explanation:
     original: Original | None = None
     about: dict[str, str] = field(default_factory=dict)
     truth: str | None = None
+    sentence: tuple[str, ...] = ()
 
     @property
     def is_signed(self) -> bool:
@@ -85,6 +87,11 @@ class Explanation:
         """The classes of the highest logits: number, name, probability."""
         highest = np.argsort(-self.logits, kind="stable")[:count].tolist()
         return [(index, self.names[index], float(self.probabilities[index])) for index in highest]
+
+    @property
+    def said(self) -> str:
+        """The model's answer; of a classifier the name of its highest class."""
+        return "".join(self.sentence).strip() if self.sentence else self.top(1)[0][1]
 
     def __repr__(self) -> str:
         named = {

@@ -28,6 +28,7 @@ _SCRIPTS = (  # one module; the last one begins
     "maps",
     "colours",
     "choice",
+    "sentence",
     "figures",
     "boxes",
     "zoom",
@@ -102,7 +103,8 @@ def _images(explanations: Iterable["Explanation"]) -> Iterator[dict[str, Any]]:
 
 def _facts(explanation: "Explanation") -> dict[str, str]:
     """What the list of images is filtered and sorted by, as attributes."""
-    ((_, predicted, probability),) = explanation.top(1)
+    ((_, _, probability),) = explanation.top(1)
+    predicted = explanation.said
     facts = {"data-predicted": predicted, "data-probability": str(probability if math.isfinite(probability) else 0)}
     if explanation.truth is not None:
         facts |= {"data-truth": explanation.truth, "class": "right" if explanation.truth == predicted else "wrong"}
@@ -117,7 +119,8 @@ def _data(title: str, picture: np.ndarray, explanation: "Explanation") -> dict[s
         "height": picture.shape[0],
         "picture": data_url(picture, "jpeg", quality=95, subsampling=0),
         "panels": [_panel(title, panel, explanation) for panel in explanation.panels],
-        "predicted": explanation.top(1)[0][1],
+        "predicted": explanation.said,
+        "sentence": list(explanation.sentence),
         "truth": explanation.truth,
         "about": dict(explanation.about),
         "versions": dict(explanation.versions),

@@ -15,6 +15,7 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.zoo.class_scores import Probabilities
 from pytorch_grad_cam.zoo.classifiers import Classifier
 
@@ -30,7 +31,7 @@ class Pipeline(Protocol):
 
 File = str | os.PathLike[str]
 Model = nn.Module | Classifier | Pipeline | File
-Method = str | type[BaseCAM] | type[MetaCAM] | Callable[..., BaseCAM | MetaCAM]
+Method = str | type[BaseCAM] | type[MetaCAM] | type[TAM] | Callable[..., BaseCAM | MetaCAM]
 Target = int | str | np.integer | Callable[[Any], torch.Tensor]
 Layer = nn.Module | str
 Layers = Layer | Sequence[Layer | Sequence[Layer]]
@@ -54,6 +55,8 @@ class Options(CamOptions, total=False):
     eigen_smooth: bool
     signed: bool
     truth: Truth | None
+    prompt: str | None
+    max_new_tokens: int
     batch_size: int | None
     workers: int | None
     save: Sequence[str]

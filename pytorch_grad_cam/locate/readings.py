@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice, permutations
 from types import ModuleType
 from typing import Any
@@ -56,12 +56,15 @@ class Readings:
                 self._channels_first.add(id(entry.returned))
         # No number tells in which order axes of one length are; images with axes of their own are turned at times.
         self._may_be_turned = isinstance(spatial_from, ImagePlace) and len({*self.size}) < len(self.size)
+        self._of_text = _modules_of_text(model, x)
         self._by_numbers: dict[tuple[int, ...], list[Layout]] = {}
         self._noisy: dict[nn.Module, list[Call]] = {}
 
     def by_numbers(self, entry: Call) -> list[Layout]:
         """The readings that the numbers allow, the best first."""
         shape = tuple(entry.returned.shape)
+        if entry.module in self._of_text:
+            return []
         if id(entry.returned) in self._channels_first:
             return convolutions_layouts(shape, len(self._image), self.size)
         if shape not in self._by_numbers:
@@ -94,6 +97,8 @@ class Readings:
 
         clearly: few cells, that may do so by accident, do not count, unless a convolution has made such a grid.
         """
+        if entry.module in self._of_text:
+            return None
         if {layout.axes[:3] for layout in self.by_numbers(entry)} == {"NCS"}:
             return self._in_order_of_first_convolution(entry)
         shape = entry.returned.shape
@@ -218,6 +223,17 @@ def _in_order_of_first(layout: Layout, changes: Iterator[torch.Tensor]) -> Layou
     best = max(turned, key=lambda each: answer(each, first).correlation)
     is_clearer = answer(best, first).correlation - answer(layout, first).correlation >= _TOO_CLOSE
     return best if is_clearer else layout
+
+
+def _modules_of_text(model: Any, x: Any) -> set[nn.Module]:
+    """The modules of a language model that reads token numbers: its tokens are a text's, with or without an image's
+    among them, whatever grid their number would make.
+    """
+    get = getattr(model, "get_decoder", None)
+    if get is None or not isinstance(x, Mapping) or x.keys().isdisjoint(("input_ids", "decoder_input_ids")):
+        return set()
+    decoder = get()
+    return set() if decoder is model or not isinstance(decoder, nn.Module) else set(decoder.modules())
 
 
 def _grids_of_convolutions(calls: Sequence[Call], image: torch.Tensor) -> set[tuple[int, ...]]:

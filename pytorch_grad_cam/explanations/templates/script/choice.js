@@ -33,6 +33,7 @@ function showImage(index) {
   fill("methods", "method", (method) => [method]);
   fill("layers", "layer", (layer) => [layer || "No layer"]);
   fillMinus();
+  fillSentence();
   showPanel(nearest(panels));
 }
 
@@ -97,6 +98,7 @@ function namePanel() {
   byId("warnings").hidden = panel.warnings.length === 0;
   byId("boxes").disabled = !explanation.panels.some((each) => each.boxes.length || each.regions.length);
   press("classes", distinct("rank").indexOf(panel.rank));
+  press("sentence", panel.rank);
   press("methods", distinct("method").indexOf(panel.method));
   press("layers", distinct("layer").indexOf(panel.layer));
 }
