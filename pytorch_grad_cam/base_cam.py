@@ -16,6 +16,7 @@ from pytorch_grad_cam.compat.override_points import (
     OverridePoints,
     aggregated_by_point,
     check_options,
+    contributions_of,
     is_replaced,
     maker_of,
     signed_map,
@@ -267,6 +268,18 @@ class BaseCAM(OverridePoints):
     def evidence(self, run: LayerRun) -> torch.Tensor:
         """The signed map (N, *grid) of a run: the weighted activations' sum or first principal component."""
         return weighted(self.weigh(run), run)
+
+    def contributions(self, input_tensor: Inputs, targets: Targets = None) -> list[torch.Tensor]:
+        """What each channel of each target layer says for the target, cell by cell: signed, on the layer's own grid.
+
+        One tensor (N, C, *grid), or (N, K, C, *grid) for K targets an image, for each run of each layer, on the model's
+        device, float32 or better. Their sum over the channels is the evidence that maps are made of.
+        Raises ValueError for a method whose map is no weighted sum of channels, and what a call raises.
+        Cost: that of a call.
+        """
+        if type(self).evidence is not BaseCAM.evidence:
+            raise ValueError(f"a map of {type(self).__name__} is no weighted sum of channels: none has a share in it")
+        return contributions_of(self, input_tensor, targets)
 
     def __enter__(self) -> Self:
         return self

@@ -14,11 +14,14 @@ import pytorch_grad_cam
 from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-METHODS = (
+_NAMES = (
     "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "EigenCAM",
     "EigenGradCAM", "SegEigenCAM", "KPCA_CAM", "FEM", "RandomCAM", "FinerCAM", "RefineCAM", "FullGrad",
-    "GuidedGradCAM", "AblationCAM", "ScoreCAM", "SESS",
+    "GuidedGradCAM", "AblationCAM", "ScoreCAM", "SESS", "CAM", "SSGradCAM", "ODAM", "LIFTCAM", "ReciproCAM",
+    "LayerIntegratedGradients", "SmoothGradCAMPlusPlus", "GScoreCAM", "GroupCAM", "ISCAM", "SSCAM",
 )  # fmt: skip
+_OF_FUNCTIONS = ("GuidedGradCAM",)
+METHODS = tuple(name for name in _NAMES if name in _OF_FUNCTIONS or hasattr(pytorch_grad_cam, name))
 TWO_LAYERS = ("RefineCAM",)
 NO_LAYERS = ("FullGrad",)
 CLASSES = 5

@@ -12,7 +12,7 @@ from networks import Work
 from torchcam import methods
 
 CLASS_OF = {
-    "CAM": "CAM", "GradCAM": "GradCAM", "GradCAMPlusPlus": "GradCAMpp", "SmoothGradCAM++": "SmoothGradCAMpp",
+    "CAM": "CAM", "GradCAM": "GradCAM", "GradCAMPlusPlus": "GradCAMpp", "SmoothGradCAMPlusPlus": "SmoothGradCAMpp",
     "XGradCAM": "XGradCAM", "LayerCAM": "LayerCAM", "FinerCAM": "FinerCAM", "RefineCAM": "RefineCAM",
     "ScoreCAM": "ScoreCAM", "SSCAM": "SSCAM", "ISCAM": "ISCAM",
 }  # fmt: skip

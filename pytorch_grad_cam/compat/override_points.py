@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -22,7 +24,7 @@ from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.differentiability import check_differentiable
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
-from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, check_weights, min_max, over_positions
+from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, check_weights, min_max, over_positions, scalings
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,
@@ -235,6 +237,23 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
         check_weights(weights, run.activations)
     products = over_positions(weights, run.activations) * run.activations
     return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
+
+
+def contributions_of(cam: Any, inputs: Inputs, targets: Targets) -> list[torch.Tensor]:
+    """For each run of each target layer what its channels say, see `BaseCAM.contributions`."""
+    recorder, kept = copy(cam), defaultdict(list)
+    recorder._scaled, recorder._rescaled = scalings(relu=False, normalize=None)
+
+    def record(run: LayerRun) -> torch.Tensor:
+        weights = cam.weigh(run)
+        evidence = weighted(weights, run)  # which refuses weights of other shapes
+        kept[run.layer, run.call_index].append(over_positions(weights, run.activations) * run.activations)
+        return evidence
+
+    recorder.evidence = record
+    recorder(inputs, targets)
+    several = several_an_image(targets) is not None
+    return [torch.stack(of_lists, dim=1) if several else of_lists[0] for of_lists in kept.values()]
 
 
 def maker_of(cam: Any) -> Callable[[Inputs, Targets, bool], torch.Tensor]:

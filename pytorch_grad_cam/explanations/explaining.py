@@ -195,6 +195,11 @@ def explain(
     request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size, signed)
     if signed and (top if request.targets is None else len(request.targets)) != 2:
         raise ValueError("signed is the map of one target minus that of another: pass two targets, or top=2")
+    if options.get("normalize", "minmax") is None:
+        raise ValueError(
+            "explain draws maps in [0, 1] or [-1, 1]: pass normalize='max', which with relu=False keeps their sign, or "
+            "call the method's class for maps as they are"
+        )
     if signed and output_dir is not None and {"mask", "boxes"} & {*save}:
         raise ValueError("masks and boxes are of maps in [0, 1]: a signed run saves 'overlay' and 'map'")
     if output_dir is not None:

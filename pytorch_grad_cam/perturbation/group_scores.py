@@ -35,7 +35,7 @@ def gains(run: LayerRun, masks: torch.Tensor, batch_size: int | None) -> torch.T
     rows = Rows.repeated(range(count), groups, image.device)
 
     def score(outputs: torch.Tensor, of_rows: Rows) -> torch.Tensor:
-        (scores,) = score_rows(full_precision(outputs).softmax(1) if are_classes else outputs, of_rows)
+        scores: torch.Tensor = score_rows(full_precision(outputs).softmax(1) if are_classes else outputs, of_rows)[0]
         return scores
 
     def scores_of_shown(start: int, stop: int) -> torch.Tensor:

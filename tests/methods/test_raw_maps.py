@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nets import convolutional, images
+from PIL import Image
 
-from pytorch_grad_cam import SESS, FinerCAM, FullGrad, GradCAM, HiResCAM, LayerCAM, RefineCAM
+from pytorch_grad_cam import SESS, EigenCAM, FinerCAM, FullGrad, GradCAM, HiResCAM, LayerCAM, RefineCAM, explain
+from pytorch_grad_cam.demo import example_scene, preprocess_scene
 
 
 def activation_and_gradient(model, layer, x, category):
@@ -38,6 +40,53 @@ def test_raw_maps_are_the_evidence(rank):
             maps = cam(x, 1, as_tensor=True)
         assert maps.min() < 0 < maps.max()
         torch.testing.assert_close(maps, drawn(evidence, x).float(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_contributions_of_channels(rank):
+    """As captum's attributions to a layer, channel by channel."""
+    model, x = convolutional(rank).double(), images(rank).double()
+    for method, weights in {GradCAM: grad_means, HiResCAM: lambda g: g}.items():
+        layers = [model.first, model.last]
+        found = method(model, layers).contributions(x, [1, 3])
+        several = method(model, layers, relu=False).contributions(x, [[1, 3]] * 2)
+        for layer, of_layer, of_both in zip(layers, found, several, strict=True):
+            for image, category in enumerate((1, 3)):
+                a, g = activation_and_gradient(model, layer, x, category)
+                torch.testing.assert_close(of_layer[image], (a * weights(g))[image])
+                torch.testing.assert_close(of_both[:, image], a * weights(g))
+
+
+def grad_means(gradients):
+    return gradients.mean(tuple(range(2, gradients.ndim)), keepdim=True)
+
+
+def test_contributions_leave_the_cam_as_it_was():
+    model, x = convolutional(), images()
+    cam = GradCAM(model, model.last)
+    expected = cam(x, 1)
+    assert cam.contributions(x, lambda scores: -scores.abs().sum())[0].shape == model[:4](x).shape
+    np.testing.assert_array_equal(cam(x, 1), expected)
+    assert "evidence" not in vars(cam)
+
+
+def test_contributions_of_a_map_that_is_no_sum():
+    with pytest.raises(ValueError, match="a map of EigenCAM is no weighted sum of channels"):
+        EigenCAM(convolutional(), "last").contributions(images())
+
+
+def test_explain_draws_signed_maps_in_diverging_colours(digits_net):
+    scene = Image.fromarray(example_scene())
+    explanation = explain(digits_net, scene, "HiResCAM", [5], "layer4", relu=False, normalize="max", preprocess=of_demo)
+    assert explanation.is_signed
+    assert explanation.default_cmap == "blue_red"
+    assert np.abs(explanation.maps).max() == 1
+    with pytest.raises(ValueError, match=r"maps in \[0, 1\] or \[-1, 1\]: pass normalize='max'"):
+        explain(digits_net, scene, "HiResCAM", [5], normalize=None, preprocess=of_demo)
+
+
+def of_demo(picture):
+    return preprocess_scene(np.array(picture))[0]
 
 
 def test_each_choice():
