@@ -9,6 +9,7 @@ VERSION = re.search(
 )
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 FIGURES, CONCEPTS = ["matplotlib>=3.7"], ["scikit-learn>=1.3"]  # figures, pages of other colours; factorisation
+MEDICAL = ["nibabel>=5.0", "pydicom>=2.4"]
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
@@ -30,11 +31,14 @@ setup(
     extras_require={
         "figures": FIGURES,
         "concepts": CONCEPTS,
+        "medical": MEDICAL,  # NIfTI and DICOM files
+        "video": ["imageio-ffmpeg>=0.4.9"],  # MP4 files
         "ray": ["ray[data]>=2.60"],
         "test": [
             *PYTEST,
             *FIGURES,
             *CONCEPTS,
+            *MEDICAL,
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "nbclient>=0.10",
