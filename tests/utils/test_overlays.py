@@ -25,7 +25,7 @@ def test_slices_have_numbers():
     assert numbered.shape == (32, 40, 3)
     cells = numbered[:16, :20], numbered[:16, 20:], numbered[16:, :20]
     for cell in cells:
-        assert (cell.min(), cell.max() > 150) == (0, True)
+        assert cell.min() < 90 < cell.max()
         assert (cell[12:, 12:] == 90).all()
     assert not np.array_equal(cells[0], cells[1])
 

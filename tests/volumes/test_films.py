@@ -62,6 +62,7 @@ def test_a_long_clip_in_windows_of_frames(clip):
     np.testing.assert_allclose(stitched, whole, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_recurrent_network_has_a_map_for_each_frame(clip):
     model = Recurrent().eval()
     frames_first = clip.transpose(1, 2)
