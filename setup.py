@@ -10,6 +10,7 @@ VERSION = re.search(
 REQUIREMENTS = (HERE / "requirements.txt").read_text(encoding="utf-8").split()
 FIGURES, CONCEPTS = ["matplotlib>=3.7"], ["scikit-learn>=1.3"]  # figures, pages of other colours; factorisation
 SITE = ["mkdocs>=1.6.1", "mkdocs-material>=9.7", "mkdocstrings>=1.0", "mkdocstrings-python>=2.0", "latex2mathml>=3.78"]
+MEDICAL = ["nibabel>=5.0", "pydicom>=2.4"]
 PYTEST = [requirement for requirement in REQUIREMENTS if requirement.startswith("pytest")]
 
 setup(
@@ -60,6 +61,8 @@ setup(
     extras_require={
         "figures": FIGURES,
         "concepts": CONCEPTS,
+        "medical": MEDICAL,  # NIfTI and DICOM files
+        "video": ["imageio-ffmpeg>=0.4.9"],  # MP4 files
         "ray": ["ray[data]>=2.60"],
         "docs": SITE,
         "lightning": ["lightning>=2.2"],
@@ -68,6 +71,7 @@ setup(
             *FIGURES,
             *CONCEPTS,
             *SITE,
+            *MEDICAL,
             "hypothesis>=6.100",
             "jsonschema>=4.18",
             "packaging>=24.0",

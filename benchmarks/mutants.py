@@ -45,7 +45,9 @@ MODULES = (
     "metrics.grid_pointing_game", "metrics.average_drop", "metrics.baselines", "metrics.complexity",
     "metrics.deletion_insertion", "metrics.randomisation", "metrics.robustness", "metrics.shared_scores",
     "metrics.shares", "metrics.similarity", "rise", "perturbation.random_masks", "utils.model_targets",
-    "utils.svd_on_activations", "callbacks.lightning", "engine.differentiability",
+    "utils.svd_on_activations", "callbacks.lightning", "engine.differentiability", "volumes.windows",
+    "volumes.windowed_inputs", "volumes.shared_weights", "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti",
+    "volumes.dicom", "volumes.frames", "volumes.films", "volumes.signals",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -54,7 +56,7 @@ TESTS = [
         "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
-        "rise", "maps_in_a_loss", "lightning",
+        "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

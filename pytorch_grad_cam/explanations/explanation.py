@@ -153,8 +153,8 @@ class Explanation:
         return DataFrame([{"title": self.title, **row} for row in self.to_dict()["panels"]])
 
     def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str | None = None) -> np.ndarray:
-        """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side, of a
-        signal a strip. A box that the map explains is outlined.
+        """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side,
+        with their numbers, of a signal a strip. A box that the map explains is outlined.
 
         image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`; None is jet, of signed maps a
         diverging one, from blue (-1) over white (0) to red (1). Raises ValueError for others.
@@ -163,7 +163,8 @@ class Explanation:
             raise ValueError(f"image_weight is {image_weight}, expected a number in [0, 1]")
         heat = self.panels[panel].map
         shown = (heat + 1) / 2 if self.is_signed else heat
-        colours = flattened(blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight))
+        drawn = blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight)
+        colours = flattened(drawn, numbered=True)
         return outlined(colours, [self.seen(each.box) for each in self.panels[panel].boxes])
 
     def shown(self) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 
 from pytorch_grad_cam.explanations.colours import DIVERGING, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
-from pytorch_grad_cam.utils.overlays import flattened
-from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
+from pytorch_grad_cam.utils.overlays import flattened, montage_columns
+from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -32,6 +32,7 @@ _SCRIPTS = (  # one module; the last one begins
     "figures",
     "boxes",
     "zoom",
+    "slices",
     "list",
     "link",
     "download",
@@ -44,9 +45,9 @@ _THUMBNAIL = 96  # the longer side, in pixels
 def write_report(explanations: Iterable["Explanation"], file: str | Path) -> Path:
     """Write a page with the explanations, in their order, and return its path; a missing folder is made.
 
-    The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps; of volumes slices side by
-    side. Each explanation is encoded and written as it comes, so a generator is never in memory as a whole. A file at
-    the path is replaced when the page is complete.
+    The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps; of volumes and clips the
+    page shows one slice after the other, or all side by side. Each explanation is encoded and written as it comes, so a
+    generator is never in memory as a whole. A file at the path is replaced when the page is complete.
 
     Raises ValueError where there is no explanation or no panel, and for a map of another size than its picture or with
     values outside [0, 1], of signed maps [-1, 1].
@@ -118,6 +119,7 @@ def _data(title: str, picture: np.ndarray, explanation: "Explanation") -> dict[s
         "width": picture.shape[1],
         "height": picture.shape[0],
         "picture": data_url(picture, "jpeg", quality=95, subsampling=0),
+        "slices": _slices(explanation.picture),
         "panels": [_panel(title, panel, explanation) for panel in explanation.panels],
         "predicted": explanation.said,
         "sentence": list(explanation.sentence),
@@ -126,6 +128,29 @@ def _data(title: str, picture: np.ndarray, explanation: "Explanation") -> dict[s
         "versions": dict(explanation.versions),
         "assumptions": [str(assumption) for assumption in explanation.assumptions],
     }
+
+
+def _regions(cam_map: np.ndarray) -> list[Box]:
+    """Boxes around where a map is high, of a volume in each slice, where it lies beside the others."""
+    if cam_map.ndim != 3:
+        return boxes_of(otsu_mask(flattened(cam_map[..., None])[..., 0]))
+    count, height, width = cam_map.shape
+    columns = montage_columns(count)
+    regions = []
+    masks = otsu_mask(cam_map.reshape(-1, width)).reshape(cam_map.shape)
+    for number, mask in enumerate(masks):
+        row, column = divmod(number, columns)
+        x, y = column * width, row * height
+        regions += [(left + x, top + y, right + x, bottom + y) for left, top, right, bottom in boxes_of(mask)]
+    return regions
+
+
+def _slices(picture: np.ndarray) -> dict[str, int] | None:
+    """How the slices of a volume lie side by side; None for pictures and signals."""
+    if picture.ndim != 4:
+        return None
+    count, height, width, _ = picture.shape
+    return {"count": count, "columns": montage_columns(count), "width": width, "height": height}
 
 
 def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, Any]:
@@ -146,9 +171,10 @@ def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, 
         "name": panel.name,
         "probability": _finite(panel.probability),
         "map": data_url(np.rint(levels).astype(np.uint8), "png"),
+        "slice": int(np.abs(panel.map).max((1, 2)).argmax()) if panel.map.ndim == 3 else None,  # that is shown first
         "signed": explanation.is_signed,
         "warnings": list(panel.warnings),
-        "regions": [] if explanation.is_signed else boxes_of(otsu_mask(heat)),
+        "regions": [] if explanation.is_signed else _regions(panel.map),
         "boxes": [
             {"name": name, "score": _finite(score), "box": [float(edge) for edge in explanation.seen(box)]}
             for name, score, box in panel.boxes

@@ -26,6 +26,7 @@ from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_read
 # nothing of the image is in, each of them.
 _LEAST_OF_MAPS = 0.6
 _LEAST_OF_TOKENS = 0.9
+_TOKENS_NDIM = 3  # (N, tokens, channels)
 # How much more the tokens that stand out change than the next one. In networks with random weights 3.4 times at least
 # where attention alone mixes tokens, 1.2 at most where convolutions do, too (CoaT, EfficientFormer).
 _STANDS_OUT = 2
@@ -116,7 +117,8 @@ class _Probe(NamedTuple):
                 return _PREPROCESSED.format(_by(self.size), " x ".join(f"{a:.0f} to {b:.0f}" for a, b in ends))
         output = outputs.kept[self.call_index]
         change = self._change(output)
-        if first_tensor(output).ndim == self.image.ndim:
+        axes = first_tensor(output).ndim
+        if axes == self.image.ndim or axes > _TOKENS_NDIM:  # a map, or those of frames that are folded into the batch
             is_shown = max(fmean(_ranks(change, cells, radius)) for radius in (0, 1)) >= _LEAST_OF_MAPS
         else:
             standing_out = _standing_out(change, len(cells))

@@ -61,26 +61,44 @@ def show_cam_on_volume(volume: np.ndarray, mask: np.ndarray, image_weight: float
     return np.stack([show_cam_on_image(plane, cam, use_rgb=True, image_weight=image_weight) for plane, cam in pairs])
 
 
-def montage(pictures: np.ndarray) -> np.ndarray:
+def montage(pictures: np.ndarray, numbers: Sequence[int | str] | None = None) -> np.ndarray:
     """One picture of pictures (D, H, W, C), row by row in a nearly square grid; free places are black.
+
+    numbers: what is written into the upper left corner of each, such as its number; of uint8 RGB pictures only.
 
     >>> montage(np.zeros((5, 4, 6, 3), np.uint8)).shape
     (8, 18, 3)
     """
+    if numbers is not None:
+        pictures = np.stack([labelled(each, str(number)) for each, number in zip(pictures, numbers, strict=True)])
     count, height, width, channels = np.shape(pictures)
-    columns = math.ceil(math.sqrt(count))
+    columns = montage_columns(count)
     rows = math.ceil(count / columns)
     cells = np.zeros((rows * columns, height, width, channels), np.asarray(pictures).dtype)
     cells[:count] = pictures
     return cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(rows * height, -1, channels)
 
 
-def flattened(pictures: np.ndarray) -> np.ndarray:
+def montage_columns(count: int) -> int:
+    """How many pictures stand side by side in a montage."""
+    return math.ceil(math.sqrt(count))
+
+
+def labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture, uint8 RGB (H, W, 3), with a text in its upper left corner, white within black."""
+    from PIL import Image, ImageDraw
+
+    drawn = Image.fromarray(picture)
+    ImageDraw.Draw(drawn).text((2, 1), text, fill="white", stroke_width=1, stroke_fill="black")
+    return np.asarray(drawn)
+
+
+def flattened(pictures: np.ndarray, numbered: bool = False) -> np.ndarray:
     """What can be shown of (*spatial, C): of a volume (D, H, W, C) its slices side by side, of a signal (L, C) a strip,
-    of a picture (H, W, C) itself.
+    of a picture (H, W, C) itself. numbered: slices have their numbers, from 0.
     """
     if pictures.ndim == 4:
-        return montage(pictures)
+        return montage(pictures, range(len(pictures)) if numbered else None)
     return pictures[None] if pictures.ndim == 2 else pictures
 
 

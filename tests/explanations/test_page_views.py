@@ -365,3 +365,92 @@ def test_every_view_in_narrow_and_wide_windows(shown, width, opened, browser):
         assert canvas.rect["width"] >= 100
         assert stage["x"] - 1 <= canvas.rect["x"]
         assert canvas.rect["x"] + canvas.rect["width"] <= stage["x"] + stage["width"] + 1
+
+
+COUNT = 5
+HIGHEST = {"cat": 3, "dog": 1}
+
+
+def volume():
+    """Five slices of one grey each, 40 and 20 more for each next one; the map of a class is 1 in one of them."""
+    picture = np.repeat(40 + 20 * np.arange(COUNT, dtype=np.uint8), SIZE * SIZE * 3).reshape(COUNT, SIZE, SIZE, 3)
+    made = []
+    for category, (name, highest) in enumerate(HIGHEST.items()):
+        cam_map = np.zeros((COUNT, SIZE, SIZE), np.float32)
+        cam_map[highest, :32, 32:] = 1
+        made.append(Panel("GradCAM", "layer4", category, name, 0.5, cam_map))
+    return explanation(picture=picture, made=made)
+
+
+def greys(view):
+    return [int(grey) for grey in view.corners()[..., 0].ravel()]
+
+
+@in_browser
+def test_slices_of_a_volume_one_after_the_other(opened):
+    view = opened(volume())
+    opaque(view)
+    assert view.find("#slice-value").text == "3 of 4", "where the map is highest"
+    assert greys(view) == [0, 255, 0, 0]
+    view.drag("opacity", 0)
+    assert max(abs(grey - 100) for grey in greys(view)) <= 3
+    view.find("h1").click()  # the keys of a slider are its own
+    for act, expected in (
+        (lambda: view.press("\ue00f"), 4),  # page down
+        (lambda: view.press("\ue00e"), 3),  # page up
+        (lambda: view.browser.execute_script(_WHEEL, view.find("#stage canvas"), -100), 2),
+        (lambda: view.browser.execute_script(_WHEEL, view.find("#stage canvas"), 100), 3),
+    ):
+        view.redrawn(act)
+        assert view.find("#slice-value").text == f"{expected} of 4"
+        assert max(abs(grey - 40 - 20 * expected) for grey in greys(view)) <= 3
+    view.set("slice", 0)
+    view.point(10, 40)
+    assert view.find("#value").text == "0.00 at x 40, y 10, slice 0"
+    assert "slice=0" in view.browser.current_url
+
+
+@in_browser
+def test_a_class_has_its_slice_until_one_is_chosen(opened):
+    view = opened(volume())
+    view.click("classes", "dog")
+    assert view.find("#slice-value").text == "1 of 4"
+    view.set("slice", 2)
+    view.click("classes", "cat")
+    assert view.find("#slice-value").text == "2 of 4"
+
+
+@in_browser
+def test_all_slices_side_by_side(opened):
+    view = opened(volume())
+    opaque(view)
+    view.press_button("all-slices")
+    shown = view.canvas()[..., 0]
+    height, width = shown.shape
+    assert width / height == pytest.approx(3 / 2, abs=0.02)
+    assert (shown == 255).mean() == pytest.approx(1 / 24, abs=0.01)
+    assert view.find("#slice-value").text == "all 5"
+    assert "slice=all" in view.browser.current_url
+    view.press_button("all-slices")
+    assert greys(view) == [0, 255, 0, 0]
+
+
+@in_browser
+def test_a_slice_may_be_linked_to_and_pictures_have_none(opened):
+    assert opened(volume(), at="slice=2").find("#slice-value").text == "2 of 4"
+    assert opened(volume(), at="slice=9").find("#slice-value").text == "4 of 4"
+    assert not opened(flat()).find("#slices").is_displayed()
+
+
+@in_browser
+def test_boxes_of_a_slice(opened):
+    view = opened(volume())
+    view.drag("opacity", 0)
+    before = view.canvas()
+    view.press_button("boxes")
+    changed = np.argwhere(np.abs(view.canvas() - before).max(-1) > 20) / len(before) * SIZE
+    (top, left), (bottom, right) = changed.min(0), changed.max(0)
+    np.testing.assert_allclose([left, top, right, bottom], [32, 0, 64, 32], atol=2)
+
+
+_WHEEL = "arguments[0].dispatchEvent(new WheelEvent('wheel', {deltaY: arguments[1], cancelable: true}))"

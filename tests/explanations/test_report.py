@@ -178,3 +178,16 @@ def test_of_volumes_slices_and_of_signals_a_strip(size, shown, tmp_path):
     (block,) = Page(write_report([found], tmp_path / "page.html")).blocks
     assert (block["width"], block["height"]) == shown
     assert pixels(block["panels"][0]["map"]).shape == shown[::-1]
+    expected = {"count": 5, "columns": 3, "width": 6, "height": 4} if len(size) == 3 else None
+    assert block["slices"] == expected
+
+
+def test_a_volume_has_the_slice_where_its_map_is_highest_and_boxes_in_each(tmp_path):
+    cam_map = np.zeros((5, 4, 6), np.float32)
+    cam_map[3, 1:3, 2:] = 1
+    cam_map[4, 1:3, :2] = 0.9
+    made = [flat().panels[0]._replace(map=cam_map)]
+    found = explanation(picture=np.zeros((5, 4, 6, 3), np.uint8), made=made)
+    (panel,) = Page(write_report([found], tmp_path / "page.html")).blocks[0]["panels"]
+    assert panel["slice"] == 3
+    assert panel["regions"] == [[2, 5, 6, 7], [6, 5, 8, 7]], "not one from one slice to the next"

@@ -19,6 +19,17 @@ def test_signal():
     assert curves.get_xlim() == pytest.approx((0, 49), abs=1)
 
 
+def test_slices_have_numbers():
+    pictures = np.full((3, 16, 20, 3), 90, np.uint8)
+    numbered = montage(pictures, [7, 8, 9])
+    assert numbered.shape == (32, 40, 3)
+    cells = numbered[:16, :20], numbered[:16, 20:], numbered[16:, :20]
+    for cell in cells:
+        assert cell.min() < 90 < cell.max()
+        assert (cell[12:, 12:] == 90).all()
+    assert not np.array_equal(cells[0], cells[1])
+
+
 @pytest.mark.parametrize("shape", [(4, 6, 8), (4, 6, 8, 3)])
 def test_slices_of_a_volume(shape):
     volume, heat = RNG.random(shape), RNG.random((4, 6, 8))

@@ -50,6 +50,8 @@ const keys = {
   "+": () => zoomTo(zoom.factor * STEP),
   "-": () => zoomTo(zoom.factor / STEP),
   0: () => zoomTo(1),
+  PageUp: () => stepSlice(-1),
+  PageDown: () => stepSlice(1),
   b: () => showBoxes(!boxesAreShown),
   o: () => showOriginal(true),
 };
@@ -75,6 +77,7 @@ byId("zoom-in").addEventListener("click", keys["+"]);
 byId("zoom-out").addEventListener("click", keys["-"]);
 byId("zoom-reset").addEventListener("click", keys[0]);
 byId("download").addEventListener("click", download);
+byId("slice").addEventListener("input", () => showSlice(Number(byId("slice").value)));
 byId("zero").addEventListener("change", () => setZero(byId("zero").checked));
 byId("minus").addEventListener("change", () => {
   current.minus = current.explanation.panels[byId("minus").selectedIndex];
@@ -86,6 +89,7 @@ byId("filter").addEventListener("input", list);
 for (const id of ["kind", "order"]) byId(id).addEventListener("change", list);
 toggle("dark", setDark);
 toggle("boxes", showBoxes);
+toggle("all-slices", (on) => showSlice(on ? "all" : undefined));
 images.forEach((item, index) => item.firstElementChild.addEventListener("click", () => showImage(index)));
 
 byId("dark").setAttribute("aria-pressed", matchMedia("(prefers-color-scheme: dark)").matches);

@@ -20,6 +20,7 @@ function cellsOf() {
 
 async function arrange() {
   const turn = ++arrangements;
+  placeSlice();
   const { explanation } = current;
   const cells = cellsOf();
   explanation.decoded ??= decoded(explanation.picture);
@@ -115,8 +116,9 @@ function resize() {
 }
 
 function levelsIn({ panel, minus }, part, width, height) {
-  const levels = levelsOf(panel.pixels, part, width, height);
-  return minus ? difference(levels, levelsOf(minus.pixels, part, width, height), panel.signed) : levels;
+  const whole = inPicture(part);
+  const levels = levelsOf(panel.pixels, whole, width, height);
+  return minus ? difference(levels, levelsOf(minus.pixels, whole, width, height), panel.signed) : levels;
 }
 
 function paint() {
@@ -127,13 +129,14 @@ function paint() {
     context.imageSmoothingQuality = "high";
     context.globalAlpha = 1;
     const target = [0, 0, canvas.width, canvas.height];
-    context.drawImage(explanation.pixels, part.x, part.y, part.width, part.height, ...target);
+    const { x, y } = inPicture(part);
+    context.drawImage(explanation.pixels, x, y, part.width, part.height, ...target);
     if (cell.panel && !originalIsShown) {
       context.globalAlpha = style.opacity;
       context.drawImage(coloured(enlarged, canvas.width, canvas.height, isSigned(cell)), 0, 0);
     }
     context.globalAlpha = 1;
-    drawBoxes(context, cell, part);
+    drawBoxes(context, cell, inPicture(part));
   }
   paintBar(isSigned(figures.at(-1).cell));
   performance.mark("drawn");

@@ -1,6 +1,6 @@
 // The address says what is shown, so that it can be kept and sent: page.html#image=3&map=2&view=beside
 
-const DEFAULTS = { image: "1", map: "1", view, minus: "2", colours: style.name, opacity: "0.7", threshold: "0", zero: "1", boxes: "" };
+const DEFAULTS = { image: "1", map: "1", view, minus: "2", colours: style.name, opacity: "0.7", threshold: "0", zero: "1", boxes: "", slice: "" };
 let isRead = false;
 
 function writeLink() {
@@ -16,6 +16,7 @@ function writeLink() {
     threshold: style.threshold,
     zero: style.zeroIsTransparent ? "1" : "",
     boxes: boxesAreShown ? "1" : "",
+    slice: slice ?? "",
   };
   const changed = Object.entries(values).filter(([name, value]) => String(value) !== DEFAULTS[name]);
   history.replaceState(null, "", `#${new URLSearchParams(changed)}`);
@@ -31,6 +32,7 @@ function readLink() {
   slideTo("threshold", values.threshold);
   showBoxes(values.boxes !== "");
   showView(values.view in VIEWS ? values.view : DEFAULTS.view);
+  slice = /^\d+$/.test(values.slice) ? Number(values.slice) : values.slice === "all" ? "all" : undefined;
   showImage(numbered("image", images.length));
   const { panels } = current.explanation;
   current.minus = panels[numbered("minus", panels.length)];

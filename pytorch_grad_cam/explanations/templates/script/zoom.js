@@ -53,6 +53,10 @@ function placeAt(event, canvas) {
 function listen(figure) {
   const { canvas } = figure;
   canvas.addEventListener("wheel", (event) => {
+    if (shownSlice() !== "all" && !event.ctrlKey) {
+      event.preventDefault();
+      return stepSlice(Math.sign(event.deltaY));
+    }
     if (view === "grid" || (event.deltaY > 0 && zoom.factor === 1)) return;
     event.preventDefault();
     zoomTo(zoom.factor * STEP ** (-event.deltaY / 100), placeAt(event, canvas));
@@ -103,7 +107,8 @@ function describe() {
   const highest = () => levels.indexOf(levels.reduce((most, level) => Math.max(most, level)));
   const place = pointer ? Math.floor(pointer.y) * width + Math.floor(pointer.x) : highest();
   const value = valueOf(levels[place], isSigned(cell));
-  const where = `${value.toFixed(2)} at x ${place % width}, y ${Math.floor(place / width)}`;
+  const inSlice = shownSlice() === "all" ? "" : `, slice ${shownSlice()}`;
+  const where = `${value.toFixed(2)} at x ${place % width}, y ${Math.floor(place / width)}${inSlice}`;
   byId("value").textContent = pointer ? where : `highest: ${where}`;
   byId("marker").style.left = `${100 * (isSigned(cell) ? (value + 1) / 2 : value)}%`;
 }
