@@ -33,6 +33,8 @@ MODULES = (
     "grad_cam", "grad_cam_plusplus", "grad_cam_elementwise", "hirescam", "xgrad_cam", "layer_cam", "shapley_cam",
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
     "recipro_cam", "layer_integrated_gradients", "perturbation.path_gradients", "perturbation.tail_cam",
+    "seg_xres_cam", "engine.segmentation.regions", "engine.segmentation.segments",
+    "engine.segmentation.segmentation_target",
     "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
     "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
     "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
@@ -51,6 +53,7 @@ TESTS = [
         "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component", "multigrid", "localisation",
         "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
         "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties", "rise",
+        "segmentation",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
