@@ -33,13 +33,11 @@ METHODS: dict[str, Any] = {
     "EigenCAM": EigenCAM,
 }
 LAYERS = {
-    "found": None,
-    "stem": "encoder.layer1",
-    "stage before the last": "encoder.layer3",
-    "bottleneck": "encoder.layer4",
-    "decoder's first level": "up3",
+    "found": None,  # up3
+    "encoder's end": "encoder.layer4",
     "decoder's second level": "up2",
     "decoder's end": "up1",
+    "stem": "encoder.layer1",
 }
 LEAST_OVERLAP = 0.5
 

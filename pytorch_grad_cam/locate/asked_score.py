@@ -56,7 +56,8 @@ def asked_scores(
     Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
     """
     is_of_whole_image = isinstance(scores, torch.Tensor) and scores.ndim <= 2
-    kind = is_of_whole_image, isinstance(scores, Segmented) or _is_dense(scores, image_shape[2:])
+    plain = scores.plain if isinstance(scores, Segmented) else scores
+    kind = is_of_whole_image, _is_dense(plain, image_shape[2:])
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
         asked = sum_of_lists(scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]))
         if asked.requires_grad:

@@ -292,6 +292,19 @@ def test_a_region_as_the_gradient_has_it():
 
 
 @pytest.mark.parametrize("changing", [ScoreCAM, AblationCAM])
+def test_changed_copies_of_queries(changing):
+    def as_queries(logits):
+        return {"class_queries_logits": 4 * torch.eye(3, 4).repeat(len(logits), 1, 1), "masks_queries_logits": logits}
+
+    x = images()
+    with changing(Segmenter(as_queries), "late", check_place=False) as cam:
+        region = scores_in(Segmenter(as_queries)(x)).segments[0].predicted(0)
+        expected = cam(x[:1], lambda scores: scores.sum()), cam(x[:1], SegmentationTarget(0, region))
+        np.testing.assert_allclose(cam(x[:1], SegmentationTarget(0)), expected[1], atol=1e-5)
+        assert np.abs(expected[0] - expected[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("changing", [ScoreCAM, AblationCAM])
 def test_changed_copies_are_asked_about_the_same_pixels(changing):
     model, x = Segmenter(), images()
     region = model(x)[0].argmax(0) == 0

@@ -248,5 +248,5 @@ def segments_of(output: Any, rank: int) -> Segments:
     came = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
     raise ValueError(
         f"a region needs an output (N, classes, *spatial), or of queries and their masks; a sample of this one is "
-        f"{came}: pass an output_transform"
+        f"{came}: pass an output_transform; the mask of a detector's box is BoxTarget(box, label, of='mask')"
     )
