@@ -34,20 +34,21 @@ MODULES = (
     "eigen_cam", "eigen_grad_cam", "seg_eigen_cam", "kpca_cam", "fem", "random_cam", "score_cam", "ablation_cam",
     "recipro_cam", "layer_integrated_gradients", "cam", "ss_grad_cam", "odam", "lift_cam", "smooth_grad_cam_plusplus",
     "ss_cam", "is_cam", "group_cam", "gscore_cam", "perturbation.group_scores", "perturbation.noisy_gradients",
-    "perturbation.deep_lift", "perturbation.tail_contributions", "perturbation.path_gradients",
-    "perturbation.tail_cam", "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam",
-    "guided_backprop", "ablation_layer", "engine.maps", "engine.dominant_eigenvector", "engine.principal_component",
-    "engine.kernel_component", "engine.bias_gradients", "engine.rescaled_contributions",
-    "engine.torch_quirks.zero_rows", "perturbation.ablated_scores", "perturbation.affine_tail",
-    "perturbation.masked_scores", "perturbation.single_cells", "perturbation.sliding_windows",
-    "perturbation.window_maps", "metrics.arcc", "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
-    "metrics.perturbation_confidence", "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy",
-    "metrics.grid_pointing_game", "metrics.average_drop", "metrics.baselines", "metrics.complexity",
-    "metrics.deletion_insertion", "metrics.randomisation", "metrics.robustness", "metrics.shared_scores",
-    "metrics.shares", "metrics.similarity", "rise", "perturbation.random_masks", "utils.model_targets",
-    "utils.svd_on_activations", "callbacks.lightning", "engine.differentiability", "volumes.windows",
-    "volumes.windowed_inputs", "volumes.shared_weights", "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti",
-    "volumes.dicom", "volumes.frames", "volumes.films", "volumes.signals",
+    "perturbation.deep_lift", "perturbation.tail_contributions", "perturbation.path_gradients", "perturbation.tail_cam",
+    "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam", "guided_backprop", "ablation_layer",
+    "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
+    "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
+    "perturbation.ablated_scores", "perturbation.affine_tail", "perturbation.masked_scores",
+    "perturbation.single_cells", "perturbation.sliding_windows", "perturbation.window_maps", "metrics.arcc",
+    "metrics.cam_mult_image", "metrics.multigrid", "metrics.road", "metrics.perturbation_confidence",
+    "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
+    "metrics.average_drop", "metrics.baselines", "metrics.complexity", "metrics.deletion_insertion",
+    "metrics.randomisation", "metrics.robustness", "metrics.shared_scores", "metrics.shares", "metrics.similarity",
+    "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations", "callbacks.lightning",
+    "engine.differentiability", "volumes.windows", "volumes.windowed_inputs", "volumes.shared_weights",
+    "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti", "volumes.dicom", "volumes.frames", "volumes.films",
+    "volumes.signals", "seg_xres_cam", "engine.segmentation.regions", "engine.segmentation.segments",
+    "engine.segmentation.segmentation_target",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -57,6 +58,7 @@ TESTS = [
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
+        "segmentation",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

@@ -280,6 +280,23 @@ def hi_res_cam(model, layer, image, category):
     return total
 
 
+@oracle("SegXResCAM")
+def seg_xres_cam(model, layer, image, category):
+    """The highest gradient of each window of 2 cells along each axis, the last ones cut off; enlarged linearly."""
+    a, g = activation_and_gradient(model, layer, image, category)
+    size = a.shape[1:]
+    total = np.zeros(size)
+    for k in range(len(a)):
+        windows = np.full([(length + 1) // 2 for length in size], -np.inf)
+        for p in positions(a):
+            window = tuple(at // 2 for at in p)
+            windows[window] = max(windows[window], g[k][p])
+        pooled = enlarged(windows, size)
+        for p in positions(a):
+            total[p] += pooled[p] * a[k][p]
+    return total
+
+
 @oracle("GradCAMElementWise")
 def grad_cam_elementwise(model, layer, image, category):
     a, g = activation_and_gradient(model, layer, image, category)

@@ -17,6 +17,7 @@ from pytorch_grad_cam.eigen_grad_cam import EigenGradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.detections.box_targets import BoxTarget, DetectionTarget
 from pytorch_grad_cam.engine.detections.predictions import Predictions
+from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget
 from pytorch_grad_cam.feature_factorization.deep_feature_factorization import DeepFeatureFactorization, run_dff_on_image
 from pytorch_grad_cam.fem import FEM
 from pytorch_grad_cam.finer_cam import FinerCAM
@@ -46,6 +47,7 @@ from pytorch_grad_cam.registration import Registration, registration_of
 from pytorch_grad_cam.rise import RISE
 from pytorch_grad_cam.score_cam import ScoreCAM
 from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
+from pytorch_grad_cam.seg_xres_cam import SegXResCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.smooth_grad_cam_plusplus import SmoothGradCAMPlusPlus
@@ -119,6 +121,8 @@ __all__ = [
     "SSGradCAM",
     "ScoreCAM",
     "SegEigenCAM",
+    "SegXResCAM",
+    "SegmentationTarget",
     "ShapleyCAM",
     "SmoothGradCAMPlusPlus",
     "TextClassifier",

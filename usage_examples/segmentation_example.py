@@ -1,4 +1,7 @@
-"""Why pixels got their class: `python usage_examples/segmentation_example.py --image-path photo.jpg`."""
+"""Why pixels got their class: `python usage_examples/segmentation_example.py --image-path photo.jpg`.
+
+The same calls explain segmenters of transformers (SegFormer, Mask2Former), segmentation-models-pytorch and MONAI.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,11 +11,10 @@ import torch
 from PIL import Image
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from pytorch_grad_cam import GradCAM, HiResCAM, SegEigenCAM
+from pytorch_grad_cam import GradCAM, HiResCAM, LayerCAM, SegmentationTarget, SegXResCAM
 from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
-from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 
-METHODS = {"gradcam": GradCAM, "hirescam": HiResCAM, "segeigencam": SegEigenCAM}
+METHODS = {"gradcam": GradCAM, "hirescam": HiResCAM, "layercam": LayerCAM, "segxrescam": SegXResCAM}
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples/digits_6_and_4.png"
 
@@ -20,9 +22,10 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--image-path", default=EXAMPLE)
 parser.add_argument("--method", choices=METHODS, default="gradcam")
 parser.add_argument("--target-category", type=int, help="class index (default: the most frequent but background)")
+parser.add_argument("--point", type=int, nargs=2, metavar=("Y", "X"), help="the object at this pixel of 224 x 224")
 parser.add_argument("--weights", choices=("default", "none"), default="default", help="none: random, without a network")
 parser.add_argument("--device", default="cpu")
-parser.add_argument("--aug-smooth", action="store_true")
+parser.add_argument("--aug-smooth", action="store_true", help="not with --point, which lies elsewhere when flipped")
 parser.add_argument("--eigen-smooth", action="store_true")
 parser.add_argument("--output-dir", type=Path, default=Path("output"))
 options = parser.parse_args()
@@ -34,16 +37,19 @@ input_tensor = preprocess_image(image, mean=[0.485, 0.456, 0.406], std=[0.229, 0
 
 with torch.no_grad():
     predicted = model(input_tensor)["out"][0].argmax(0)
-category = options.target_category
-if category is None:
+if options.point:
+    target = SegmentationTarget(options.target_category, mask="predicted", point=options.point)
+elif options.target_category is not None:
+    target = SegmentationTarget(options.target_category)
+else:
     things = predicted[predicted > 0]
-    category = int(things.mode().values) if len(things) else 0
-target = SemanticSegmentationTarget(category, predicted == category)
+    target = SegmentationTarget(int(things.mode().values) if len(things) else 0)
 
-with METHODS[options.method](model, ["backbone.layer4"]) as cam:
-    grayscale_cam = cam(input_tensor, [target], aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)[0]
+with METHODS[options.method](model) as cam:
+    grayscale_cam = cam(input_tensor, target, aug_smooth=options.aug_smooth, eigen_smooth=options.eigen_smooth)[0]
+    print(f"{target} at {cam.location}")
 
 options.output_dir.mkdir(parents=True, exist_ok=True)
 file = options.output_dir / f"segmentation_{options.method}_cam.jpg"
 Image.fromarray(show_cam_on_image(image, grayscale_cam, use_rgb=True)).save(file)
-print(f"wrote {file}, class {category}")
+print(f"wrote {file}")

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
         return
     with Explainer(classifier, request_of(options, joined_layers(options))) as explainer:
         inputs = inputs_of(classifier.preprocess(image))
-        (found,) = explainer(inputs, 1)
+        (found,) = explainer(inputs, 1, sizes=[image.size])
         explanation = explainer.explanation(found, inputs[0], image.size, Path(options.image_path or SCENE).name)
     say_classes(explanation)
     say_how(explainer.cams, explanation.assumptions)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     for position, (panel, name) in enumerate(zip(explanation.panels, names, strict=True)):
         say(f"{options.methods[0]} for {panel.name} ({panel.category})")
         pictures = {"": explanation.overlay(position)}
-        if not panel.boxes:
+        if not panel.boxes and panel.region is None:
             pictures |= _guided(panel.map, guided(inputs, explainer.target(panel.category or 0)))
         for suffix, picture in pictures.items():
             file = options.output_dir / f"{name}{suffix}.jpg"

@@ -20,11 +20,11 @@ from pytorch_grad_cam.compat.foreign_hooks import ForeignHooks, must_be_called, 
 from pytorch_grad_cam.engine.augmentations import smoothed_over
 from pytorch_grad_cam.engine.capture import gradients_of_list
 from pytorch_grad_cam.engine.classes_in_outputs import for_other_images
-from pytorch_grad_cam.engine.detections.box_targets import check_same_image
 from pytorch_grad_cam.engine.differentiability import check_differentiable
 from pytorch_grad_cam.engine.inputs import Inputs, call, image_of
 from pytorch_grad_cam.engine.layer_run import Call, LayerRun
 from pytorch_grad_cam.engine.maps import FUSE, NORMALIZE, check_weights, min_max, over_positions, scalings
+from pytorch_grad_cam.engine.of_place import check_same_image
 from pytorch_grad_cam.engine.principal_component import first_principal_component
 from pytorch_grad_cam.engine.targets import (
     ClassTargets,

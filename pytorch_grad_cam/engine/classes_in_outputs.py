@@ -1,48 +1,24 @@
 """What a class means in an output that is not (N, classes): in segmentations, raw predictions and detections."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.detections.box_targets import check_same_image
-from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.layouts import covers_finely
+from pytorch_grad_cam.engine.of_place import check_same_image
+from pytorch_grad_cam.engine.segmentation.segmentation_target import InRegion
+from pytorch_grad_cam.engine.segmentation.segments import Dense, Segments
 
 _CALLABLE = "a callable from one sample's output to a scalar"
-_MASK = "SemanticSegmentationTarget(category, mask)"
+_MASK = "SegmentationTarget(category, mask)"
 _PREDICTIONS_NDIM = 3  # (N, T, classes)
 _BOX_NUMBERS = 4
 # So many numbers are hardly all between 0 and 1 by chance. Detectors of boxes have thousands, or keep 300.
 _FEWEST_BOXES = 50
 _ROUNDING = 1e-2  # of a sum of probabilities, in half precision
-
-
-@dataclass(frozen=True)
-class InPredictedMask:
-    """The sum of one class's scores over the pixels where an image's output (classes, *spatial) predicted it.
-
-    mask: (*spatial), of the image that is explained, so that its changed copies are asked about the same pixels.
-    """
-
-    category: int
-    mask: torch.Tensor = field(repr=False)
-
-    def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        """A scalar from the scores (classes, *spatial) of one sample."""
-        return torch.where(self.mask, full_precision(output[self.category]), 0).sum()
-
-
-@dataclass(frozen=True)
-class WherePredicted:
-    """The same of the pixels where the output itself predicts the class; 0 where there are none."""
-
-    category: int
-
-    def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        """A scalar from the scores (classes, *spatial) of one sample."""
-        return InPredictedMask(self.category, _mask(output, self.category))(output)
 
 
 @dataclass(frozen=True)
@@ -69,11 +45,13 @@ class BestDetection:
 
 
 def for_other_images(targets: Sequence[Any]) -> Sequence[Any]:
-    """Targets for flipped or cut-out images, where what is predicted lies elsewhere. Raises ValueError for boxes."""
+    """Targets for flipped or cut-out images, where what is predicted lies elsewhere. Raises ValueError for boxes and
+    regions.
+    """
     check_same_image(targets)
     if not isinstance(targets, list):
         return targets
-    return [WherePredicted(target.category) if isinstance(target, InPredictedMask) else target for target in targets]
+    return [target.where_predicted() if isinstance(target, InRegion) else target for target in targets]
 
 
 def targets_of_classes(
@@ -88,7 +66,7 @@ def targets_of_classes(
         return _in_detections(outputs, classes)
     _check_axes(outputs, image_shape)
     if outputs.ndim == len(image_shape) or outputs.ndim > _PREDICTIONS_NDIM:
-        return _in_predicted_masks(outputs, classes)
+        return in_predicted_masks({sample: Dense(outputs[sample]) for sample in classes}, classes)
     _check_numbers(classes.values(), outputs.shape[2])
     _check_no_boxes(outputs)
     return {sample: BestPrediction(category) for sample, category in classes.items()}
@@ -124,6 +102,12 @@ def _check_axes(outputs: torch.Tensor, image_shape: Sequence[int]) -> None:
             f"an output {shape} for signals can be (N, classes, length) or (N, steps, classes): pass {_MASK} for the "
             f"former, or {_CALLABLE}, such as lambda output: output[:, 3].amax() for the latter"
         )
+    are_alike = all(cells * size[0] == length * shape[1] for cells, length in zip(shape[1:], size, strict=False))
+    if len(shape) == len(image_shape) - 1 and are_alike and covers_finely(shape[1:], size):
+        raise ValueError(
+            f"an output {shape} has the proportions of the images, as (N, h, w) with one mask for each: pass "
+            f"SegmentationTarget(), or {_CALLABLE}, such as lambda output: output[:, 3].amax() for raw predictions"
+        )
     if len(shape) not in (_PREDICTIONS_NDIM, len(image_shape)):
         raise ValueError(
             f"an output of shape {shape} has no classes that are known to lie on one axis: pass {_CALLABLE}, or an "
@@ -136,11 +120,10 @@ def _check_axes(outputs: torch.Tensor, image_shape: Sequence[int]) -> None:
         )
 
 
-def _check_numbers(classes: Iterable[int], highest: int, of_one: str = "") -> None:
+def _check_numbers(classes: Iterable[int], highest: int) -> None:
     for number in classes:
         if not -highest <= number < highest:
-            has = f"1 class, 0: {of_one}" if of_one and highest == 1 else f"{highest} classes, from 0"
-            raise IndexError(f"class {number}: the model's output has {has}")
+            raise IndexError(f"class {number}: the model's output has {highest} classes, from 0")
 
 
 def _check_no_boxes(predictions: torch.Tensor) -> None:
@@ -161,31 +144,20 @@ def _check_no_boxes(predictions: torch.Tensor) -> None:
                 )
 
 
-def _in_predicted_masks(outputs: torch.Tensor, classes: Mapping[int, int]) -> dict[int, InPredictedMask]:
+def in_predicted_masks(segments: Mapping[int, Segments], classes: Mapping[int, int]) -> dict[int, InRegion]:
     """Each class where it is predicted; where it is so nowhere at all pixels, with a CamWarning.
 
-    Cost: one wait for the device.
+    segments, classes: by sample. Cost: one wait for the device.
     """
-    _check_numbers(classes.values(), outputs.shape[1], "its positive pixels")
-    masks = {sample: _mask(outputs[sample], category) for sample, category in classes.items()}
+    which = {sample: segments[sample].of_class(category, None) for sample, category in classes.items()}
+    masks = {sample: segments[sample].predicted(of_sample) for sample, of_sample in which.items()}
     somewhere = torch.stack([mask.any() for mask in masks.values()]).tolist()
     for (sample, mask), is_somewhere in zip(masks.items(), somewhere, strict=True):
         if not is_somewhere:
             mask.fill_(True)
             what = f"class {classes[sample]} of sample {sample}: predicted nowhere, so its scores at all pixels are"
             issue(CamWarning(f"{what} explained; {_MASK} says where to look"))
-    return {sample: InPredictedMask(category, masks[sample]) for sample, category in classes.items()}
-
-
-def _mask(output: torch.Tensor, category: int) -> torch.Tensor:
-    """Where the scores (classes, *spatial) predict a class: bool (*spatial). One alone is where its logit is above 0,
-    its probability above 0.5.
-    """
-    scores = output.detach()
-    if len(scores) > 1:
-        return scores.argmax(0) == category % len(scores)
-    are_probabilities = (scores.amin() >= 0) & (scores.amax() <= 1)
-    return scores[0] > 0.5 * are_probabilities
+    return {sample: InRegion(which[sample], masks[sample], is_of_place=False) for sample in classes}
 
 
 def _are_detections(outputs: Any) -> bool:

@@ -22,6 +22,8 @@ _LONGEST_SIGNAL_MAP = 1.25
 # Cells more or less than strides on an axis: rounding and padding add one or leave one out. With 2 a test changes; with
 # 0 no test and none of the 38 networks, whose images are square.
 _SLACK = 1
+# The coarsest map without classes, in pixels a cell. A choice: depths have half of the image's size or all of it.
+_COARSEST = 4
 # One cell less one: its stride is at most twice the image. A choice; nothing changes between 0.1 and 1.
 _FEWEST_CELLS = 0.5
 
@@ -223,6 +225,13 @@ def covers(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
     signal, as padding on both sides makes it.
     """
     return _has_one_stride(grid, image_size) and not _is_enlarged(grid, image_size)
+
+
+def covers_finely(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:
+    """Whether it covers the image with cells as small as those of a map that has one value a cell, as a depth's."""
+    return covers(grid, image_size) and all(
+        _COARSEST * cells >= length for cells, length in zip(grid, image_size, strict=True)
+    )
 
 
 def _has_one_stride(grid: tuple[int, ...], image_size: Sequence[int]) -> bool:

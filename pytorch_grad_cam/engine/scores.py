@@ -9,6 +9,8 @@ import torch
 from torch.nn.functional import normalize
 
 from pytorch_grad_cam.engine.probabilities import logits_behind, origins, probabilities_behind
+from pytorch_grad_cam.engine.segmentation.forms import prompts_in, queries_in
+from pytorch_grad_cam.engine.segmentation.segments import Segmented
 
 _SCORE_KEYS = ("logits", "out", "logits_per_image", "pred_logits")
 _PAIRS = (("image_features", "text_features"), ("image_embeds", "text_embeds"))
@@ -45,12 +47,17 @@ def scores_among(outputs: Any) -> Any:
     - The first one where it alone has two axes, (N, classes): hidden states and features behind it are none.
     - Of a tuple that begins with an output in itself, and has no other tensors, that of the first.
 
+    Of queries with masks (Mask2Former) and of masks for prompts (SAM) `Segmented`: a `SegmentationTarget` reads them,
+    others the former's scores of pixels.
     Where several could be meant, as two heads or SAM's `iou_scores` and `pred_masks`, it is Undecided, and targets
     raise ValueError with the choices. Other lists, one entry a sample as detectors return them, stay as they are.
 
     Cost: which are logits is read from the graph; without one (ScoreCAM, AblationCAM, EigenCAM) it is seen in their
     values, as is whether features are normalised: one wait for the device, for outputs of these two kinds alone.
     """
+    queries = queries_in(outputs)
+    if queries is not None:
+        return Segmented(torch.stack([each.class_scores for each in queries]), [*queries])
     for key in _SCORE_KEYS:
         if isinstance(outputs, Mapping) and key in outputs:
             return outputs[key]
@@ -69,7 +76,8 @@ def scores_among(outputs: Any) -> Any:
     first, *others = chosen.values() or [outputs]
     if not others or (first.ndim == 2 and all(other.ndim != 2 for other in others)):
         return first
-    return Undecided(outputs, _choices(chosen))
+    undecided, prompts = Undecided(outputs, _choices(chosen)), prompts_in(outputs)
+    return undecided if prompts is None else Segmented(undecided, [*prompts])
 
 
 def _entries(outputs: Any) -> dict[str, Any]:

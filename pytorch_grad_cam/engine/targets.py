@@ -9,15 +9,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, targets_of_classes
+from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, in_predicted_masks, targets_of_classes
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget, resolved
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.predictions import Detected, DetectedSample, Predictions
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.of_place import OfPlace
 from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.saturation import explain_logits_where_lost
 from pytorch_grad_cam.engine.scores import Undecided, scores_among
+from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget
+from pytorch_grad_cam.engine.segmentation.segments import Segmented, SegmentedSample, segments_of
 from pytorch_grad_cam.engine.trees import detached
 
 Target = Callable[[Any], torch.Tensor]
@@ -109,7 +112,8 @@ def chosen(targets: Targets, outputs: Any) -> Targets:
     """What a TargetRule chooses for the model's output; other targets as they are."""
     if not isinstance(targets, TargetRule):
         return targets
-    return targets.choose(detached(outputs.plain if isinstance(outputs, Detected) else outputs), targets.targets)
+    plain = outputs.plain if isinstance(outputs, Detected | Segmented) else outputs
+    return targets.choose(detached(plain), targets.targets)
 
 
 def several_an_image(targets: Targets) -> list[list[Any]] | None:
@@ -202,6 +206,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
         raise ValueError(outputs.why)
     if isinstance(outputs, Detected):
         return _resolved_in_detections(targets, outputs)
+    if isinstance(outputs, Segmented):
+        return _resolved_in_segments(targets, outputs, image_shape)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
     if targets is None:
         return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
@@ -218,7 +224,33 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
         known = targets_of_classes(outputs, numbers, image_shape)
     else:
         known = {sample: ClassifierOutputTarget(number) for sample, number in numbers.items()}
+    if any(isinstance(target, SegmentationTarget) for target in listed):
+        listed = _in_regions(listed, outputs, image_shape)
     return [known[sample] if sample in known else _resolve(target) for sample, target in enumerate(listed)]
+
+
+def _in_regions(targets: Sequence[Any], outputs: Any, image_shape: Sequence[int]) -> list[Any]:
+    """The same with the regions that are meant in the outputs, one a sample. Without the image's size it is theirs."""
+    found = list(targets)
+    for sample, target in enumerate(targets):
+        if isinstance(target, SegmentationTarget):
+            output = outputs[sample]
+            segments = segments_of(output, len(image_shape) - 2 if image_shape else output.ndim - 1)
+            found[sample] = target.within(segments, image_shape[2:] or segments.grid)
+    return found
+
+
+def _resolved_in_segments(targets: Targets, outputs: Segmented, image_shape: Sequence[int]) -> Sequence[Target]:
+    listed = [None] * len(outputs) if targets is None else one_a_sample(targets, len(outputs), outputs)
+    classes = {sample: number for sample, target in enumerate(listed) if (number := class_of(target)) is not None}
+    reads_plain = any(not isinstance(target, OfPlace) for target in listed)
+    if reads_plain and isinstance(outputs.plain, Undecided):
+        raise ValueError(f"{outputs.plain.why}, or pass SegmentationTarget(instance=0)")
+    if targets is None:
+        return highest_of_all(outputs.plain, _described(outputs.plain))
+    known = in_predicted_masks(dict(enumerate(outputs.segments)), classes) if classes else {}
+    resolved = _in_regions(listed, outputs, image_shape)
+    return [known[sample] if sample in known else _resolve(target) for sample, target in enumerate(resolved)]
 
 
 def _resolved_in_detections(targets: Targets, outputs: Detected) -> Sequence[Target]:
@@ -377,7 +409,9 @@ def _scalar(target: Target, output: Any) -> torch.Tensor:
         if not isinstance(output, DetectedSample):
             raise ValueError(_NO_DETECTOR.format(target, _described(output)))
         output = output.predictions
-    elif isinstance(output, DetectedSample):
+    elif isinstance(output, DetectedSample) or (
+        isinstance(output, SegmentedSample) and not isinstance(target, OfPlace)
+    ):
         output = output.plain
     score = target(output)
     if not isinstance(score, torch.Tensor):

@@ -18,6 +18,7 @@ from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warnings_kept
 from pytorch_grad_cam.engine.detections.predictions import Detected, Predictions
 from pytorch_grad_cam.engine.inputs import call, image_of, model_device, on_device_of, rows_of
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
+from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget
 from pytorch_grad_cam.engine.targets import scores_in, scores_of_model
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
@@ -29,6 +30,17 @@ from pytorch_grad_cam.explanations.detected import (
     names_of_detected,
 )
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
+from pytorch_grad_cam.explanations.segmented import (
+    SAID,
+    as_region,
+    first_regions,
+    in_input,
+    is_segmentation,
+    names_of_segmented,
+    region_of,
+    segments_in,
+    shares_of_classes,
+)
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
 from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of, followed_outputs
@@ -43,6 +55,7 @@ _ROUNDING = 1e-2  # of a normalised value, in half precision
 _NOTHING_DETECTED = (
     "nothing was detected: pass a class, whose best raw prediction is explained, or BoxTarget(box, label) for a place"
 )
+_NOTHING_SEGMENTED = "nothing but background was found: pass a class that is predicted, or a SegmentationTarget"
 _NOT_NORMALISED = (
     "all values of the input lie in [0, 1], as before a normalisation, but the model's preprocessing ({origin}) takes "
     "off the mean {mean}: normalise it, or pass the picture itself"
@@ -92,6 +105,7 @@ class Explainer:
         self.names: Sequence[str] = []
         self.assumptions: list[str] = []
         self.classes: ClassScores | None = None
+        self._segments = False
         self._targets: list[Any] | None = None
         self._has_begun = False
         self._given_names: Sequence[str | None] = []
@@ -121,7 +135,13 @@ class Explainer:
         seen_in = self._seen_in(inputs)
         classifier = self.classifier
         outputs = self._outputs_of_first(inputs)
-        if isinstance(outputs, Detected):
+        place = self.request.options.get("spatial_from")
+        self._segments = is_segmentation(outputs, image_of(inputs, place).shape)
+        if self._segments:
+            segments = segments_in(outputs, inputs, place)
+            self.names, of_names = names_of_segmented(classifier.model, classifier.categories, segments)
+            said = SAID
+        elif isinstance(outputs, Detected):
             self.names, of_names = names_of_detected(classifier.model, classifier.categories, outputs.predictions[0])
             said = "the scores of the detector's boxes"
         else:
@@ -136,7 +156,7 @@ class Explainer:
         if self.request.targets is not None:
             named = self.request.targets if isinstance(self.request.targets, Mapping) else None
             asked = self.request.targets if named is None else named.values()
-            as_target = as_detection if self.classes is None else numbered
+            as_target = as_region if self._segments else as_detection if self.classes is None else numbered
             self._targets = [as_target(target, self.names) for target in asked]
             self._given_names = [None] * len(self._targets) if named is None else list(named)
         self._has_begun = True
@@ -170,8 +190,11 @@ class Explainer:
         self.classifier = self.classifier._replace(preprocessing=shown)
         return f"preprocessing: none, the inputs were given; {line}"
 
-    def __call__(self, inputs: Any, count: int, shown: bool = True) -> list[Explained]:
-        """What is found in `count` images. inputs: theirs, a batch. shown: whether blank maps are warned of too.
+    def __call__(
+        self, inputs: Any, count: int, shown: bool = True, sizes: Sequence[tuple[int, int] | None] | None = None
+    ) -> list[Explained]:
+        """What is found in `count` images. inputs: theirs, a batch. shown: whether blank maps are warned of too. sizes:
+        the (width, height) of the pictures before they were preprocessed, for points in them.
 
         The first call issues a CamWarning for an assumed preprocessing. Raises what `class_scores_of`, `names_of` and
         `category_called` raise, and IndexError for the number of a class that does not exist.
@@ -184,6 +207,9 @@ class Explainer:
         classes = self.classes
         if classes is None:
             of_images = [rows_of(inputs, torch.tensor([image]), count) for image in range(count)]
+            if self._segments:
+                pairs = zip(of_images, sizes or [None] * count, strict=True)
+                return [self._segmented_in(*pair, shown) for pair in pairs]
             return [self._detected_in(of_image, shown) for of_image in of_images]
         targets = self._targets_of(inputs, count, classes)
         asked = None if targets is None else [[_asked(target, classes) for target in row] for row in targets]
@@ -209,6 +235,48 @@ class Explainer:
                 panels[image] += [panel._replace(warnings=_said_of(panel, issued, image)) for panel in made]
                 warnings[image] += [f"{made[0].where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
+
+    def _segmented_in(self, inputs: Any, size: tuple[int, int] | None, shown: bool) -> Explained:
+        """What is found in one image, a batch of one: a map for each region that was asked for, or class found."""
+        place, model = self.request.options.get("spatial_from"), self.classifier.model
+        image = image_of(inputs, place)
+        with undisturbed(model), torch.no_grad():
+            scores = scores_of_model(model, self.output_transform, image.shape, call(model, inputs))
+        segments = segments_in(scores, inputs, place)
+        if self._targets is None:
+            targets: list[Any] = [*first_regions(segments, self.names, self.request.top)]
+        else:
+            given = self.request.targets.values() if isinstance(self.request.targets, Mapping) else self.request.targets
+            placement = None if size is None else self._placements(size)
+            pairs = zip(self._targets, given or (), strict=True)
+            targets = [each if size is None else in_input(each, asked, placement) for each, asked in pairs]
+        warnings = [] if targets else [_NOTHING_SEGMENTED]
+        if warnings:
+            issue(CamWarning(warnings[0]))
+        regions = [region_of(target, segments, image.shape[2:]) for target in targets]
+        panels: list[Panel] = []
+        for cam in self.cams if targets else []:
+            with warnings_kept(shown) as issued:
+                maps = cam(inputs, [targets], as_tensor=True, **self.request.smoothing)[0].cpu().numpy()
+            where = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
+            given_names = self._given_names or [None] * len(targets)
+            made = [
+                Panel(*where, category, name or self._name_of_region(target, category), None, cam_map, region=region)
+                for target, name, (category, region), cam_map in zip(targets, given_names, regions, maps, strict=True)
+            ]
+            made = [_minus(*made)] if self.request.signed else made
+            panels += [panel._replace(warnings=_said_of(panel, issued, 0)) for panel in made]
+            warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
+        shares = shares_of_classes(segments)
+        return Explained(panels, shares, shares, warnings)
+
+    def _name_of_region(self, target: Any, category: int | None) -> str:
+        """The class's name; where more is meant than all that is predicted of it, what that is."""
+        if not isinstance(target, SegmentationTarget):
+            return _name_of(target)
+        where = "" if target.point is None else " at " + ", ".join(f"{at:.0f}" for at in target.point)
+        where += "" if target.instance is None else f" {target.instance}"
+        return (self.names[category] if category is not None else "mask") + where
 
     def _detected_in(self, inputs: Any, shown: bool) -> Explained:
         """What is found in one image, a batch of one: a map for each box that was asked for, or was detected."""

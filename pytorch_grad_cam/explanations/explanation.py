@@ -18,7 +18,7 @@ from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.explanations.panel import Panel as Panel
 from pytorch_grad_cam.explanations.panel import TargetBox as TargetBox
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.utils.overlays import flattened, outlined
+from pytorch_grad_cam.utils.overlays import contoured, flattened, outlined
 from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.placement import Placement, Placements
 
@@ -154,7 +154,7 @@ class Explanation:
 
     def overlay(self, panel: int = 0, image_weight: float = 0.5, *, cmap: str | None = None) -> np.ndarray:
         """The picture with one panel's map over it, uint8 RGB (H, W, 3): of a volume its slices side by side,
-        with their numbers, of a signal a strip. A box that the map explains is outlined.
+        with their numbers, of a signal a strip. A box or a region that the map explains is outlined.
 
         image_weight: the picture's share, in [0, 1]. cmap: see `colours.colour_table`; None is jet, of signed maps a
         diverging one, from blue (-1) over white (0) to red (1). Raises ValueError for others.
@@ -165,6 +165,9 @@ class Explanation:
         shown = (heat + 1) / 2 if self.is_signed else heat
         drawn = blended(self.picture, shown, colour_table(cmap or self.default_cmap), image_weight)
         colours = flattened(drawn, numbered=True)
+        region = self.panels[panel].region
+        if region is not None:
+            colours = contoured(colours, flattened(region[..., None])[..., 0])
         return outlined(colours, [self.seen(each.box) for each in self.panels[panel].boxes])
 
     def shown(self) -> np.ndarray:

@@ -26,7 +26,8 @@ class Panel(NamedTuple):
 
     layer: its dotted name; several are joined by ' + '; '' for methods without layers. category, probability: None
     where the target is no class. name: that of the class or the target. warnings: what was said of this map, such as
-    why it is blank. boxes: what the map explains, where that is no whole image.
+    why it is blank. boxes: what the map explains, where that is no whole image. region: the same of a segmentation,
+    bool (H, W) in pixels of the shown picture.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Panel(NamedTuple):
     map: np.ndarray
     warnings: tuple[str, ...] = ()
     boxes: tuple[TargetBox, ...] = ()
+    region: np.ndarray | None = None
 
     def __str__(self) -> str:
         probability = "" if self.probability is None else f" {self.probability:.1%}"

@@ -178,8 +178,18 @@ def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, 
         "boxes": [
             {"name": name, "score": _finite(score), "box": [float(edge) for edge in explanation.seen(box)]}
             for name, score, box in panel.boxes
-        ],
+        ]
+        + _around(panel),
     }
+
+
+def _around(panel: "Panel") -> list[dict[str, Any]]:
+    """The box around the region that a map explains."""
+    if panel.region is None or panel.region.ndim != 2:
+        return []
+    rows, columns = (np.flatnonzero(panel.region.any(axis)) for axis in (1, 0))
+    box = [float(edge) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
+    return [{"name": panel.name, "score": None, "box": box}]
 
 
 def _finite(number: float | None) -> float | None:

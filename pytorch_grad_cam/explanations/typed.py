@@ -32,7 +32,7 @@ class Pipeline(Protocol):
 File = str | os.PathLike[str]
 Model = nn.Module | Classifier | Pipeline | File
 Method = str | type[BaseCAM] | type[MetaCAM] | type[TAM] | Callable[..., BaseCAM | MetaCAM]
-Target = int | str | np.integer | Callable[[Any], torch.Tensor]
+Target = int | str | np.integer | tuple[float, float] | Callable[[Any], torch.Tensor]
 Layer = nn.Module | str
 Layers = Layer | Sequence[Layer | Sequence[Layer]]
 OneImage = Image | bytes | bytearray | memoryview | Mapping[str, Any] | tuple[Any, ...]

@@ -11,12 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.detections.predictions import Detected
-from pytorch_grad_cam.engine.layouts import covers
+from pytorch_grad_cam.engine.layouts import covers, covers_finely
+from pytorch_grad_cam.engine.segmentation.segments import Segmented
 from pytorch_grad_cam.engine.targets import Targets, scores_of_lists, target_lists
 from pytorch_grad_cam.engine.trace import Call
 
-# The coarsest map without classes, in pixels a cell. A choice: depths have half of the image's size or all of it.
-_COARSEST = 4
 _OF_HIGHEST = ("AmaxBackward", "MaxBackward", "TopkBackward", "SortBackward", "AdaptiveMaxPool")
 NO_GRADIENT = (
     "no gradient leads from the output to the image (a quantised model, inference_mode, detach or argmax in it?), "
@@ -57,7 +56,8 @@ def asked_scores(
     Raises ValueError when no number of the output has a gradient; for targets see `engine.targets.resolve_targets`.
     """
     is_of_whole_image = isinstance(scores, torch.Tensor) and scores.ndim <= 2
-    kind = is_of_whole_image, _is_dense(scores, image_shape[2:])
+    plain = scores.plain if isinstance(scores, Segmented) else scores
+    kind = is_of_whole_image, _is_dense(plain, image_shape[2:])
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
         asked = sum_of_lists(scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]))
         if asked.requires_grad:
@@ -102,7 +102,5 @@ def _is_dense(scores: Any, size: Sequence[int]) -> bool:
         return False
     grid = tuple(scores.shape[-len(size) :])
     # Without an axis of classes, as depths are, an output of queries or tokens may have the image's proportions.
-    is_fine = scores.ndim == len(size) + 2 or all(
-        _COARSEST * cells >= length for cells, length in zip(grid, size, strict=True)
-    )
-    return scores.ndim > 2 and is_fine and covers(grid, size)
+    has_classes = scores.ndim == len(size) + 2
+    return scores.ndim > 2 and (covers if has_classes else covers_finely)(grid, size)

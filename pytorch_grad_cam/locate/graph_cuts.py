@@ -49,6 +49,11 @@ class Paths:
         return self.count > 0 and self.through(tensor) == self.count
 
 
+def is_between(start: Any, node: Any, end: Any) -> bool:
+    """Whether a node lies on all ways from the start to the end."""
+    return end in nodes_behind(node) and end not in nodes_behind(start, ends=[node])
+
+
 def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:
     """The nodes behind the start that put several tensors together, each before those that it leads to.
 

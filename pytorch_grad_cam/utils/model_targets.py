@@ -12,6 +12,7 @@ import torch
 from pytorch_grad_cam.engine.detections.box_targets import BoxTarget as BoxTarget
 from pytorch_grad_cam.engine.detections.box_targets import DetectionTarget as DetectionTarget
 from pytorch_grad_cam.engine.maps import full_precision, resize
+from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget as SegmentationTarget
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget as ClassifierOutputTarget
 
 
@@ -91,7 +92,7 @@ class RawScoresOutputTarget(_Named):
 
 
 class SemanticSegmentationTarget(_Named):
-    """The sum of one category's scores over the pixels of a mask.
+    """The sum of one category's scores over the pixels of a mask. `SegmentationTarget` knows predicted ones, too.
 
     mask: (H, W), array or tensor, boolean or weights; (*spatial) for other ranks. Where the model's output has another
     size the mask is resized linearly.

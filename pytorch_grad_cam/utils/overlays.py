@@ -15,6 +15,8 @@ from pytorch_grad_cam.utils.image import check_range, show_cam_on_image, unit_ra
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_BESIDE = ((0, 1), (2, 1), (1, 0), (1, 2))  # of a pixel at (1, 1)
+
 
 def show_cam_on_signal(signal: np.ndarray, mask: np.ndarray) -> Figure:
     """A matplotlib figure of a signal's curves, (L,) or (C, L), above a strip with its map (L,) in [0, 1].
@@ -108,6 +110,16 @@ def save_gif(pictures: np.ndarray, file: str | Path, frames_per_second: float = 
 
     first, *others = [Image.fromarray(picture) for picture in pictures]
     first.save(file, "GIF", save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
+
+
+def contoured(picture: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """A picture, uint8 RGB (H, W, 3), with the rim of a region, bool (H, W), in white, and around it in black."""
+    padded, (height, width) = np.pad(region, 1), region.shape
+    shifted = [padded[down : down + height, right : right + width] for down, right in _BESIDE]
+    drawn = picture.copy()
+    drawn[~region & np.any(shifted, axis=0)] = 0
+    drawn[region & ~np.all(shifted, axis=0)] = 255
+    return drawn
 
 
 def outlined(picture: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:

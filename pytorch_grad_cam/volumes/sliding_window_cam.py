@@ -12,9 +12,9 @@ from torch import nn
 from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.engine.cam_warning import maps_are_parts, warn_of_blank
 from pytorch_grad_cam.engine.chunks import in_chunks
-from pytorch_grad_cam.engine.classes_in_outputs import WherePredicted
 from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
 from pytorch_grad_cam.engine.maps import fused, scalings
+from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget, WherePredicted
 from pytorch_grad_cam.engine.targets import (
     Target,
     TargetRule,
@@ -98,10 +98,11 @@ class SlidingWindowCAM(MetaCAM):
 
         input_tensor: as for the base method, or an array (N, C, *spatial) in memory or in a file. as_tensor: a tensor
         on the host. targets: a class is the same for all windows; None is that of the highest mean score over the
-        windows. Of a segmentation a class is its pixels where a window predicts it, a `SemanticSegmentationTarget` has
-        the mask of the whole image, which is cut. Other callables get the output for a window.
+        windows. Of a segmentation a class is its pixels where a window predicts it, a `SegmentationTarget` has the mask
+        of the whole image, which is cut. Other callables get the output for a window.
         `outputs` is the mean of the windows' class scores (N, classes), None for other outputs.
-        Raises ValueError where the model takes another axis than the second as its channels and axes= does not say so.
+        Raises ValueError where the model takes another axis than the second as its channels and axes= does not say so,
+        and for points and instances of segmentations.
         """
         inputs = WindowedInputs(input_tensor, self.spatial_from, self.windows)
         samples = range(len(inputs))
@@ -208,13 +209,15 @@ class SlidingWindowCAM(MetaCAM):
         self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], window: Slices
     ) -> Sequence[int | Target]:
         """The targets, of which classes of a segmentation are their pixels where a window predicts them."""
+        rank = len(inputs.image_size)
+        targets = [_of_region(target, rank) for target in targets]
         classes = [class_of(target) for target in targets]
         if all(number is None for number in classes):
             return targets
         scores = self._scores(inputs, sample, [window])
         is_dense = isinstance(scores, torch.Tensor) and scores.ndim == len(inputs.shape) > _SIGNAL_NDIM
         return [
-            WherePredicted(number) if is_dense and number is not None else target
+            WherePredicted(number, rank) if is_dense and number is not None else target
             for number, target in zip(classes, targets, strict=True)
         ]
 
@@ -234,13 +237,25 @@ class SlidingWindowCAM(MetaCAM):
 
 _SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
 _BLANK = (
-    "so are those of all windows; of a segmentation, where no window predicts the class SemanticSegmentationTarget("
-    "category, mask) says where to look"
+    "so are those of all windows; of a segmentation, where no window predicts the class SegmentationTarget(category, "
+    "mask) says where to look"
 )
 _CHANNELS = (
     "windows were cut from an image {0} whose channels are taken for its second axis, but the model takes axis {1} of "
     "them as channels: name the axes, as axes='NTCHW'"
 )
+
+
+def _of_region(target: Any, rank: int) -> Any:
+    """A region of the image as it can be asked about a window: by its mask, or by where a window predicts its class."""
+    if not isinstance(target, SegmentationTarget):
+        return target
+    has_mask = isinstance(target.mask, torch.Tensor)
+    if target.category is None or (target.is_of_place and not has_mask):
+        raise ValueError(f"{target!r} means nothing in a window: pass a category and, for a region, the image's mask")
+    if has_mask:
+        return SemanticSegmentationTarget(target.category, target.mask)
+    return WherePredicted(target.category, rank)
 
 
 def _cut(target: Any, where: Slices, inputs: WindowedInputs) -> Any:

@@ -59,9 +59,7 @@ def test_one_class_a_sample_several_and_mixed():
 def test_a_class_that_is_predicted_nowhere():
     outputs = dense()
     outputs[1, 2] -= 100
-    with pytest.warns(
-        CamWarning, match=r"class 2 of sample 1: predicted nowhere.*all pixels.*SemanticSegmentationTarget"
-    ):
+    with pytest.warns(CamWarning, match=r"class 2 of sample 1: predicted nowhere.*all pixels.*; SegmentationTarget"):
         targets = resolve_targets(2, outputs)
     expected = [in_predicted_mask(outputs, 2)[0], outputs[1, 2].sum()]
     torch.testing.assert_close(target_scores(outputs, targets), torch.stack(expected))
@@ -125,7 +123,7 @@ def test_rows_are_scored_as_the_samples_are(kind):
 @pytest.mark.parametrize(
     ("targets", "outputs", "shape", "error", "message"),
     [
-        (None, dense(), IMAGES, ValueError, r"shape \(2, 4, 6, 8\).*a class.*predicted.*SemanticSegmentationTarget"),
+        (None, dense(), IMAGES, ValueError, r"shape \(2, 4, 6, 8\).*a class.*predicted.* SegmentationTarget"),
         (None, torch.zeros(2, 10, 4), IMAGES, ValueError, r"\(2, 10, 4\): pass a class.*best raw prediction.*callable"),
         (4, dense(), IMAGES, IndexError, "class 4: the model's output has 4 classes"),
         (-5, dense(), IMAGES, IndexError, "class -5"),

@@ -350,20 +350,39 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_a_segmentation_is_explained_at_its_bottleneck(unet, kind):
+def test_a_segmentation_is_explained_at_the_first_level_of_its_decoder(unet, kind):
     cam, x = GradCAM(unet), picture()[..., :48, :]
     maps = cam(x, TARGETS[kind])
-    assert cam.location.name == "bottleneck"
-    assert cam.location.why == "the last map of the coarsest grid, behind the encoder"
-    expected = literal.grad_cam(unet, unet.bottleneck, x, lambda output: TARGETS[kind](output[0]), (48, 64))
+    assert cam.location.name == "up2"
+    assert cam.location.why == "the decoder's first level, which all goes through that the encoder's last map says"
+    expected = literal.grad_cam(unet, unet.up2, x, lambda output: TARGETS[kind](output[0]), (48, 64))
     np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
-def test_a_segmentation_is_explained_at_its_bottleneck_wherever_the_pixel_lies(unet):
+def test_a_segmentation_is_explained_at_one_layer_wherever_the_pixel_lies(unet):
     x = picture()[..., :48, :]
     pixels = [(0, 0), (0, 30), (23, 0), (23, 31), (47, 63), (20, 30), (13, 21)]
     names = {pixel: locate(unet, x, targets=lambda o, pixel=pixel: o[1, pixel[0], pixel[1]]).name for pixel in pixels}
-    assert set(names.values()) == {"bottleneck"}
+    assert set(names.values()) == {"up2"}
+
+
+def test_a_step_up_that_not_all_goes_through_is_no_level_of_the_decoder():
+    """The bottleneck says something to the output on another way, too."""
+
+    class Beside(UNet):
+        def __init__(self):
+            super().__init__()
+            self.beside = nn.Conv2d(12, 4, 1)
+
+        def forward(self, x):
+            kept = []
+            with self.bottleneck.register_forward_hook(lambda module, inputs, output: kept.append(output)):
+                logits = super().forward(x)
+            return logits + nn.functional.interpolate(self.beside(kept[0]), size=logits.shape[2:])
+
+    location = locate(Beside().eval(), picture(), targets=TARGETS["mean"])
+    assert location.name == "bottleneck"
+    assert location.why == "the last map of the coarsest grid, behind the encoder"
 
 
 def test_a_pyramid_of_pooled_maps_is_not_the_coarsest_map():

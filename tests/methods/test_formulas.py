@@ -18,8 +18,11 @@ from pytorch_grad_cam import (
     EigenCAM,
     GradCAM,
     GradCAMElementWise,
+    HiResCAM,
     RandomCAM,
     ScoreCAM,
+    SegmentationTarget,
+    SegXResCAM,
 )
 from pytorch_grad_cam.ablation_cam import ablation_cam_weights
 from pytorch_grad_cam.engine import rescaled_contributions
@@ -50,6 +53,7 @@ from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
 from pytorch_grad_cam.perturbation.sliding_windows import EnlargedImage, Window, fused, windows_on
 from pytorch_grad_cam.refine_cam import product_of_layers
 from pytorch_grad_cam.score_cam import score_cam_weights
+from pytorch_grad_cam.seg_xres_cam import pooled_gradients
 from pytorch_grad_cam.shapley_cam import shapley_gradient
 from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputReST,
@@ -73,6 +77,36 @@ def test_grad_cam_weights():
 
 def test_layer_cam_weights():
     assert layer_cam_weights(GRADS)[1].tolist() == [[1, 1, 4], [0, 0, 0]]
+
+
+def test_pooled_gradients():
+    """Windows of two cells, the last one cut off by the edge, and all of the layer; of HiResCAM one cell."""
+    grads = torch.tensor([[[1.0, 3, -2, 0, 5], [2, -1, 0, 4, -6]]])  # two channels of a signal
+    found = pooled_gradients(grads, 2, "max")[0]
+    # Three windows, at the places -0.2, 0.4, 1, 1.6 and 2.2 of which lie the centres of the five cells.
+    assert found[0].tolist() == pytest.approx([3, 0.6 * 3, 0, 0.6 * 5, 5], abs=1e-5)
+    assert found[1].tolist() == pytest.approx([2, 0.6 * 2 + 0.4 * 4, 4, 0.4 * 4 - 0.6 * 6, -6], abs=1e-5)
+    assert pooled_gradients(grads, 2, "mean")[0, 0, [0, 2, 4]].tolist() == pytest.approx([2, -1, 5])
+    torch.testing.assert_close(pooled_gradients(grads, 1, "max"), grads)
+    everywhere = grads.mean(2, keepdim=True).expand_as(grads)
+    torch.testing.assert_close(pooled_gradients(grads, 99, "mean"), everywhere)
+    picture = torch.randn(1, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert pooled_gradients(picture, 4, "max").shape == picture.shape
+
+
+def test_what_seg_xres_cam_refuses():
+    for options, message in (({"window": 0}, "window is 0"), ({"window": 1.5}, "1.5"), ({"pool": "sum"}, "'sum'")):
+        with pytest.raises(ValueError, match=message):
+            SegXResCAM(convolutional(), "last", **options)
+
+
+def test_seg_xres_cam_is_between_two_others():
+    torch.manual_seed(0)
+    dense, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 2, 1)), images()
+    region = SegmentationTarget(0, np.ones((12, 16)))
+    for options, other in (({"window": 1}, HiResCAM), ({"window": 99, "pool": "mean"}, GradCAM)):
+        found = SegXResCAM(dense, "0", check_place=False, **options)(x, region)
+        np.testing.assert_allclose(found, other(dense, "0", check_place=False)(x, region), atol=1e-6)
 
 
 def test_positive_evidence():

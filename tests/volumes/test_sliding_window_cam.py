@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam import CamWarning, FinerCAM, GradCAM, HiResCAM, LayerCAM
-from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from pytorch_grad_cam.utils.model_targets import SegmentationTarget, SemanticSegmentationTarget
 from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -157,6 +157,19 @@ def test_a_mask_is_that_of_the_whole_image():
     assert difference(stitched, whole).max() < 0.05
     with pytest.raises(ValueError, match=r"the mask has shape \(8, 8\), expected that of the image, \(32, 32\)"):
         SlidingWindowCAM(model, "encoder", roi_size=16)(image, SemanticSegmentationTarget(1, mask[:8, :8]))
+
+
+def test_regions_of_a_segmentation():
+    model, image = Segmenter(2), image_of(2)
+    mask = torch.zeros(32, 32)
+    mask[19:27, 19:27] = 1
+    cam = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16)
+    in_mask = cam(image, SegmentationTarget(1, mask))
+    np.testing.assert_array_equal(in_mask, cam(image, SemanticSegmentationTarget(1, mask)))
+    np.testing.assert_array_equal(cam(image, SegmentationTarget(1)), cam(image, 1))
+    for target in (SegmentationTarget(1, point=(20, 20)), SegmentationTarget(1, instance=0), SegmentationTarget()):
+        with pytest.raises(ValueError, match=r"means nothing in a window: pass a category and"):
+            cam(image, target)
 
 
 def test_the_layer_is_found_in_a_window_with_the_class():

@@ -13,6 +13,7 @@ import torch
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.detections.predictions import Predictions
 from pytorch_grad_cam.engine.maps import full_precision
+from pytorch_grad_cam.engine.of_place import OfPlace
 from pytorch_grad_cam.engine.trees import detached
 
 if TYPE_CHECKING:
@@ -25,12 +26,11 @@ _LEAST_IOU = 0.5
 _NOTHING = 1e-6
 
 
-class PredictionTarget:
+class PredictionTarget(OfPlace):
     """A target that reads an image's `Predictions`. A subclass says which one it means."""
 
     of: str = "score"
     is_of_place = True
-    """Whether it means another object where the image is flipped or cut."""
 
     def which(self, predictions: Predictions) -> torch.Tensor:
         """The one of the P * C that is meant, a number (1,)."""
@@ -241,18 +241,6 @@ def _check_unpadded(inputs: Any) -> None:
     mask = inputs.get("pixel_mask") if isinstance(inputs, Mapping) else None
     if isinstance(mask, torch.Tensor) and not mask.all():
         raise ValueError("images of several sizes, padded to one batch (pixel_mask): call the CAM once for each image")
-
-
-def check_same_image(targets: Any) -> None:
-    """Raise ValueError where a box is asked for and other images than the given one are to be explained."""
-    if isinstance(targets, list | tuple):
-        for target in targets:
-            check_same_image(target)
-    elif isinstance(targets, PredictionTarget) and targets.is_of_place:
-        raise ValueError(
-            "a box is asked for, but the images to be explained are flipped, scaled or cut out, where it lies "
-            "elsewhere: leave out aug_smooth, and take a method that explains the image as a whole"
-        )
 
 
 def _check_of(of: Any) -> None:
