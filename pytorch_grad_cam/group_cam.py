@@ -56,6 +56,7 @@ class GroupCAM(BaseCAM):
     """
 
     takes_rectified = averages_positions = True
+    is_differentiable = False
 
     @old_constructor
     def __init__(

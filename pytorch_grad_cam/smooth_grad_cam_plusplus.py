@@ -49,7 +49,7 @@ class SmoothGradCAMPlusPlus(BaseCAM):
     Paper: Omeiza et al. 2019, https://arxiv.org/abs/1908.01224.
     """
 
-    uses_gradients = False
+    uses_gradients = is_differentiable = False
     takes_rectified = averages_positions = True
 
     @old_constructor

@@ -116,6 +116,8 @@ def test_tokens_take_a_forward_with_noise():
 def test_the_first_map_is_that_of_the_second_call_and_of_the_named_layer(cam_class, options, samples):
     if options == {"uses_gradients": False} and cam_class in (GradCAM, HiResCAM, LayerCAM):
         pytest.skip("a method with gradients")
+    if options == {"detach": False} and cam_class is ScoreCAM:
+        pytest.skip("its maps are in no graph")
     model, x = convolutional(), images(count=samples)
     cam = cam_class(model, **options)
     first = cam(x, 1)
@@ -352,7 +354,7 @@ def test_a_segmentations_choice_is_kept_for_other_regions():
     with Counted(model) as counted:
         for channel in range(4):
             maps = cam(x, lambda output, channel=channel: output[channel].mean())
-            expected = literal.grad_cam(model, model.bottleneck, x, lambda o: o[0, channel].mean(), (48, 64))  # noqa: B023
+            expected = literal.grad_cam(model, model.up2, x, lambda o: o[0, channel].mean(), (48, 64))  # noqa: B023
             np.testing.assert_allclose(maps, expected, atol=1e-6)
         assert counted.runs == 9  # with one for the choice of a dense output, and the four of the literal maps
 

@@ -54,7 +54,7 @@ class WherePredicted(OfPlace):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationTarget(OfPlace):
-    r"""The sum of one class's logits over a region, $\sum_{p \in M} y^c_p$ (Vinogradova et al. 2020, arXiv:2002.11434).
+    r"""The sum of one class's logits over a region, $\sum_{p \in M} y^c_p$ .
 
     category: the class; None is the one that is predicted at the point, that of the instance, or the only one.
     mask: the region, (H, W), in the image's size or the output's, array or tensor, bool or weights; None and
@@ -70,6 +70,7 @@ class SegmentationTarget(OfPlace):
     Raises ValueError for a mask that is empty, has another size or whose class is predicted nowhere, a point outside of
     the image, an instance that is not there, and where nobody knows which class is meant; IndexError for a class that
     does not exist. Cost: a wait for the device; for connected parts some more.
+    Paper: Vinogradova et al. 2020, https://arxiv.org/abs/2002.11434.
 
     >>> logits = torch.tensor([[[1.0, 5.0]], [[2.0, 3.0]]])  # of two classes, for an image of 1 x 2 pixels
     >>> SegmentationTarget(0)(logits), SegmentationTarget(0, mask=[[True, True]])(logits)
