@@ -54,7 +54,7 @@ class WherePredicted(OfPlace):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationTarget(OfPlace):
-    r"""The sum of one class's logits over a region, $\sum_{p \in M} y^c_p$ .
+    r"""The sum of one class's logits over a region, $\sum_{p \in M} y^c_p$.
 
     category: the class; None is the one that is predicted at the point, that of the instance, or the only one.
     mask: the region, (H, W), in the image's size or the output's, array or tensor, bool or weights; None and
