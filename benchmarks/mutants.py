@@ -35,9 +35,9 @@ MODULES = (
     "recipro_cam", "layer_integrated_gradients", "cam", "ss_grad_cam", "odam", "lift_cam", "smooth_grad_cam_plusplus",
     "ss_cam", "is_cam", "group_cam", "gscore_cam", "perturbation.group_scores", "perturbation.noisy_gradients",
     "perturbation.deep_lift", "perturbation.tail_contributions", "perturbation.path_gradients",
-    "perturbation.tail_cam", "engine.recorded_tails", "finer_cam", "refine_cam", "sess", "fullgrad_cam",
-    "guided_backprop", "ablation_layer", "engine.maps", "engine.dominant_eigenvector", "engine.principal_component",
-    "engine.kernel_component", "engine.bias_gradients", "engine.rescaled_contributions",
+    "perturbation.tail_cam", "engine.recorded_tails", "engine.fastest_way", "finer_cam", "refine_cam", "sess",
+    "fullgrad_cam", "guided_backprop", "ablation_layer", "engine.maps", "engine.dominant_eigenvector",
+    "engine.principal_component", "engine.kernel_component", "engine.bias_gradients", "engine.rescaled_contributions",
     "engine.torch_quirks.zero_rows", "perturbation.ablated_scores", "perturbation.affine_tail",
     "perturbation.masked_scores", "perturbation.single_cells", "perturbation.sliding_windows",
     "perturbation.window_maps", "metrics.arcc", "metrics.cam_mult_image", "metrics.multigrid", "metrics.road",
@@ -50,11 +50,11 @@ MODULES = (
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
-        "formulas", "recipro_cam", "layer_integrated_gradients", "cam", "lift_cam", "score_forms", "raw_maps",
-        "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
-        "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
-        "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
-        "rise",
+        "formulas", "recipro_cam", "layer_integrated_gradients", "cam", "lift_cam", "score_forms", "fastest_way",
+        "raw_maps", "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics",
+        "kernel_component", "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity",
+        "robustness", "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta",
+        "properties", "rise",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
