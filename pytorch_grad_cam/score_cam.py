@@ -35,9 +35,13 @@ class ScoreCAM(BaseCAM):
     unless `align` says otherwise.
     share_of_energy: below 1 only the channels are scored that together have this share of an image's squared
     activations, the strongest first; the others count as if they were blank. Further options are those of BaseCAM.
-    `batch_size` is the number of masked inputs that the model gets at a time (None: 8 on a CPU, 64 elsewhere); channels
-    of several images share a batch, those that do not vary are scored once. On the CPU the masked inputs lie channels
-    last in memory, which convolutions are faster with.
+    `batch_size` is the number of masked inputs that the model gets at a time; channels of several images share a batch,
+    those that do not vary are scored once. None is 8 on a CPU and 64 elsewhere, with the masked inputs channels last in
+    memory on a CPU; where there are many, another number or layout that the first of them show to be faster, see
+    `engine.fastest_way`. In `torch.autocast`, which is the caller's to enter, maps differ by some hundredths.
+    No bound on the map's error can be had before all channels are scored: the score behind a weak channel's mask has no
+    limit. In order of energy half of the channels leave an error of up to .45 on the bundled digits, so that there is
+    no early stopping but `share_of_energy`.
 
     When to take it: without gradients, where time does not matter, for maps that can be checked by looking at the
     masked images. Not in a loop over a data set: it costs a forward for each channel.

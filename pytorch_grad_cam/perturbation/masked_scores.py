@@ -5,11 +5,12 @@ from functools import partial
 
 import torch
 
-from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
+from pytorch_grad_cam.engine.chunks import in_chunks
+from pytorch_grad_cam.engine.fastest_way import in_fastest_chunks
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import min_max, most_precise_dtype
 from pytorch_grad_cam.engine.targets import Target, check_own_scores, resolve_targets, scores_of_lists
-from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_fastest_layout
+from pytorch_grad_cam.engine.torch_quirks.memory_layout import in_layout
 
 Shown = Callable[[torch.Tensor], Iterable[torch.Tensor]]
 """From masks (M, *spatial) to those that inputs are seen through in their place, one after the other."""
@@ -46,26 +47,28 @@ def masked_scores(
     """The scores (M, K) of the images times each of the M chosen channels, enlarged and scaled to [0, 1].
 
     chosen: bool (N, C). target_lists: K of them. Masks are made for one batch at a time; the score is the mean over
-    those that are shown in the place of each.
+    those that are shown in the place of each. batch_size: None is as `in_fastest_chunks` finds.
     """
     images, activations = run.image, run.activations.to(run.image.device)
     rows = chosen.flatten().nonzero()[:, 0]
     owners = rows // activations.shape[1]
     targets = [[target_list[owner] for owner in owners.tolist()] for target_list in target_lists]
 
-    def scores(start: int, stop: int) -> torch.Tensor:
+    def scores(start: int, stop: int, channels_last: bool) -> torch.Tensor:
         of_batch = rows[start:stop]
         masks = run.enlarged(activations.flatten(0, 1)[of_batch, None], images.shape[2:], align_corners=True)
         score = partial(run.call.scores_of, rows=owners[start:stop])
         found = []
         for mask in shown(min_max(masks[:, 0])):
             masked = (images[owners[start:stop]] * mask[:, None]).to(images.dtype)
-            outputs = in_fastest_layout(run.call.model, score, masked)
+            outputs = in_layout(run.call.model, score, masked, channels_last)
             found.append(scores_of_lists(outputs, [target_list[start:stop] for target_list in targets]).T)
         return torch.stack(found).mean(0)
 
-    size = images_at_a_time(images.device) if batch_size is None else batch_size
-    return in_chunks(scores, len(rows), size, "ScoreCAM channels")
+    if batch_size is None:
+        return in_fastest_chunks(run.call.model, scores, len(rows), images, "ScoreCAM channels")
+    in_usual_layout = partial(scores, channels_last=images.device.type == "cpu")
+    return in_chunks(in_usual_layout, len(rows), batch_size, "ScoreCAM channels")
 
 
 def channels_by_energy(activations: torch.Tensor, share: float) -> torch.Tensor:
