@@ -42,7 +42,7 @@ MODULES = (
     "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
     "metrics.average_drop", "metrics.baselines", "metrics.complexity", "metrics.deletion_insertion",
     "metrics.randomisation", "metrics.robustness", "metrics.shared_scores", "metrics.shares", "metrics.similarity",
-    "callbacks.lightning", "engine.differentiability",
+    "callbacks.lightning", "engine.differentiability", "engine.compiled_capture", "engine.compiled_forward",
     "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations",
 )  # fmt: skip
 TESTS = [
@@ -51,7 +51,7 @@ TESTS = [
         "formulas", "recipro_cam", "layer_integrated_gradients", "raw_maps", "affine_tail", "zero_rows",
         "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component", "multigrid", "localisation",
         "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
-        "maps_in_a_loss", "lightning",
+        "maps_in_a_loss", "lightning", "compiled_calls",
         "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties", "rise",
     )
 ]  # fmt: skip
