@@ -11,16 +11,16 @@ import sys
 QUICK = ("speed", "growth", "agreement", "digits")
 ALL = (
     *QUICK, "breakdown", "score_cam", "parity", "incumbent_tests", "zero_config", "families", "registration", "leaks",
-    "mutants", "folder", "page", "real", "plots",
+    "mutants", "folder", "page", "real", "compiled", "plots",
 )  # fmt: skip
-WITH_DEVICE = ("speed", "growth", "breakdown", "folder")
+WITH_DEVICE = ("speed", "growth", "breakdown", "folder", "compiled")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=ALL, help="default: all")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--device", default="cpu", help="of speed, growth, breakdown and folder")
+    parser.add_argument("--device", default="cpu", help="of speed, growth, breakdown, folder and compiled")
     options = parser.parse_args()
     for part in options.parts or (QUICK if options.quick else ALL):
         command = [sys.executable, "-m", f"benchmarks.{part}"]

@@ -48,7 +48,8 @@ MODULES = (
     "engine.differentiability", "volumes.windows", "volumes.windowed_inputs", "volumes.shared_weights",
     "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti", "volumes.dicom", "volumes.frames", "volumes.films",
     "volumes.signals", "seg_xres_cam", "engine.segmentation.regions", "engine.segmentation.segments",
-    "engine.segmentation.segmentation_target", "engine.fastest_way",
+    "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture",
+    "engine.compiled_forward",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -58,7 +59,7 @@ TESTS = [
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
-        "segmentation", "fastest_way",
+        "segmentation", "fastest_way", "compiled_calls",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

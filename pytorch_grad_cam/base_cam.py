@@ -24,6 +24,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
+from pytorch_grad_cam.engine.compiled_capture import compile_cam
 from pytorch_grad_cam.engine.detections.box_targets import checked_predictions
 from pytorch_grad_cam.engine.detections.one_by_one import maps_of_each, one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
@@ -161,9 +162,8 @@ class BaseCAM(OverridePoints):
         self.reshape_transform = self._transform = reshape_transform
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
-        self.call_index = call_index
         self.align = checked_alignment(align)
-        self.check_place, self.fuse = check_place, fuse
+        self.call_index, self.check_place, self.fuse = call_index, check_place, fuse
         check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
@@ -258,6 +258,8 @@ class BaseCAM(OverridePoints):
             self._modes_compared = True
             warn_of_another_output(self.model, input_tensor, self.spatial_from, self.output_transform, self.outputs)
         return maps if as_tensor else to_array(maps)
+
+    compile = compile_cam
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         """The channels' weights (N, C), or one for each channel and position (N, C, *grid)."""

@@ -65,6 +65,7 @@ class MetaCAM:
     activations_and_grads = attribute_of("base_cam", "activations_and_grads")
     aggregate_multi_layers = attribute_of("base_cam", "aggregate_multi_layers")
     batch_size = attribute_of("base_cam", "batch_size")
+    compile = attribute_of("base_cam", "compile")
 
     @old_constructor
     def __init__(

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pytorch_grad_cam.engine.inputs import apply, call, image_of
+from pytorch_grad_cam.engine.replicas import replicated
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import scores_in
 from pytorch_grad_cam.engine.trees import copied, floating_tensors, has_rows
@@ -55,7 +56,7 @@ class PartialForward:
         self.model, self.layer, self.x, self.call_index = model, layer, x, call_index
         self.scores_in = scores_in
         self.batch = len(image_of(x)) if batch is None else batch
-        self._replicas = _replicate(model)
+        self._replicas = replicated(model)
         self._recorded: dict[nn.Module, list[Any]] = {}
         self._of_nodes: dict[fx.Node, torch.Tensor] = {}
         self.layer_output: Any = None
@@ -238,20 +239,6 @@ class _Exchange(Watch):
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
         self._left -= 1
         return self._exchange(output) if self._left == -1 else None
-
-
-def _replicate(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """A shallow copy of each module, wired like the model: the parameters and hooks are shared, the modules are not."""
-    replicas = {}
-    for module in model.modules():
-        replica = object.__new__(type(module))  # that of torch.fx makes a class of its own for each object
-        replica.__dict__.update(module.__dict__)
-        replica.__dict__.pop("_compiled_call_impl", None)  # of `module.compile()`: it calls the module itself
-        replicas[module] = replica
-    for module, replica in replicas.items():
-        children = {name: None if child is None else replicas[child] for name, child in module._modules.items()}
-        replica.__dict__["_modules"] = children
-    return replicas
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -1,0 +1,71 @@
+"""A model's forward, compiled, with what layers return as further outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.engine.inputs import Inputs, apply
+from pytorch_grad_cam.engine.replicas import replicated
+from pytorch_grad_cam.engine.torch_quirks.compiled_functions import compiled_apart
+
+_END = object()
+
+
+class CompiledForward:
+    """A model compiled as one graph, from inputs and zeros to its output and what each run of the layers returned.
+
+    To the output of each run a tensor of zeros is added, in the order of the runs: the gradient with respect to it is
+    that with respect to the output. So all that autograd needs is behind the first layer, and what is in front of it is
+    compiled without a backward.
+
+    The compiled modules are replicas, which share the parameters: what the user compiled of the model stays as it is,
+    and needs no hooks. options: those of `torch.compile`.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], options: dict[str, Any]) -> None:
+        replicas = replicated(model)
+        self._tables = [table for module in replicas for table in _tables_of(module)]
+        self._contents = [*chain.from_iterable(map(dict.values, self._tables)), _END]
+        self._zeros: Sequence[torch.Tensor] = ()
+        self._runs: list[tuple[int, torch.Tensor]] = []
+        for number, layer in enumerate(layers):
+            replica = replicas[layer]
+            replica.__dict__["forward"] = self._recording(number, replica.forward)
+        root = replicas[model]
+
+        def forward(zeros: Sequence[torch.Tensor], inputs: Inputs) -> tuple[Any, list[tuple[int, torch.Tensor]]]:
+            self._zeros, self._runs = zeros, []
+            outputs = apply(root, inputs)
+            runs, self._zeros, self._runs = self._runs, (), []
+            return outputs, runs
+
+        self._forward = compiled_apart(forward, **options)
+
+    def __call__(self, zeros: Sequence[torch.Tensor], inputs: Inputs) -> tuple[Any, list[tuple[int, torch.Tensor]]]:
+        """The output, and of each run the number of its layer and what it returned. Cost: one forward; in the first
+        call with such inputs it is compiled.
+        """
+        return self._forward(zeros, inputs)  # type: ignore[no-any-return]
+
+    def is_of_now(self) -> bool:
+        """Whether the model's modules still have the attributes, children and hooks with which they were compiled."""
+        now = chain(chain.from_iterable(map(dict.values, self._tables)), (_END,))
+        return all(map(is_, now, self._contents))
+
+    def _recording(self, number: int, forward: Callable[..., Any]) -> Callable[..., torch.Tensor]:
+        def recording(*args: Any, **kwargs: Any) -> torch.Tensor:
+            output: torch.Tensor = forward(*args, **kwargs) + self._zeros[len(self._runs)]
+            self._runs.append((number, output))
+            return output.clone()  # an operation in place behind the layer must not change what is returned
+
+        return recording
+
+
+def _tables_of(module: nn.Module) -> list[dict[str, Any]]:
+    return [vars(module), module._modules, module._forward_hooks, module._forward_pre_hooks]  # type: ignore[list-item]
