@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from site_pages import cards, examples, included, mathematics, messages, navigation, notebooks, reference
+from site_pages import cards, examples, gallery, included, mathematics, messages, navigation, notebooks, reference
 
 
 def on_config(config: Any) -> Any:
@@ -20,6 +20,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if page.file.src_uri == "troubleshooting.md":
         markdown = markdown.replace("<!-- messages -->", messages.page())
+    if page.file.src_uri == "gallery.md":
+        markdown = markdown.replace("<!-- gallery -->", gallery.page())
     return included.filled(markdown)
 
 

@@ -6,35 +6,12 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
-import pytorch_grad_cam
-from pytorch_grad_cam import BaseCAM, MetaCAM, cite
-from pytorch_grad_cam.attention.attention_cam import AttentionCAM
-from site_pages import ROOT
+from pytorch_grad_cam import cite
+from site_pages import ROOT, gallery
 from site_pages.docstrings import as_markdown
+from site_pages.families import FAMILIES, methods
 
-FAMILIES = {
-    "gradients": "By gradients",
-    "scores": "By scores alone, without gradients",
-    "attention": "By attention weights, for transformers",
-    "any class": "For no class in particular",
-    "around": "Around another method",
-    "others": "Beside maps of layers",
-}
-_NO_CAMS = ("GuidedBackpropReLUModel", "DeepFeatureFactorization", "TAM")
 _REAL = "Lite0, scenes, "
-
-
-def methods() -> dict[str, list[Any]]:
-    """The classes of methods by family."""
-    found: dict[str, list[Any]] = {family: [] for family in FAMILIES}
-    for name in sorted(pytorch_grad_cam.__all__, key=str.lower):
-        value = getattr(pytorch_grad_cam, name)
-        if isinstance(value, type) and value not in (BaseCAM, MetaCAM):
-            if issubclass(value, BaseCAM | MetaCAM):
-                found[_family(value)].append(value)
-            elif name in _NO_CAMS:
-                found["others"].append(value)
-    return found
 
 
 def files(config: Any) -> list[File]:
@@ -55,16 +32,6 @@ def navigation() -> list[dict[str, list[str]]]:
     ]
 
 
-def _family(method: Any) -> str:
-    if issubclass(method, MetaCAM):
-        return "around"
-    if issubclass(method, AttentionCAM):
-        return "attention"
-    if not getattr(method, "uses_targets", True):
-        return "any class"
-    return "gradients" if method.uses_gradients else "scores"
-
-
 def _index() -> str:
     parts = ["# Methods", "A card for each says what it computes, what it costs, when to take it and when not."]
     for family, members in methods().items():
@@ -77,7 +44,7 @@ def _card(method: Any) -> str:
     name = method.__name__
     reference = f"../reference/{method.__module__.removeprefix('pytorch_grad_cam.').replace('.', '/', 0)}.md"
     parts = [f"# {name}", as_markdown(inspect.getdoc(method) or "")]
-    evidence = _evidence(name)
+    evidence = [*filter(None, [gallery.strip(name)]), *_evidence(name)]
     parts += ["## Evidence", *evidence] if evidence else []
     parts += ["## Cite", f"```bibtex\n{cite(name)}\n```"]
     parts.append(f"Arguments: [Reference]({reference}).")
