@@ -39,7 +39,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Load, explain, write the pictures, and say what was done; return how many images could not be explained."""
     if several_images.are_asked_for(chosen):
         return several_images.run(chosen)
-    several_methods = len(chosen.methods) > 1 or "all" in chosen.methods
+    methods = chosen.methods or []
+    several_methods = len(methods) > 1 or "all" in methods
     if (several_methods or chosen.comparison or chosen.report) and not chosen.preview_model:
         return comparison.run(chosen)
     one_image.run(chosen)

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     classifier = classifier_of(options)
     with Explainer(classifier, request_of(options, options.target_layers)) as explainer:
         inputs = inputs_of(classifier.preprocess(picture))
-        (found,) = explainer(inputs, 1)
+        (found,) = explainer(inputs, 1, [picture.size])
         explanation = explainer.explanation(found, inputs[0], picture.size, Path(options.image_path or SCENE).name)
     say_classes(explanation)
     say_how(explainer.cams, explanation.assumptions)

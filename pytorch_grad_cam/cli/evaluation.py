@@ -42,7 +42,7 @@ def run(chosen: argparse.Namespace) -> int:
     found = evaluate(
         classifier,
         paths,
-        chosen.methods,
+        chosen.methods or "gradcam",
         [metric_called(name) for name in chosen.metrics],
         targets=_targets(chosen.target_category, len(paths)),
         truth=None if chosen.truth is None else _truth(chosen.truth, paths),

@@ -12,6 +12,7 @@ from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.trace import module_outputs
 from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.explanations.methods import name_of_method
 from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         return
     with Explainer(classifier, request_of(options, joined_layers(options))) as explainer:
         inputs = inputs_of(classifier.preprocess(image))
-        (found,) = explainer(inputs, 1, sizes=[image.size])
+        (found,) = explainer(inputs, 1, [image.size])
         explanation = explainer.explanation(found, inputs[0], image.size, Path(options.image_path or SCENE).name)
     say_classes(explanation)
     say_how(explainer.cams, explanation.assumptions)
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     names = names_of_files(explanation.title, explanation.panels)
     for position, (panel, name) in enumerate(zip(explanation.panels, names, strict=True)):
-        say(f"{options.methods[0]} for {panel.name} ({panel.category})")
+        say(f"{name_of_method(type(explainer.cams[0]))} for {panel.name} ({panel.category})")
         pictures = {"": explanation.overlay(position)}
         if not panel.boxes and panel.region is None:
             pictures |= _guided(panel.map, guided(inputs, explainer.target(panel.category or 0)))

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 
 from pytorch_grad_cam.explanations.explainer import Request
-from pytorch_grad_cam.explanations.explaining import methods_of
+from pytorch_grad_cam.explanations.explaining import requested
 from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.zoo.class_names import read_categories
@@ -28,7 +28,10 @@ _BATCH_HELP = (
     "with one method: images, masked inputs (scorecam), ablated channels (ablationcam) or windows (sess) at a time "
     "(default: 8, on CUDA 64; of one image ablationcam and sess 32)"
 )
-_METHOD_HELP = f"one, or several for a comparison: all, {', '.join(sorted(available_methods()))}"
+_METHOD_HELP = (
+    "one (default: gradcam, of a detector layercam), or several for a comparison: "
+    f"all, {', '.join(sorted(available_methods()))}"
+)
 _MODEL_HELP = (
     "a torchvision or timm classifier, digits, a folder of transformers or organisation/name, or your own, "
     "file.py:factory or package.module:Class (default: resnet50; without an image digits)"
@@ -53,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--image-path", help=_IMAGE_HELP)
-    add("--method", dest="methods", nargs="+", default=["gradcam"], type=_method, metavar="METHOD", help=_METHOD_HELP)
+    add("--method", dest="methods", nargs="+", type=_method, metavar="METHOD", help=_METHOD_HELP)
     add("--model", help=_MODEL_HELP)
     add("--model-args", type=_json_object, default={}, metavar="JSON", help="arguments of your own model, an object")
     add("--weights", default="default", help=_WEIGHTS_HELP)
@@ -102,7 +105,7 @@ def request_of(options: argparse.Namespace, layers: Any) -> Request:
     smoothing = {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
     how = {"align": options.align}
     targets = options.target_category or None
-    return Request(methods_of(options.methods), targets, layers, options.boxes or 1, smoothing, how, options.batch_size)
+    return Request(requested(options.methods), targets, layers, options.boxes or 1, smoothing, how, options.batch_size)
 
 
 def model_name(options: argparse.Namespace) -> str:

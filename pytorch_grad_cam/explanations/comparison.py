@@ -11,6 +11,7 @@ import torch
 from pytorch_grad_cam.engine.optional_packages import needing
 from pytorch_grad_cam.explanations.explaining import explain
 from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.methods import SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def compare(
     model: Model | Mapping[str, Model],
     image: OneImage | File | np.ndarray | torch.Tensor,
-    methods: Method | Sequence[Method] = ("gradcam", "layercam", "eigencam"),
+    methods: Method | Sequence[Method] | None = None,
     targets: Target | Sequence[Target] | Mapping[str, Target] | None = None,
     layers: Layers | None = None,
     *,
@@ -33,7 +34,8 @@ def compare(
 ) -> Figure:
     """A figure of the maps of one image by several methods, for several classes, at several layers, of several models.
 
-    model: one, or a mapping of names to models. Takes what `explaining.explain` takes. cmap, alpha (the map's share of
+    model: one, or a mapping of names to models. methods: None is GradCAM, LayerCAM and EigenCAM, of a detector LayerCAM
+    and HiResCAM. Takes what `explaining.explain` takes. cmap, alpha (the map's share of
     the blend), title: of the figure. Returns a matplotlib figure: `figure.savefig("comparison.pdf")`. Raises what
     `explain` raises, and ValueError for several images.
 
@@ -47,7 +49,8 @@ def compare(
 
     models = model if isinstance(model, Mapping) else {"": model}
     pictured: Any = image  # of any form: which of `explain`'s it is need not be known here
-    explanations = {name: explain(each, pictured, methods, targets, layers, **options) for name, each in models.items()}
+    asked: Any = SIDE_BY_SIDE if methods is None else methods
+    explanations = {name: explain(each, pictured, asked, targets, layers, **options) for name, each in models.items()}
     if not all(isinstance(explanation, Explanation) for explanation in explanations.values()):
         raise ValueError("compare makes a figure of one image: of several, call it for each, or write_report")
     return comparison_figure(explanations, cmap, alpha, title)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pytorch_grad_cam.engine.detections.box_targets import BestOfClass, DetectionTarget, PredictionTarget
+from pytorch_grad_cam.engine.detections.box_targets import BestOfClass, BoxTarget, DetectionTarget, PredictionTarget
 from pytorch_grad_cam.engine.detections.predictions import Predictions
 from pytorch_grad_cam.explanations.panel import TargetBox
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.explanations.explanation import Original
 
 
 def names_of_detected(model: Any, categories: Sequence[str] | None, predictions: Predictions) -> tuple[list[str], str]:
@@ -38,6 +42,23 @@ def as_detection(target: Any, names: Sequence[str]) -> Any:
     if type(target) is ClassifierOutputTarget:
         return int(target.category)
     return target if callable(target) else int(target)
+
+
+def box_in_input(target: Any, original: Original | None) -> Any:
+    """A target with its box, which is in pixels of the original picture, in those of the model's input.
+
+    original: None where the input is what was given. Raises ValueError for a box outside of the picture, and where
+    nobody knows what of it the model is shown.
+    """
+    if original is None or not isinstance(target, BoxTarget):
+        return target
+    target.check_within(original.size[::-1])
+    if original.placement is None:
+        raise ValueError(
+            f"nobody knows where the box {target.box} is in the model's input, for its preprocessing does more than "
+            "resize and cut: pass the input itself, and the box in its pixels"
+        )
+    return replace(target, box=original.placement.seen(target.box))
 
 
 def first_detections(predictions: Predictions, most: int) -> list[DetectionTarget]:

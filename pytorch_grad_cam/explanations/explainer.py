@@ -25,18 +25,20 @@ from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.detected import (
     as_detection,
     best_of_classes,
+    box_in_input,
     box_of,
     first_detections,
     names_of_detected,
 )
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
+from pytorch_grad_cam.explanations.methods import DefaultMethods
 from pytorch_grad_cam.explanations.segmented import (
     SAID,
     as_region,
     first_regions,
-    in_input,
     is_segmentation,
     names_of_segmented,
+    point_in_input,
     region_of,
     segments_in,
     shares_of_classes,
@@ -66,14 +68,15 @@ _NOT_NORMALISED = (
 class Request:
     """What is asked of each image.
 
-    methods: classes of CAMs. targets: classes by number or name, and callables; a mapping has names for them; None
-    takes the `top` highest classes.
+    methods: classes of CAMs, or those that the model's kind decides on.
+    targets: classes by number or name, and callables; a mapping has names for them; None takes the `top` highest
+    classes.
     layers: None finds one; a list gives a map for each entry. smoothing: options of a CAM's call.
     options: those of its constructor. batch_size: what a CAM has at a time besides, masked images for example; None
     leaves that to it. signed: of two targets the first's map minus the second's, in [-1, 1].
     """
 
-    methods: Sequence[Any]
+    methods: Sequence[Any] | DefaultMethods
     targets: Sequence[Any] | Mapping[str, Any] | None = None
     layers: Any = None
     top: int = 1
@@ -111,20 +114,26 @@ class Explainer:
         self._given_names: Sequence[str | None] = []
         self._placements = Placements(classifier.preprocess)
         self._resources = ExitStack()
-        self.cams = [
-            self._resources.enter_context(self._made(method, layer))
-            for method in request.methods
-            for layer in (request.layers if _are_several(request.layers) and uses_layers(method) else [request.layers])
-        ]
-        for cam in self.cams:
-            if request.batch_size:
-                cam.batch_size = request.batch_size
+        self.cams: list[Any] = []
+        if not isinstance(request.methods, DefaultMethods):
+            self._make(request.methods)
 
     def __enter__(self) -> Explainer:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._resources.close()
+
+    def _make(self, methods: Sequence[Any]) -> None:
+        layers = self.request.layers
+        self.cams = [
+            self._resources.enter_context(self._made(method, layer))
+            for method in methods
+            for layer in (layers if _are_several(layers) and uses_layers(method) else [layers])
+        ]
+        for cam in self.cams:
+            if self.request.batch_size:
+                cam.batch_size = self.request.batch_size
 
     def _made(self, method: Any, layer: Any) -> Any:
         options = for_constructor(method, self.request.options)
@@ -152,7 +161,14 @@ class Explainer:
             else:
                 self.names, of_names = names_of(self.classes.classes, classifier.categories, classifier.model)
         self.assumptions = [*classifier.notes, seen_in, f"probabilities: {said}", f"class names: {of_names}"]
-        self.assumptions += _drawn(self.request)
+        methods = self.request.methods
+        if isinstance(methods, DefaultMethods):
+            methods = methods.of_scores if self.classes else methods.of_boxes
+            self._make(methods)
+            if not self.classes:
+                chosen = " and ".join(method.__name__ for method in methods)
+                self.assumptions.append(f"method: {chosen}, as the model is a detector (assumed)")
+        self.assumptions += _drawn(self.request, methods)
         if self.request.targets is not None:
             named = self.request.targets if isinstance(self.request.targets, Mapping) else None
             asked = self.request.targets if named is None else named.values()
@@ -191,10 +207,11 @@ class Explainer:
         return f"preprocessing: none, the inputs were given; {line}"
 
     def __call__(
-        self, inputs: Any, count: int, shown: bool = True, sizes: Sequence[tuple[int, int] | None] | None = None
+        self, inputs: Any, count: int, sizes: Sequence[tuple[int, int] | None] | None = None, shown: bool = True
     ) -> list[Explained]:
-        """What is found in `count` images. inputs: theirs, a batch. shown: whether blank maps are warned of too. sizes:
-        the (width, height) of the pictures before they were preprocessed, for points in them.
+        """What is found in `count` images. inputs: theirs, a batch. sizes: the (width, height) of the pictures before
+        they were preprocessed, which boxes and points of targets are in pixels of; None of inputs that were given.
+        shown: whether blank maps are warned of too.
 
         The first call issues a CamWarning for an assumed preprocessing. Raises what `class_scores_of`, `names_of` and
         `category_called` raise, and IndexError for the number of a class that does not exist.
@@ -207,10 +224,9 @@ class Explainer:
         classes = self.classes
         if classes is None:
             of_images = [rows_of(inputs, torch.tensor([image]), count) for image in range(count)]
-            if self._segments:
-                pairs = zip(of_images, sizes or [None] * count, strict=True)
-                return [self._segmented_in(*pair, shown) for pair in pairs]
-            return [self._detected_in(of_image, shown) for of_image in of_images]
+            originals = map(self._original_of, sizes or [None] * count)
+            explained = self._segmented_in if self._segments else self._detected_in
+            return [explained(*each, shown) for each in zip(of_images, originals, strict=True)]
         targets = self._targets_of(inputs, count, classes)
         asked = None if targets is None else [[_asked(target, classes) for target in row] for row in targets]
         panels: list[list[Panel]] = [[] for _ in range(count)]
@@ -236,7 +252,7 @@ class Explainer:
                 warnings[image] += [f"{made[0].where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
 
-    def _segmented_in(self, inputs: Any, size: tuple[int, int] | None, shown: bool) -> Explained:
+    def _segmented_in(self, inputs: Any, original: Original | None, shown: bool) -> Explained:
         """What is found in one image, a batch of one: a map for each region that was asked for, or class found."""
         place, model = self.request.options.get("spatial_from"), self.classifier.model
         image = image_of(inputs, place)
@@ -247,9 +263,8 @@ class Explainer:
             targets: list[Any] = [*first_regions(segments, self.names, self.request.top)]
         else:
             given = self.request.targets.values() if isinstance(self.request.targets, Mapping) else self.request.targets
-            placement = None if size is None else self._placements(size)
             pairs = zip(self._targets, given or (), strict=True)
-            targets = [each if size is None else in_input(each, asked, placement) for each, asked in pairs]
+            targets = [point_in_input(each, asked, original) for each, asked in pairs]
         warnings = [] if targets else [_NOTHING_SEGMENTED]
         if warnings:
             issue(CamWarning(warnings[0]))
@@ -278,12 +293,13 @@ class Explainer:
         where += "" if target.instance is None else f" {target.instance}"
         return (self.names[category] if category is not None else "mask") + where
 
-    def _detected_in(self, inputs: Any, shown: bool) -> Explained:
+    def _detected_in(self, inputs: Any, original: Original | None, shown: bool) -> Explained:
         """What is found in one image, a batch of one: a map for each box that was asked for, or was detected."""
         targets = self._targets
         if targets is None:
             found = self._predictions_of(inputs)
             targets = first_detections(found, self.request.top)
+        targets = [box_in_input(target, original) for target in targets]
         warnings = [] if targets else [_NOTHING_DETECTED]
         if warnings:
             issue(CamWarning(warnings[0]))
@@ -337,11 +353,14 @@ class Explainer:
         picture = np.rint(255 * self.classifier.picture(image)).astype(np.uint8)
         of_classes = found.scores, found.probabilities, self.names
         versions = {"pytorch_grad_cam": pytorch_grad_cam.__version__, "torch": torch.__version__}
-        original = None if size is None else Original(size, self._placements)
+        original = self._original_of(size)
         panels = [panel.in_original(original.placement if original else None) for panel in found.panels]
         about = self.assumptions, original, self._about
         truth = self.names[label] if label is not None and 0 <= label < len(self.names) else None
         return Explanation(title, picture, panels, *of_classes, found.warnings, versions, *about, truth)
+
+    def _original_of(self, size: tuple[int, int] | None) -> Original | None:
+        return None if size is None else Original(size, self._placements)
 
     @property
     def _about(self) -> dict[str, str]:
@@ -428,7 +447,7 @@ def _minus(first: Panel, second: Panel) -> Panel:
     return first._replace(category=None, name=name, probability=None, map=first.map - second.map)
 
 
-def _drawn(request: Request) -> list[str]:
+def _drawn(request: Request, methods: Sequence[Any]) -> list[str]:
     align = request.options.get("align", "cell")
     where = {
         "cell": "cells are even tiles",
@@ -437,7 +456,7 @@ def _drawn(request: Request) -> list[str]:
     lines = [f"maps: {where.get(align, 'each cell is drawn where the given registration says')}"]
     if request.signed:
         lines.append("signed maps: the difference of two maps that are scaled to [0, 1] one by one")
-    without = [method.__name__ for method in request.methods if align != "cell" and "align" not in accepted_by(method)]
+    without = [method.__name__ for method in methods if align != "cell" and "align" not in accepted_by(method)]
     return [*lines, *(f"maps of {name}: cells are even tiles, for its constructor takes no align" for name in without)]
 
 

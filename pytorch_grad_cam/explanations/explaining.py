@@ -21,7 +21,7 @@ from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request, numbered
 from pytorch_grad_cam.explanations.explanation import Explanation
-from pytorch_grad_cam.explanations.methods import available_methods, method_called
+from pytorch_grad_cam.explanations.methods import ONE_METHOD, DefaultMethods, available_methods, method_called
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
 from pytorch_grad_cam.explanations.stream import explanations
@@ -125,13 +125,15 @@ def explain(
     batch of one, a mapping of keyword arguments or a tuple of arguments. Several images are a folder, a glob, a file
     with a list of paths (.txt), a list, an array or tensor with a batch axis, or any iterable, such as a DataLoader,
     of pictures or of batches (with their labels, which are left out).
-    methods: classes or names ('gradcam', 'layercam', 'all'), one or several; None is GradCAM, with a prompt TAM.
+    methods: classes or names ('gradcam', 'layercam', 'all'), one or several; None is GradCAM, of a detector LayerCAM,
+    with a prompt TAM.
     targets: classes by number or name, or callables as in a CAM, one or several; a mapping gives them names; None takes
     the `top` highest classes.
     Of a model that compares images and texts (CLIP, SigLIP, OpenCLIP) they are a list of texts, which the `processor`
     (of OpenCLIP the tokenizer) reads, or their embeddings (texts, D).
-    Of a detector: a class is its best raw prediction, `BoxTarget` any other, None the `top` detections; each panel has
-    the box, its name and score (take LayerCAM or HiResCAM, for others mark all objects that look alike).
+    Of a detector: a class is its best raw prediction, `BoxTarget` any other, by a box in pixels of the picture, None
+    the `top` detections; each panel has the box, its name and score (of methods take LayerCAM or HiResCAM, for others
+    mark all objects that look alike).
     Of a segmenter: a class is where it is predicted, a pair (y, x), in pixels of the picture, the object there, a
     `SegmentationTarget` any other region (its mask and point are in pixels of what the model is shown), None the `top`
     classes of most pixels but background; each panel has the region's outline.
@@ -191,8 +193,9 @@ def explain(
     else:
         reader = processor if preprocess is None else preprocess
         classifier = classifier_of(model, reader, categories, weights, probabilities)
-    chosen = methods_of(methods or "gradcam")
-    check_keywords(options, chosen, inspect.signature(explain).parameters)
+    chosen = requested(methods)
+    could_be = chosen.all if isinstance(chosen, DefaultMethods) else chosen
+    check_keywords(options, could_be, inspect.signature(explain).parameters)
     smoothing = {"aug_smooth": aug_smooth, "eigen_smooth": eigen_smooth}
     options["align"] = align
     request = Request(chosen, _listed(targets), layers, top, smoothing, options, batch_size, signed)
@@ -222,7 +225,7 @@ def _one(classifier: Classifier, request: Request, image: Any) -> Explanation:
         else:
             picture = as_picture(image)
             inputs, size = inputs_of(classifier.preprocess(picture)), picture.size
-        (found,) = explainer(inputs, 1, sizes=[size])
+        (found,) = explainer(inputs, 1, [size])
         return explainer.explanation(
             found, image_of(inputs, request.options.get("spatial_from"))[0], size, _title_of(image)
         )
@@ -297,7 +300,7 @@ def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:
         "version": pytorch_grad_cam.__version__,
         "model": type(classifier.model).__name__,
         "preprocessing": classifier.preprocessing.origin,
-        "methods": [_name_of(method) for method in request.methods],
+        "methods": "default" if isinstance(request.methods, DefaultMethods) else [*map(_name_of, request.methods)],
         "targets": None if request.targets is None else [_name_of(target) for target in request.targets],
         "layers": str(request.layers),
         "top": request.top,
@@ -308,6 +311,13 @@ def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:
 
 def _name_of(value: Any) -> str:
     return str(getattr(value, "__name__", value))
+
+
+def requested(methods: Any) -> list[Any] | DefaultMethods:
+    """Those of `methods_of`; for None the default ones, which depend on the model, and so do those that are given."""
+    if methods is None:
+        return ONE_METHOD
+    return methods if isinstance(methods, DefaultMethods) else methods_of(methods)
 
 
 def methods_of(methods: Any) -> list[Any]:

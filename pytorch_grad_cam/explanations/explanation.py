@@ -83,6 +83,12 @@ class Explanation:
         maps = [panel.map for panel in self.panels]
         return np.stack(maps) if maps else np.empty((0, *self._size), np.float32)
 
+    def maps_in_original(self) -> np.ndarray:
+        """The panels' maps at the pixels of the original picture, float32 (P, H, W); 0 outside what the model was shown
+        of it. Raises ValueError where nobody knows where that is.
+        """
+        return self._placement.resampled(self.maps)
+
     def top(self, count: int = 5) -> list[tuple[int, str, float]]:
         """The classes of the highest logits: number, name, probability."""
         highest = np.argsort(-self.logits, kind="stable")[:count].tolist()

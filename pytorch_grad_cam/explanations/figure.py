@@ -46,7 +46,11 @@ def comparison_figure(
 
     A column for each class with its probability and a row for each model, method and layer; of one class alone a column
     for each layer. What was assumed stands below. cmap, alpha: see `Explanation.overlay`. title: None is the image's.
+    Raises ValueError where there are no maps.
     """
+    if not any(found.panels for found in explanations.values()):
+        why = dict.fromkeys(warning for found in explanations.values() for warning in found.warnings)
+        raise ValueError(": ".join(["there are no maps to draw", *why]))
     cells = [(name, found, index) for name, found in explanations.items() for index in range(len(found.panels))]
     first = next(iter(explanations.values()))
     layers = {panel.layer for found in explanations.values() for panel in found.panels}
@@ -59,7 +63,7 @@ def comparison_figure(
         label = "\n".join(filter(None, (name, panel.method, "" if by_layer else panel.layer)))
         rows.setdefault(label, []).append((found, index))
     columns = max(map(len, rows.values()))
-    shape = first.overlay().shape
+    shape = first.shown().shape
     height = max(_INCHES * shape[0] / shape[1], *(_length_of(label) for label in rows))
     caption = fill("; ".join(dict.fromkeys(_assumptions(explanations))), _fitting(_INCHES * (columns + 1), _SMALL_FONT))
     beside = max(label.count("\n") + 1 for label in rows) * _FONT * _LINE / _POINTS

@@ -1,17 +1,43 @@
 """The methods by their names."""
 
 import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
 import pytorch_grad_cam
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.eigen_cam import EigenCAM
+from pytorch_grad_cam.grad_cam import GradCAM
+from pytorch_grad_cam.hirescam import HiResCAM
+from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _GROUP = "grad_cam.methods"
 _PLUSPLUS = "plusplus"
+
+
+@dataclass(frozen=True)
+class DefaultMethods:
+    """The methods where nobody names one: of a model with scores of classes, and of a detector.
+
+    A method with one weight for a channel marks all objects that look alike, so that a detector has others.
+    """
+
+    of_scores: Sequence[Any]
+    of_boxes: Sequence[Any]
+
+    @property
+    def all(self) -> list[Any]:
+        """Those of either."""
+        return [*self.of_scores, *self.of_boxes]
+
+
+ONE_METHOD = DefaultMethods([GradCAM], [LayerCAM])
+SIDE_BY_SIDE = DefaultMethods([GradCAM, LayerCAM, EigenCAM], [LayerCAM, HiResCAM])
 
 
 def available_methods() -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Run(NamedTuple):
         for position in range(len(self.images)):
             (batch,) = decoded(self._paths, self.explainer.classifier.preprocess, [[position]], workers=0, pinned=False)
             for group in batch.groups:
-                self.explainer(group.inputs, 1, shown=False)
+                self.explainer(group.inputs, 1, group.sizes, shown=False)
                 return
 
     @property

@@ -18,7 +18,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.zoo.placement import Placement
+    from pytorch_grad_cam.explanations.explanation import Original
 
 SAID = "the share of the positions where a class is predicted"
 _BACKGROUND = "background"
@@ -64,12 +64,13 @@ def as_region(target: Any, names: Sequence[str]) -> Any:
     return target if callable(target) else SegmentationTarget(int(target))
 
 
-def in_input(target: Any, asked: Any, placement: Placement | None) -> Any:
-    """A target whose point is one of the picture with that of the input. asked: as the user gave it. Raises ValueError
-    where nobody knows where it is.
+def point_in_input(target: Any, asked: Any, original: Original | None) -> Any:
+    """A target whose point is one of the picture with that of the input. asked: as the user gave it. Of inputs that
+    were given (None) all points are. Raises ValueError where nobody knows where it is.
     """
-    if not isinstance(asked, list | tuple):
+    if original is None or not isinstance(asked, list | tuple):
         return target
+    placement = original.placement
     if placement is None:
         raise ValueError(_UNPLACED.format(tuple(asked)))
     y, x = asked

@@ -87,7 +87,7 @@ def begin(
     for positions, inputs, sizes, labels in batch.groups:
         images = image_of(inputs, explainer.request.options.get("spatial_from"))
         on_device = tree_map_only(torch.Tensor, partial(_sent, device), inputs)
-        found = explainer(on_device, len(positions), shown=False, sizes=sizes)
+        found = explainer(on_device, len(positions), sizes, shown=False)
         for position, *of_image in zip(positions, labels, found, images, sizes, strict=True):
             futures[position] = threads.submit(finished, position, *of_image)
     return [futures[position] for position in sorted(futures)]

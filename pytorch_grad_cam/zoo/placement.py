@@ -64,6 +64,23 @@ class Placement(NamedTuple):
         found[~(inside[0][:, None] & inside[1][None])] = 0
         return found
 
+    def resampled(self, maps: np.ndarray) -> np.ndarray:
+        """Maps (P, H, W) of the input's pixels at those of the picture, linear between them; 0 where the input shows
+        nothing of it.
+        """
+        for axis, of_axis, side in zip((1, 2), (self.y, self.x), self.size[::-1], strict=True):
+            count = maps.shape[axis]
+            scale, offset = of_axis
+            places = (np.arange(side) + 0.5 - offset) / scale - 0.5
+            between = places.clip(0, count - 1)
+            before = between.astype(int)
+            along = (-1, *[1] * (2 - axis))
+            share = (between - before).astype(maps.dtype).reshape(along)
+            inside = ((places >= -0.5) & (places < count - 0.5)).reshape(along)
+            behind = (before + 1).clip(max=count - 1)
+            maps = (maps.take(before, axis) * (1 - share) + maps.take(behind, axis) * share) * inside
+        return maps
+
     @staticmethod
     def _indices(of_axis: tuple[float, float], side: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         scale, offset = of_axis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.demo.network import MEAN, STD, DigitsNet, preprocess_scene
+from pytorch_grad_cam.zoo.letterbox import Letterbox
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 IMAGENET_CLASSES = 1000
 _RESIZED, _CROPPED = 256, 224  # torchvision's sides, in pixels; larger crops are taken in the same proportion
 _COLOURS = 3
+_SIDE_OF_ULTRALYTICS, _LEAST_STRIDE = 640, 32  # of its predictors, in pixels
 _WAY_OUT = "pass preprocess=, a callable from a Pillow image to the input or a transformers processor"
 
 
@@ -56,10 +59,10 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
 
     The model's own: the bundled network's; that of timm's configuration (`pretrained_cfg`); the processor that lies
     beside a transformers model's weights; torchvision's detectors, which normalise and resize images themselves, get
-    them as they are. Assumed: for other transformers models the defaults of their family's
-    processor, at the size of the configuration; for torchvision's models of 1,000 classes torchvision's preset for
-    ImageNet, at the size that the model takes; for all others the same, of one channel in grey. That of a model of
-    other channels raises UnusableInput.
+    them as they are; ultralytics' networks what its predictors show them. Assumed: for other transformers models the
+    defaults of their family's processor, at the size of the configuration; for torchvision's models of 1,000 classes
+    torchvision's preset for ImageNet, at the size that the model takes; for all others the same, of one channel in
+    grey. That of a model of other channels raises UnusableInput.
     """
     if isinstance(model, DigitsNet):
         return Preprocessing(preprocess_digits, (MEAN,) * 3, (STD,) * 3, "that of the bundled network")
@@ -71,7 +74,31 @@ def own_preprocessing(model: nn.Module) -> Preprocessing:
             return found
     if hasattr(getattr(model, "transform", None), "image_mean"):
         return Preprocessing(_as_it_is, (0.0,), (1.0,), "that of torchvision's detectors: pixels from 0 to 1")
+    if isinstance(getattr(model, "stride", None), torch.Tensor) and isinstance(getattr(model, "yaml", None), Mapping):
+        return _of_ultralytics(model)
     return _imagenet_preprocessing(model)
+
+
+def _of_ultralytics(model: Any) -> Preprocessing:
+    """What its predictors do, at the size that the network was trained with, else at their default one."""
+    arguments = getattr(model, "args", {})
+    known = arguments if isinstance(arguments, Mapping) else vars(arguments)
+    of_default = "" if "imgsz" in known else ", ultralytics' default"
+    side = known.get("imgsz", _SIDE_OF_ULTRALYTICS)
+    stride = max(int(model.stride.max()), _LEAST_STRIDE)
+    of_axes = [side, side] if isinstance(side, int) else list(side)
+    height, width = (math.ceil(edge / stride) * stride for edge in of_axes)
+    pixels = (0.0,), (1.0,)
+    if getattr(model, "task", None) == "classify":
+        from torchvision import transforms
+
+        steps = [transforms.Resize(height), transforms.CenterCrop((height, width)), transforms.ToTensor()]
+        origin = f"ultralytics' for classifiers (the centre {height} x {width} px{of_default})"
+        return Preprocessing(transforms.Compose(steps), *pixels, origin)
+    is_stretched = any(hasattr(module, "num_queries") for module in model.modules())
+    how = "stretched to" if is_stretched else "a letterbox within"
+    origin = f"ultralytics' ({how} {height} x {width} px{of_default})"
+    return Preprocessing(Letterbox(height, width, stride, is_stretched), *pixels, origin)
 
 
 def _as_it_is(image: Image) -> torch.Tensor:

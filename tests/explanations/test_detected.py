@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from pytorch_grad_cam import BoxTarget, FinerCAM, explain
+from pytorch_grad_cam import BoxTarget, FinerCAM, compare, explain
 from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo.detectors import load_digits_detector, preprocess_detector
 from pytorch_grad_cam.demo.scenes import make_scene
@@ -31,7 +33,7 @@ def preprocess(image):
 
 
 def explained(detector, picture, **options):
-    options = {"methods": "layercam", "preprocess": preprocess, "categories": NAMES} | options
+    options = {"preprocess": preprocess, "categories": NAMES} | options
     return explain(detector, picture, **options)
 
 
@@ -66,6 +68,77 @@ def test_boxes_are_in_pixels_of_the_original(detector, scene):
     assert explained(detector, large).seen(panel.boxes[0].box) == pytest.approx(small.boxes[0].box, abs=0.5)
 
 
+class Letterboxed(nn.Module):
+    """The detector as a network of ultralytics, which says its strides and names: a letterbox within 64 x 64."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+        self.stride, self.yaml, self.args = torch.tensor([8.0, 64.0]), {}, {"imgsz": 64}
+        self.names = dict(enumerate(NAMES))
+
+    def forward(self, x):
+        return self.detector(x)
+
+
+@pytest.fixture(scope="module")
+def letterboxed(detector):
+    return Letterboxed(detector)
+
+
+@pytest.fixture(scope="module")
+def wide(scene):
+    """The lower half of the scene, twice as large, 128 x 64: of whole digits a 9 and an 8."""
+    return Image.fromarray(scene.image[32:]).resize((128, 64), Image.Resampling.NEAREST)
+
+
+def truth_in(scene, number):
+    """A digit's box in the lower half, twice as large."""
+    x0, y0, x1, y1 = (2 * (scene.boxes[number] - (0, 32, 0, 32))).tolist()
+    return x0, y0, x1, y1
+
+
+def test_boxes_and_maps_of_a_letterbox_lie_on_the_photo(letterboxed, scene, wide):
+    explanation = explain(letterboxed, wide, top=3)
+    assert explanation.picture.shape == (64, 64, 3)
+    assert "preprocessing: ultralytics' (a letterbox within 64 x 64 px)" in explanation.assumptions
+    assert "class names: the model's own" in explanation.assumptions
+    maps = explanation.maps_in_original()
+    found = {panel.name: (panel.boxes[0].box, at) for panel, at in zip(explanation, maps, strict=True)}
+    for number, name in ((1, "8"), (2, "9")):
+        box, cam_map = found[name]
+        assert overlap(box, truth_in(scene, number)) > 0.6
+        assert cam_map.shape == (64, 128)
+        row, column = np.unravel_index(cam_map.argmax(), cam_map.shape)
+        assert box[0] <= column <= box[2]
+        assert box[1] <= row <= box[3]
+
+
+def test_a_box_that_is_asked_for_is_in_pixels_of_the_photo(letterboxed, scene, wide):
+    box = truth_in(scene, 1)
+    (panel,) = explain(letterboxed, wide, targets=BoxTarget(box, 9))
+    assert overlap(panel.boxes[0].box, box) > 0.6
+
+
+def test_a_box_in_a_folder_is_in_pixels_of_its_photos(letterboxed, scene, wide, tmp_path):
+    wide.save(tmp_path / "wide.png")
+    ((panel,),) = explain(letterboxed, str(tmp_path), targets=BoxTarget(truth_in(scene, 1), 9))
+    assert overlap(panel.boxes[0].box, truth_in(scene, 1)) > 0.6
+
+
+def test_a_box_outside_of_the_photo_though_in_the_letterbox(letterboxed, wide):
+    with pytest.raises(ValueError, match=r"\(10, 66, 30, 76\) lies outside of the image, 128 wide and 64 high"):
+        explain(letterboxed, wide, targets=BoxTarget((10, 66, 30, 76)))
+
+
+def test_a_box_where_nobody_knows_what_is_shown(detector, scene):
+    def contrast(image):
+        return preprocess(image) / preprocess(image).max()
+
+    with pytest.raises(ValueError, match=r"nobody knows where the box .* its preprocessing does more than resize"):
+        explained(detector, scene.image, preprocess=contrast, targets=BoxTarget((10, 10, 30, 30)))
+
+
 def test_a_class_a_name_a_box_and_names_of_targets(detector, scene):
     label, box = int(scene.labels[1]) + 1, tuple(scene.boxes[1].tolist())
     explanation = explained(
@@ -95,12 +168,32 @@ def test_what_methods_hand_on(detector, scene):
     assert panel.boxes
 
 
+@pytest.mark.filterwarnings("error::pytorch_grad_cam.engine.cam_warning.CamWarning")
+def test_layer_cam_is_the_default_of_detectors(detector, scene):
+    """In `explain` and, beside HiResCAM, in `compare`; no warning, and it is said."""
+    explanation = explained(detector, scene.image)
+    assert [panel.method for panel in explanation] == ["LayerCAM"]
+    assert "method: LayerCAM, as the model is a detector (assumed)" in explanation.assumptions
+    figure = compare(detector, scene.image, preprocess=preprocess, categories=NAMES)
+    labels = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert [label.partition("\n")[0] for label in labels] == ["LayerCAM", "HiResCAM"]
+
+
+def test_a_method_that_was_named_stays(detector, scene):
+    with pytest.warns(CamWarning, match="GradCAM has no weights for single positions"):
+        explanation = explained(detector, scene.image, methods="gradcam")
+    assert [panel.method for panel in explanation] == ["GradCAM"]
+    assert not any(line.startswith("method: ") for line in explanation.assumptions)
+
+
 def test_nothing_detected(detector):
     with pytest.warns(CamWarning, match="nothing was detected: .* BoxTarget"):
         explanation = explained(detector, np.full((64, 64, 3), 127, np.uint8))
     assert len(explanation) == 0
     assert explanation.maps.shape == (0, 64, 64)
     assert explanation.to_dict()["panels"] == []
+    with pytest.raises(ValueError, match=r"there are no maps to draw: nothing was detected: .* BoxTarget"):
+        explanation.grid()
 
 
 def test_a_folder_has_a_map_for_each_box(detector, scene, tmp_path):
@@ -141,7 +234,7 @@ def test_the_command_line(scene, tmp_path, capsys):
     Image.fromarray(scene.image).save(picture)
     status = main(
         ["--model", f"{code}:build", "--preprocess", f"{code}:preprocess", "--categories", str(names)]
-        + ["--image-path", str(picture), "--method", "layercam", "--boxes", "3", "--output-dir", str(tmp_path / "out")]
+        + ["--image-path", str(picture), "--boxes", "3", "--output-dir", str(tmp_path / "out")]
     )
     assert status == 0
     assert len(list((tmp_path / "out").glob("scene.png.layercam.*.jpg"))) == 3

@@ -124,10 +124,7 @@ class BoxTarget(PredictionTarget):
         return predictions.nearest(self.box, self.label)
 
     def check(self, predictions: Predictions, sample: int) -> None:
-        height, width = predictions.size
-        x0, y0, x1, y1 = self.box
-        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise ValueError(f"the box {self.box} lies outside of the image, {width} wide and {height} high")
+        self.check_within(predictions.size)
         _check_label(self.label, predictions, sample)
         row = predictions.row_of(self.which(predictions))
         iou = predictions.iou(self.box)[row].item()
@@ -143,6 +140,13 @@ class BoxTarget(PredictionTarget):
                     "another object may be explained"
                 )
             )
+
+    def check_within(self, size: tuple[int, int]) -> None:
+        """Raise ValueError for a box outside of an image of this (height, width)."""
+        height, width = size
+        x0, y0, x1, y1 = self.box
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise ValueError(f"the box {self.box} lies outside of the image, {width} wide and {height} high")
 
     def _own_box(self, box: torch.Tensor) -> Any:
         return self.box
