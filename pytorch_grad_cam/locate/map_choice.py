@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from pytorch_grad_cam.locate.answers import answer
@@ -103,7 +104,7 @@ class MapChoice(NamedTuple):
         place = next(place for place, candidate in enumerate(maps) if candidate is best)
         behind = maps[place + 1 :]
         if any(m.layout == best.layout and m.is_hidden and self._has_lost_cells(m) for m in behind):
-            readers = [m for m in once if m.call.read is best.call.returned and m.layout == best.layout]
+            readers = [m for m in once if _reads(m.call.read, best.call.returned) and m.layout == best.layout]
             if readers:
                 return readers[0], "the last map before positions lose their way to the score (class token)"
         if best.is_cut:
@@ -155,3 +156,10 @@ class MapChoice(NamedTuple):
         grid = breadth(candidate.layout.grid)
         of_all_cells = self.asked.is_of_whole_image or self.asked.is_dense
         return grid if of_all_cells else min(grid, candidate.breadth_alive)
+
+
+def _reads(read: torch.Tensor | None, returned: torch.Tensor) -> bool:
+    """Whether a module read what another one returned, as it is or with something added, as positions are in Yolos."""
+    node = None if read is None else read.grad_fn
+    is_sum = node is not None and node.name().startswith("AddBackward")
+    return read is returned or (is_sum and any(added is returned.grad_fn for added, _ in node.next_functions))

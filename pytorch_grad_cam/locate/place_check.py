@@ -66,6 +66,11 @@ def check_place(
 
     A model's layer that has answered in place, for this size of the image and this reading, is not asked again.
 
+    It sees what puts a cell on another one's place: axes that are exchanged or turned; tokens that are sorted, dropped
+    or read behind too many extra ones; images that are padded or cropped by half a cell or more. It does not see where
+    within its tile a cell looks: that is less than half a cell, finer than a map tells, and `registration` measures it.
+    Nor, where cells look nearly everywhere, more than whether each half answers.
+
     read: from what the layer returned to (N, C, *grid), which was `activations`; reading: what tells it from others.
     drawn: the first sample's map (*spatial). The part of a cell is changed where the map is highest, and one where it
     is lowest.

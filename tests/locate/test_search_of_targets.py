@@ -19,7 +19,7 @@ from detectors import (
     TwoBranches,
     UNet,
 )
-from nets import convolutional, images
+from nets import Residual, convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM, ScoreCAM, XGradCAM
@@ -259,6 +259,29 @@ def test_a_class_that_is_the_highest_of_all_places_has_the_layer_of_its_level(ho
         expected = literal.grad_cam(model, cam.location.layer, x, lambda output: output[0, number], SIZE)  # noqa: B023
         np.testing.assert_allclose(maps, expected, atol=1e-5)
     assert len(names) > 1
+
+
+class PositionsBetweenBlocks(nn.Module):
+    """Patches of 4 x 4 pixels behind a class token; positions are added in front of the last block, as in Yolos."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.first = nn.Conv2d(3, 8, 4, 4), Residual(8)
+        self.extra, self.positions = (nn.Parameter(torch.randn(1, count, 8)) for count in (1, 1 + 8 * 8))
+        self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        tokens = torch.cat([self.extra.expand(len(x), 1, 8), self.patch(x).flatten(2).mT], 1)
+        tokens = self.first(tokens) + self.positions
+        normed = self.norm(tokens)
+        return self.head((tokens + self.attention(normed, normed, normed, need_weights=False)[0])[:, 0])
+
+
+def test_positions_that_are_added_do_not_hide_the_norm_before_the_last_attention():
+    model, x = PositionsBetweenBlocks().eval(), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert locate(model, x).layer is model.norm
 
 
 class HighestPlaces(nn.Module):
