@@ -41,6 +41,7 @@ from pytorch_grad_cam.seg_eigen_cam import SegEigenCAM
 from pytorch_grad_cam.sess import SESS
 from pytorch_grad_cam.shapley_cam import ShapleyCAM
 from pytorch_grad_cam.tam import TAM
+from pytorch_grad_cam.text_relevance import TextRelevance
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.utils.model_targets import TokenTarget
 from pytorch_grad_cam.xgrad_cam import XGradCAM
@@ -101,6 +102,7 @@ __all__ = [
     "SegEigenCAM",
     "ShapleyCAM",
     "TextClassifier",
+    "TextRelevance",
     "TokenTarget",
     "TransMM",
     "XGradCAM",
