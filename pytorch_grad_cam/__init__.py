@@ -54,6 +54,7 @@ from pytorch_grad_cam.smooth_grad_cam_plusplus import SmoothGradCAMPlusPlus
 from pytorch_grad_cam.ss_cam import SSCAM
 from pytorch_grad_cam.ss_grad_cam import SSGradCAM
 from pytorch_grad_cam.tam import TAM
+from pytorch_grad_cam.text_relevance import TextRelevance
 from pytorch_grad_cam.transmm import TransMM
 from pytorch_grad_cam.utils.citations import cite
 from pytorch_grad_cam.utils.model_targets import TokenTarget
@@ -126,6 +127,7 @@ __all__ = [
     "ShapleyCAM",
     "SmoothGradCAMPlusPlus",
     "TextClassifier",
+    "TextRelevance",
     "TokenTarget",
     "TransMM",
     "XGradCAM",
