@@ -181,8 +181,8 @@ def explain(
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     if prompt is not None:
-        chosen = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
-        asked = Asked(prompt, processor or preprocess, methods_of(chosen), max_new_tokens, options)
+        of_words = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
+        asked = Asked(prompt, processor or preprocess, methods_of(of_words), max_new_tokens, options)
         return _answers(model, image, asked)
     contrastive, texts = cast(Any, model), cast(Any, targets)
     if is_contrastive(contrastive) and _are_texts(texts):

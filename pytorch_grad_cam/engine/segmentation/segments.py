@@ -72,7 +72,7 @@ class Dense:
         are_probabilities = (scores.amin() >= 0) & (scores.amax() <= 1)
         return scores[0] > 0.5 * are_probabilities
 
-    def of_class(self, category: int | None, cell: Cell | None) -> Which:
+    def of_class(self, category: int | None, cell: Cell | None) -> int:
         classes = len(self.logits)
         if category is None and (cell is None or classes == 1):
             if classes > 1:
@@ -135,7 +135,7 @@ class Queries:
         if category is None:
             if cell is None:
                 raise ValueError(f"the output has {classes} classes: say which one, point=(y, x) or instance=0")
-            return int(self.class_scores.detach()[(slice(None), *cell)].argmax())
+            return int(self.class_scores.detach()[(slice(None), *cell)].argmax())  # type: ignore[index]
         check_class(category, classes)
         return category % classes
 
