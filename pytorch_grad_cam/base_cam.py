@@ -167,8 +167,7 @@ class BaseCAM(OverridePoints):
         check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
-        wanted = self.uses_gradients if uses_gradients is None else uses_gradients
-        self.uses_gradients = wanted and self.uses_targets
+        self.uses_gradients = self.uses_targets and (self.uses_gradients if uses_gradients is None else uses_gradients)
         self.compute_input_gradient, self.tta_transforms, self.detach = compute_input_gradient, tta_transforms, detach
         self.outputs = self.predictions = None
         self._known = KnownModel(self.model)
@@ -279,9 +278,7 @@ class BaseCAM(OverridePoints):
         Raises ValueError for a method whose map is no weighted sum of channels, and what a call raises.
         Cost: that of a call.
         """
-        if type(self).evidence is not BaseCAM.evidence:
-            raise ValueError(f"a map of {type(self).__name__} is no weighted sum of channels: none has a share in it")
-        return contributions_of(self, input_tensor, targets)
+        return contributions_of(self, BaseCAM.evidence, input_tensor, targets)
 
     def __enter__(self) -> Self:
         return self

@@ -239,8 +239,14 @@ def weighted(weights: torch.Tensor, run: LayerRun) -> torch.Tensor:
     return first_principal_component(products) if run.call.eigen_smooth else products.sum(1)
 
 
-def contributions_of(cam: Any, inputs: Inputs, targets: Targets) -> list[torch.Tensor]:
-    """For each run of each target layer what its channels say, see `BaseCAM.contributions`."""
+def contributions_of(
+    cam: Any, weighted_sum: Callable[..., torch.Tensor], inputs: Inputs, targets: Targets
+) -> list[torch.Tensor]:
+    """For each run of each target layer what its channels say, see `BaseCAM.contributions`. weighted_sum: the evidence
+    that is made of them.
+    """
+    if type(cam).evidence is not weighted_sum:
+        raise ValueError(f"a map of {type(cam).__name__} is no weighted sum of channels: none has a share in it")
     recorder, kept = copy(cam), defaultdict(list)
     recorder._scaled, recorder._rescaled = scalings(relu=False, normalize=None)
 
