@@ -124,7 +124,12 @@ def test_usage_examples(script, tmp_path):
     if script.stem == "yolo_example" and importlib.util.find_spec("ultralytics") is None:
         pytest.skip("needs ultralytics")
     of_models = [] if script.stem == "registration_example" else ["--weights", "none"]
-    if of_models and script.stem not in ("detection_example", "detr_example", "yolo_example"):  # no box if flipped
+    if of_models and script.stem not in (
+        "detection_example",
+        "detr_example",
+        "vlm_example",
+        "yolo_example",
+    ):  # no box if flipped
         of_models.append("--aug-smooth")
     arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
