@@ -91,11 +91,13 @@ class TAM:
     Memory: the last states of all tokens, (T + K) x D, and the logits of K steps.
 
     model: one with `generate` and `get_output_embeddings`, as transformers' are. processor: where the image's tiles lie
-    apart in the prompt (Idefics3, SmolVLM) its tokenizer reads their names.
+    apart in the prompt (Idefics3, SmolVLM) its tokenizer reads their names. smooth: False leaves the filter out, which
+    on a coarse grid takes objects of two cells for noise.
     """
 
-    def __init__(self, model: nn.Module, processor: Any = None) -> None:
+    def __init__(self, model: nn.Module, processor: Any = None, *, smooth: bool = True) -> None:
         self.model = unwrapped(model)
+        self.smooth = smooth
         self.tokenizer = getattr(processor, "tokenizer", processor)
 
     def __call__(self, inputs: Mapping[str, Any], **options: Any) -> TokenMaps:
@@ -132,7 +134,8 @@ class TAM:
         said = slice(len(text) - answered, None)
         found = without_interference(at_image[said], at_image, (at_text * is_context)[said])
         of_views = found.split([view.numel() for view in cells], dim=1)
-        drawn = iter([_filtered(each.unflatten(1, view.shape)) for each, view in zip(of_views, cells, strict=True)])
+        maps = [each.unflatten(1, view.shape) for each, view in zip(of_views, cells, strict=True)]
+        drawn = map(_filtered, maps) if self.smooth else iter(maps)
         return [_joined([next(drawn) for _ in of_image]) for of_image in views]
 
 

@@ -16,7 +16,7 @@ from pytorch_grad_cam.engine.inputs import call, on_device_of
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.engine.wrappers import unwrapped
-from pytorch_grad_cam.transmm import self_attention_relevance, speaking_attention
+from pytorch_grad_cam.transmm import read_rows, self_attention_relevance, speaking_attention
 
 
 class TextTokens(NamedTuple):
@@ -81,15 +81,6 @@ class TextRelevance:
         relevance = self_attention_relevance(speaking_attention(*block) for block in blocks)
         relevance = relevance - torch.eye(relevance.shape[-1]).to(relevance)
         return TextTokens(read_rows(relevance, blocks[-1][1]), similarity.detach())
-
-
-def read_rows(relevance: torch.Tensor, last_gradients: torch.Tensor) -> torch.Tensor:
-    """The rows of the tokens that the similarity reads, which are those whose last attention has a gradient: their
-    mean. (N, T, T) and (N, heads, T, T) to (N, T).
-    """
-    reads = (last_gradients.abs().amax((1, 3)) > 0).to(relevance)
-    shares = reads / reads.sum(1, keepdim=True).clamp(min=1)
-    return torch.einsum("nq,nqk->nk", shares, relevance)
 
 
 def _unit(output: Any) -> torch.Tensor:

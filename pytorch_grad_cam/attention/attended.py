@@ -32,11 +32,13 @@ class AttendedBlock(NamedTuple):
 
 class Attended(NamedTuple):
     """The attentions of the blocks, the first first, and `reads`: each token's share (tokens,) in what the score reads
-    of the last block's output, one at the class token, or the same at all.
+    of the last block's output, one at the class token, or the same at all. behind: the attentions that the model
+    computes behind the last block, where the method asks for them.
     """
 
     blocks: Sequence[AttendedBlock]
     reads: torch.Tensor
+    behind: Sequence[AttendedBlock] = ()
 
     @property
     def tokens(self) -> int:

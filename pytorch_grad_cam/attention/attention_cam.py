@@ -96,28 +96,31 @@ class AttentionCAM(BaseCAM):
         runs = self._runs(call, capture.runs, transform)
         reads = capture.tower.reads.to(call.image.device)
         for position in range(len(call.target_lists)):
-            blocks = self._of_list(call, capture, position)
-            relevance = full_precision(self.relevance(Attended(blocks, reads / reads.sum())))
+            blocks, behind = self._of_list(call, capture, position)
+            relevance = full_precision(self.relevance(Attended(blocks, reads / reads.sum(), behind)))
             runs[0].signed_maps.append(_as_map(relevance.detach() if self.detach else relevance, capture, transform))
             if self.uses_gradients:
                 runs[0].gradient_norms.append(_strongest(blocks, len(call.image)))
         return self._drawn(call, runs)
 
-    def _of_list(self, call: Call, capture: Any, position: int) -> list[AttendedBlock]:
-        """The attentions of the image's tokens with the gradients of one target list's score."""
+    def _of_list(self, call: Call, capture: Any, position: int) -> tuple[list[AttendedBlock], list[AttendedBlock]]:
+        """The attentions of the image's tokens with the gradients of one target list's score, and those behind them."""
         gradients: Sequence[Any] = [None] * len(capture.attentions)
         of_outputs = gradients
         if self.uses_gradients:
             gradients, of_outputs = self.gradients(call, capture, position)
-        images, found = len(call.image), []
+        images = len(call.image)
+        found: list[AttendedBlock] = []
+        behind: list[AttendedBlock] = []
         for of_block, gradient, of_output in zip(capture.attentions, gradients, of_outputs, strict=True):
             which = of_block.block, of_block.number
-            if which in capture.tower.places:
+            if which in capture.tower.places or of_block.block is None:
                 weights = full_precision(by_image(of_block.attention.weights, images))
                 of_weights = None if gradient is None else full_precision(by_image(gradient, images))
-                places = capture.tower.places[which]
-                found.append(AttendedBlock(weights, of_weights, of_block.attention, of_output, places))
-        return found
+                places = capture.tower.places.get(which)
+                attended = AttendedBlock(weights, of_weights, of_block.attention, of_output, places)
+                (behind if of_block.block is None else found).append(attended)
+        return found, behind
 
     def gradients(self, call: Call, capture: Any, position: int) -> tuple[Sequence[Any], Sequence[Any]]:
         """Of one target list's score, with respect to the weights of each attention that was captured, and to what each

@@ -20,9 +20,9 @@ from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 
 class OfBlock(NamedTuple):
-    """An attention, the block that computed it, and its number among those of the block."""
+    """An attention, the block that computed it, None behind the last one, and its number among those of the block."""
 
-    block: nn.Module
+    block: nn.Module | None
     number: int
     attention: Attention
 
@@ -126,3 +126,19 @@ class AttentionCapture(Watch):
         block = self._within[-1]
         number = sum(other.block is block for other in self.attentions)
         self.attentions.append(OfBlock(block, number, attention))
+
+
+class DecoderCapture(AttentionCapture):
+    """An attention capture that keeps the attentions behind the last block, too, as those of a decoder's queries."""
+
+    def _kept(self, weights: torch.Tensor) -> torch.Tensor | None:
+        kept = super()._kept(weights)
+        if kept is not None or self._blocks[-1] not in self.outputs:
+            return kept
+        return source(weights) if self._gradients else weights
+
+    def _seen(self, attention: Attention) -> None:
+        if self._within:
+            super()._seen(attention)
+        else:
+            self.attentions.append(OfBlock(None, 0, attention))

@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file for the weights, as float16")
     parser.add_argument("--scenes", type=int, default=12_000)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--alignment", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -183,6 +183,7 @@ def explain(
     if prompt is not None:
         of_words = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
         asked = Asked(prompt, processor or preprocess, methods_of(of_words), max_new_tokens, options)
+        check_keywords(options, asked.methods, inspect.signature(explain).parameters)
         return _answers(model, image, asked)
     contrastive, texts = cast(Any, model), cast(Any, targets)
     if is_contrastive(contrastive) and _are_texts(texts):

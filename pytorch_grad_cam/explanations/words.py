@@ -17,6 +17,7 @@ import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
 from pytorch_grad_cam.engine.maps import min_max, resize, scaled_evidence
+from pytorch_grad_cam.explanations.arguments import for_constructor
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.tam import TAM, TokenMaps
 from pytorch_grad_cam.utils.model_targets import TokenTarget
@@ -54,7 +55,8 @@ def answer_explained(model: nn.Module, image: Any, asked: Asked, title: str = ""
     """
     picture = as_picture(image)
     inputs = inputs_of_prompt(asked.processor, picture, asked.prompt)
-    said = TAM(model, asked.processor)(inputs, max_new_tokens=asked.longest)
+    tam = TAM(model, asked.processor, **for_constructor(TAM, asked.options))
+    said = tam(inputs, max_new_tokens=asked.longest)
     tokenizer = getattr(asked.processor, "tokenizer", asked.processor)
     words = words_of(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), said.ids.tolist())
     if not words:
@@ -146,7 +148,7 @@ def _by_gradients(
     method: Any, model: nn.Module, said: TokenMaps, options: Mapping[str, Any]
 ) -> tuple[str, torch.Tensor]:
     targets = [TokenTarget(place, token) for place, token in zip(said.places, said.ids.tolist(), strict=True)]
-    with method(model, **options) as cam:
+    with method(model, **for_constructor(method, options)) as cam:
         maps = cam(said.inputs, [targets], as_tensor=True)[0]
         return " + ".join(names_of_layers(cam.model, cam.target_layers)), maps
 

@@ -233,7 +233,9 @@ def _modules_of_text(model: Any, x: Any) -> set[nn.Module]:
     if get is None or not isinstance(x, Mapping) or x.keys().isdisjoint(("input_ids", "decoder_input_ids")):
         return set()
     decoder = get()
-    return set() if decoder is model or not isinstance(decoder, nn.Module) else set(decoder.modules())
+    # Models of one stack for both, such as ViLT, give themselves.
+    is_whole = decoder is model or decoder is getattr(model, "base_model", None)
+    return set() if is_whole or not isinstance(decoder, nn.Module) else set(decoder.modules())
 
 
 def _grids_of_convolutions(calls: Sequence[Call], image: torch.Tensor) -> set[tuple[int, ...]]:

@@ -148,7 +148,8 @@ def test_usage_examples(script, tmp_path):
         pytest.skip("needs ultralytics")
     of_bundled = {"registration_example": [], "attention_supervision_example": ["--steps", "2"]}
     of_models = of_bundled.get(script.stem, ["--weights", "none"])
-    without = {"detection_example", "detr_example", "yolo_example", *of_bundled}  # no box of those that are flipped
+    # No box of those that are flipped, and no words.
+    without = {"detection_example", "detr_example", "vlm_example", "yolo_example", *of_bundled}
     if script.stem not in without:
         of_models.append("--aug-smooth")
     arguments = [sys.executable, str(script), *of_models, "--output-dir", str(tmp_path)]
