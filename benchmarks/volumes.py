@@ -1,6 +1,6 @@
 """Where the evidence lies is known: `python -m benchmarks.volumes`, volumes and clips by method and layer.
 
-Volumes of 32 x 32 x 32 with blobs and vessels (bent tubes) in noise, for a classifier that says which are there and a
+Volumes of 24 x 24 x 24 with blobs and vessels (bent tubes) in noise, for a classifier that says which are there and a
 U-Net that says where; clips of 8 frames with two moving digits of different classes. The networks are trained here, in
 some minutes. Of each structure of held-out samples with both: how often the map's maximum lies on it (hit; ties are
 shared) or on the other one (wrong), and the share of the map's sum on it (energy), all within two voxels around it.
@@ -27,7 +27,8 @@ from pytorch_grad_cam.metrics.localisation import energy_pointing_game, pointing
 from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
 
 METHODS = (GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM)
-SIDE, FRAMES, DIGITS = 32, 8, 5
+SIDE = 24  # of a volume
+FRAMES, HEIGHT, DIGITS = 8, 32, 5  # of a clip
 AROUND = 2  # voxels, of a structure
 Sample = tuple[
     np.ndarray, np.ndarray, list[np.ndarray]
@@ -41,7 +42,7 @@ def volume_of(rng: np.random.Generator, both: bool, size: int = SIDE, copies: in
     masks = [np.zeros(image.shape, bool) for _ in range(2)]
     for _ in range(copies):
         if present[0]:
-            masks[0] |= _ball(size, rng.uniform(5, size - 5, 3), rng.uniform(3, 4.5))
+            masks[0] |= _ball(size, rng.uniform(5, size - 5, 3), rng.uniform(2.5, 4))
         if present[1]:
             masks[1] |= _tube(size, rng)
     masks[1] &= ~masks[0]
@@ -68,17 +69,17 @@ def _tube(size: int, rng: np.random.Generator) -> np.ndarray:
 
 def clip_of(rng: np.random.Generator, split: str) -> Sample:
     """A clip of two digits of different classes that move on straight lines, in noise."""
-    image = 0.2 * rng.standard_normal((FRAMES, SIDE, SIDE))
+    image = 0.2 * rng.standard_normal((FRAMES, HEIGHT, HEIGHT))
     masks = [np.zeros(image.shape, bool) for _ in range(DIGITS)]
     labels = rng.choice(DIGITS, 2, replace=False)
     for half, label in enumerate(labels):
         digits = source_digits(split)[label]
         digit = digits[rng.integers(len(digits))].repeat(2, 0).repeat(2, 1)[:14, :14]
         height, width = digit.shape
-        x, velocity = rng.uniform(0, SIDE - width), rng.uniform(-2, 2)
-        y = half * SIDE // 2 + rng.uniform(0, SIDE // 2 - height)
+        x, velocity = rng.uniform(0, HEIGHT - width), rng.uniform(-2, 2)
+        y = half * HEIGHT // 2 + rng.uniform(0, HEIGHT // 2 - height)
         for frame in range(FRAMES):
-            left = round(abs((x + velocity * frame) % (2 * (SIDE - width)) - (SIDE - width)))
+            left = round(abs((x + velocity * frame) % (2 * (HEIGHT - width)) - (HEIGHT - width)))
             place = frame, slice(round(y), round(y) + height), slice(left, left + width)
             image[place] += digit
             masks[label][place] |= digit > 0.3
@@ -179,7 +180,7 @@ def rows_of(
 def stitched_rows(
     model: nn.Module, layer: str, targets: Sequence[int], label: str
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """How far stitched maps of a volume of 64 x 64 x 64 are from that of the whole, with windows of 32."""
+    """How far stitched maps of a volume of 48 x 48 x 48 are from that of the whole, with windows of 24."""
     image, _, _ = volume_of(np.random.default_rng(5), True, 2 * SIDE, 4)
     volume = torch.from_numpy(image)[None]
     for method in METHODS:
@@ -215,7 +216,7 @@ def main() -> None:
     write_report("volumes", rows, f"{arguments.samples} held-out samples with two structures each")
     stitched = dict(stitched_rows(of_volumes, "stage3", (0, 1), "classifier"))
     stitched |= dict(stitched_rows(unet, "bottleneck", (1, 2), "U-Net"))
-    write_report("volumes_stitched", stitched, "64^3 voxels, windows of 32^3, overlap 0.5")
+    write_report("volumes_stitched", stitched, "48^3 voxels, windows of 24^3, overlap 0.5")
 
 
 if __name__ == "__main__":
