@@ -106,6 +106,8 @@ class SlidingWindowCAM(MetaCAM):
         """
         inputs = WindowedInputs(input_tensor, self.spatial_from, self.windows)
         samples = range(len(inputs))
+        if targets is None and not self.uses_targets:
+            targets = 0  # any, which nobody looks at
         if targets is None or isinstance(targets, TargetRule):
             scores = torch.stack([self._mean_scores(inputs, sample) for sample in samples])
             targets = list(resolve_targets(None, scores)) if targets is None else chosen(targets, scores)

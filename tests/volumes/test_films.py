@@ -84,6 +84,45 @@ def test_a_recurrent_network_has_a_map_for_each_frame(clip):
     assert found.shape == (2, 6, 32, 32)
 
 
+class TwoPaths(nn.Module):
+    """Few frames with many channels, many frames with few, as SlowFast."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.slow = nn.Sequential(nn.Conv3d(2, 12, (1, 3, 3), (1, 2, 2), (0, 1, 1)), nn.ReLU())
+        self.fast = nn.Sequential(nn.Conv3d(2, 4, 3, (1, 2, 2), 1), nn.ReLU())
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, clips):
+        slow, fast = clips
+        return self.head(torch.cat([self.slow(slow).mean((2, 3, 4)), self.fast(fast).mean((2, 3, 4))], 1))
+
+
+class OfOneClip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = TwoPaths()
+
+    def forward(self, clip):
+        return self.network([clip[:, :, ::3], clip])
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_paths(clip):
+    """Each path has the frames that it reads; of one clip that both read they are joined."""
+    clips = [clip[:, :, ::3], clip]
+    network = TwoPaths()
+    slow = HiResCAM(network, "slow")(clips, 1)
+    fast = HiResCAM(network, "fast", spatial_from=1, check_place=False)(clips, 1)
+    assert (slow.shape, fast.shape) == ((2, 2, 32, 32), (2, 6, 32, 32))
+    joined = HiResCAM(OfOneClip(), ["network.slow", "network.fast"], fuse=None)(clip, 1)
+    assert joined.shape == (2, 2, 6, 32, 32)
+    np.testing.assert_allclose(joined[:, 1], fast, atol=1e-6)
+    for frame, whole in zip(slow[0], joined[0, 0, [0, 5]], strict=True):
+        np.testing.assert_allclose(whole, frame, atol=1e-5)
+
+
 def test_a_gif_read_back(tmp_path):
     pictures = np.zeros((3, 8, 10, 3), np.uint8)
     pictures[0, :, :, 0], pictures[1, :, :, 1], pictures[2, :, :, 2] = 255, 255, 255

@@ -1,5 +1,8 @@
 """Scans in files: a map, read back by the tool that people use for it, lies where its scan does."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -247,3 +250,15 @@ class TestSeries:
         folder, _ = series(uid="1.2.3.111111", turn=rotation(90, 0, 0), places=[0.0, 2.5, 5.0, 7.5, 10.0])
         with pytest.raises(ValueError, match="they are no stack"):
             read_dicom(folder)
+
+
+def test_what_the_how_to_shows_of_files(tmp_path, monkeypatch):
+    """Those of its blocks that need nibabel; all others run with the documents."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/how-to/volumes_video_signals.md").read_text()
+    first = re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    with_files = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict = {"__name__": "page"}
+    for code in (first[1], *with_files):
+        exec(code, names)
+    assert (tmp_path / "map.nii.gz").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_grad_cam import CamWarning, FinerCAM, GradCAM, HiResCAM, LayerCAM
+from pytorch_grad_cam import CamWarning, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, explain
 from pytorch_grad_cam.utils.model_targets import SegmentationTarget, SemanticSegmentationTarget
 from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
 
@@ -279,6 +279,17 @@ def test_only_windows_are_run():
     SlidingWindowCAM(Classifier(2), "encoder", **options)(image_of(2), 1)
     assert {shape[2:] for shape in FORWARDS} == {(16, 16)}
     assert sum(shape[0] for shape in FORWARDS) <= 9 + 4  # to see what the output is, and whether the layer is rectified
+
+
+def test_methods_without_targets_need_none():
+    maps = SlidingWindowCAM(Segmenter(2), "encoder", base_method=EigenCAM, roi_size=16)(image_of(2))
+    assert (maps.shape, maps.max()) == ((1, 32, 32), 1)
+
+
+def test_in_an_explanation():
+    found = explain(Classifier(3), image_of(3), SlidingWindowCAM, targets=[0, 1], roi_size=(16, -1, -1))
+    expected = SlidingWindowCAM(Classifier(3), "encoder", roi_size=(16, -1, -1))(image_of(3), [[0, 1]])[0]
+    np.testing.assert_allclose(found["encoder"].maps, expected, atol=0.02)  # registered there
 
 
 def test_around_a_meta_method():
