@@ -28,6 +28,8 @@ _MOST_PATHS = Fraction(4, 5)
 # The least cells along an axis, tried in turn. With 2 first, maps of 2 cells win in the tests; with 4 first, a map of
 # 3 x 4 costs another forward; with 1 first, 25 of the 38 networks get their pooled map, with 2 to 7 none another one.
 _SMALLEST_GRIDS = (3, 2, 1)
+# How much longer than high a line of text is at least. A choice: readers get 32 x 100 and 48 x 320 pixels.
+_LINE = 3
 
 
 class MapChoice(NamedTuple):
@@ -153,9 +155,18 @@ class MapChoice(NamedTuple):
         return not self.is_alive(candidate) or ("T" in candidate.layout.axes and not self.is_large(candidate))
 
     def _breadth(self, candidate: CandidateMap) -> int:
-        grid = breadth(candidate.layout.grid)
+        cells = candidate.layout.grid
+        # A row of 9 cells along a line of text says as much of it as 3 x 3 say of a picture.
+        grid = math.isqrt(max(cells)) if self._is_row_of_line(cells) else breadth(cells)
         of_all_cells = self.asked.is_of_whole_image or self.asked.is_dense
         return grid if of_all_cells else min(grid, candidate.breadth_alive)
+
+    def _is_row_of_line(self, grid: tuple[int, ...]) -> bool:
+        """Whether the grid is a row of cells along an image that is much longer in that direction."""
+        if sorted(grid)[:-1] != [1]:
+            return False
+        high, long = sorted(self.readings.size)
+        return self.readings.size[grid.index(max(grid))] == long >= _LINE * high
 
 
 def _reads(read: torch.Tensor | None, returned: torch.Tensor) -> bool:

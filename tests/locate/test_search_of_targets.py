@@ -284,6 +284,33 @@ def test_positions_that_are_added_do_not_hide_the_norm_before_the_last_attention
     assert locate(model, x).layer is model.norm
 
 
+def text_reader():
+    """Of lines of 16 pixels' height, as PP-OCR's readers: the last stage has a row of cells."""
+    torch.manual_seed(0)
+    stages = (
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, (4, 3), 1, (0, 1)),
+        nn.ReLU(),
+    )
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def test_a_row_of_cells_along_a_line_of_text_is_a_map():
+    model, x = text_reader(), torch.randn(1, 3, 16, 96, generator=torch.Generator().manual_seed(0))
+    location = locate(model, x)
+    assert location.layer is model[5]
+    assert location.layout.grid == (1, 24)
+
+
+def test_a_row_of_cells_across_a_picture_is_none():
+    """It says nothing of the other axis."""
+    model, x = text_reader(), torch.randn(1, 3, 16, 32, generator=torch.Generator().manual_seed(0))
+    assert locate(model, x).layout.grid == (4, 8)
+
+
 class HighestPlaces(nn.Module):
     """Convolutions whose classes' scores are the highest of all places."""
 
