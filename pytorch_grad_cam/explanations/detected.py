@@ -1,4 +1,4 @@
-"""What a detector found in an image, as targets, and which box each of them means."""
+"""What a detector says of an image: boxes, as targets and as panels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,62 @@ import numpy as np
 import torch
 
 from pytorch_grad_cam.engine.detections.box_targets import BestOfClass, BoxTarget, DetectionTarget, PredictionTarget
-from pytorch_grad_cam.engine.detections.predictions import Predictions
-from pytorch_grad_cam.explanations.panel import TargetBox
+from pytorch_grad_cam.engine.detections.predictions import Detected, Predictions
+from pytorch_grad_cam.explanations.panel import Panel, TargetBox, name_of_target
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Original
+
+
+class DetectedBoxes:
+    """The boxes that a detector finds, see `Places`."""
+
+    said = "the scores of the detector's boxes"
+    nothing = (
+        "nothing was detected: pass a class, whose best raw prediction is explained, or BoxTarget(box, label) for a "
+        "place"
+    )
+
+    def __init__(self, model: Any, categories: Sequence[str] | None, outputs: Detected) -> None:
+        self.names: Sequence[str]
+        self.names, self.of_names = names_of_detected(model, categories, outputs.predictions[0])
+
+    def read(self, outputs: Detected, rank: int) -> Predictions:
+        return outputs.predictions[0]
+
+    def as_target(self, asked: Any, original: Original | None = None) -> Any:
+        if isinstance(asked, str):
+            return category_called(asked, self.names)
+        if type(asked) is ClassifierOutputTarget:
+            return int(asked.category)
+        if not callable(asked):
+            return int(asked)
+        if original is None or not isinstance(asked, BoxTarget):
+            return asked
+        asked.check_within(original.size[::-1])
+        if original.placement is None:
+            raise ValueError(
+                f"nobody knows where the box {asked.box} is in the model's input, for its preprocessing does more than "
+                "resize and cut: pass the input itself, and the box in its pixels"
+            )
+        return replace(asked, box=original.placement.seen(asked.box))
+
+    def first(self, read: Predictions, most: int) -> list[DetectionTarget]:
+        """Those with the highest scores."""
+        return [DetectionTarget(number) for number in range(min(most, len(read.detections())))]
+
+    def shown(self, panel: Panel, target: Any, read: Predictions, size: Sequence[int]) -> Panel:
+        meant = box_of(target, read, self.names)
+        if meant is None:
+            return panel._replace(name=name_of_target(target))
+        label, box = meant
+        return panel._replace(name=box.name, category=label, probability=box.score, boxes=(box,))
+
+    def of_classes(self, read: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        logits, scores = (best_of_classes(each, read, len(self.names)) for each in (read.logits, read.scores))
+        return logits, np.maximum(scores, 0)
 
 
 def names_of_detected(model: Any, categories: Sequence[str] | None, predictions: Predictions) -> tuple[list[str], str]:
@@ -33,37 +82,6 @@ def names_of_detected(model: Any, categories: Sequence[str] | None, predictions:
     if isinstance(own, list | tuple) and own:
         return [str(name) for name in own], "the model's own"
     return [f"class {number}" for number in range(_classes(predictions))], "numbers"
-
-
-def as_detection(target: Any, names: Sequence[str]) -> Any:
-    """A target of a detector: a class as its number, what is callable as it is."""
-    if isinstance(target, str):
-        return category_called(target, names)
-    if type(target) is ClassifierOutputTarget:
-        return int(target.category)
-    return target if callable(target) else int(target)
-
-
-def box_in_input(target: Any, original: Original | None) -> Any:
-    """A target with its box, which is in pixels of the original picture, in those of the model's input.
-
-    original: None where the input is what was given. Raises ValueError for a box outside of the picture, and where
-    nobody knows what of it the model is shown.
-    """
-    if original is None or not isinstance(target, BoxTarget):
-        return target
-    target.check_within(original.size[::-1])
-    if original.placement is None:
-        raise ValueError(
-            f"nobody knows where the box {target.box} is in the model's input, for its preprocessing does more than "
-            "resize and cut: pass the input itself, and the box in its pixels"
-        )
-    return replace(target, box=original.placement.seen(target.box))
-
-
-def first_detections(predictions: Predictions, most: int) -> list[DetectionTarget]:
-    """The detections with the highest scores. Cost: a wait for the device."""
-    return [DetectionTarget(number) for number in range(min(most, len(predictions.detections())))]
 
 
 def box_of(target: Any, predictions: Predictions, names: Sequence[str]) -> tuple[int, TargetBox] | None:

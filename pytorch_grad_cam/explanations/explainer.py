@@ -15,34 +15,17 @@ from torch.utils._pytree import tree_map_only
 
 import pytorch_grad_cam
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warnings_kept
-from pytorch_grad_cam.engine.detections.predictions import Detected, Predictions
+from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.inputs import call, image_of, model_device, on_device_of, rows_of
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
-from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget
 from pytorch_grad_cam.engine.targets import scores_in, scores_of_model
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
-from pytorch_grad_cam.explanations.detected import (
-    as_detection,
-    best_of_classes,
-    box_in_input,
-    box_of,
-    first_detections,
-    names_of_detected,
-)
+from pytorch_grad_cam.explanations.detected import DetectedBoxes
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.explanations.methods import DefaultMethods
-from pytorch_grad_cam.explanations.segmented import (
-    SAID,
-    as_region,
-    first_regions,
-    is_segmentation,
-    names_of_segmented,
-    point_in_input,
-    region_of,
-    segments_in,
-    shares_of_classes,
-)
+from pytorch_grad_cam.explanations.panel import Places, name_of_target
+from pytorch_grad_cam.explanations.segmented import SegmentedRegions, is_segmentation
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
 from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of, followed_outputs
@@ -54,10 +37,6 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.zoo.classifiers import Classifier
 
 _ROUNDING = 1e-2  # of a normalised value, in half precision
-_NOTHING_DETECTED = (
-    "nothing was detected: pass a class, whose best raw prediction is explained, or BoxTarget(box, label) for a place"
-)
-_NOTHING_SEGMENTED = "nothing but background was found: pass a class that is predicted, or a SegmentationTarget"
 _NOT_NORMALISED = (
     "all values of the input lie in [0, 1], as before a normalisation, but the model's preprocessing ({origin}) takes "
     "off the mean {mean}: normalise it, or pass the picture itself"
@@ -108,7 +87,8 @@ class Explainer:
         self.names: Sequence[str] = []
         self.assumptions: list[str] = []
         self.classes: ClassScores | None = None
-        self._segments = False
+        self._places: Places | None = None
+        self._asked: list[Any] = []
         self._targets: list[Any] | None = None
         self._has_begun = False
         self._given_names: Sequence[str | None] = []
@@ -144,15 +124,13 @@ class Explainer:
         seen_in = self._seen_in(inputs)
         classifier = self.classifier
         outputs = self._outputs_of_first(inputs)
-        place = self.request.options.get("spatial_from")
-        self._segments = is_segmentation(outputs, image_of(inputs, place).shape)
-        if self._segments:
-            segments = segments_in(outputs, inputs, place)
-            self.names, of_names = names_of_segmented(classifier.model, classifier.categories, segments)
-            said = SAID
+        shape = image_of(inputs, self.request.options.get("spatial_from")).shape
+        if is_segmentation(outputs, shape):
+            self._places = SegmentedRegions(classifier.model, classifier.categories, outputs, len(shape) - 2)
         elif isinstance(outputs, Detected):
-            self.names, of_names = names_of_detected(classifier.model, classifier.categories, outputs.predictions[0])
-            said = "the scores of the detector's boxes"
+            self._places = DetectedBoxes(classifier.model, classifier.categories, outputs)
+        if self._places is not None:
+            self.names, of_names, said = self._places.names, self._places.of_names, self._places.said
         else:
             self.classes = class_scores_of(classifier.model, outputs, classifier.probabilities)
             said = self.classes.said
@@ -163,17 +141,18 @@ class Explainer:
         self.assumptions = [*classifier.notes, seen_in, f"probabilities: {said}", f"class names: {of_names}"]
         methods = self.request.methods
         if isinstance(methods, DefaultMethods):
-            methods = methods.of_scores if self.classes else methods.of_boxes
+            of_boxes = isinstance(self._places, DetectedBoxes)
+            methods = methods.of_boxes if of_boxes else methods.of_scores
             self._make(methods)
-            if not self.classes:
+            if of_boxes:
                 chosen = " and ".join(method.__name__ for method in methods)
                 self.assumptions.append(f"method: {chosen}, as the model is a detector (assumed)")
         self.assumptions += _drawn(self.request, methods)
         if self.request.targets is not None:
             named = self.request.targets if isinstance(self.request.targets, Mapping) else None
-            asked = self.request.targets if named is None else named.values()
-            as_target = as_region if self._segments else as_detection if self.classes is None else numbered
-            self._targets = [as_target(target, self.names) for target in asked]
+            self._asked = list(self.request.targets if named is None else named.values())
+            as_target = partial(numbered, names=self.names) if self._places is None else self._places.as_target
+            self._targets = [as_target(asked) for asked in self._asked]
             self._given_names = [None] * len(self._targets) if named is None else list(named)
         self._has_begun = True
 
@@ -215,18 +194,22 @@ class Explainer:
 
         The first call issues a CamWarning for an assumed preprocessing. Raises what `class_scores_of`, `names_of` and
         `category_called` raise, and IndexError for the number of a class that does not exist.
-        Cost: one call of each CAM; with `top` above 1, for the likelier of two classes of one output, and for the
-        detections of a detector, a forward.
+        Cost: one call of each CAM; with `top` above 1, for the likelier of two classes of one output, and for boxes and
+        regions, a forward.
         """
         inputs = on_device_of(self.classifier.model, self._in_precision(inputs))
         if not self._has_begun:
             self._begin(first_of(inputs, count))
-        classes = self.classes
-        if classes is None:
+        if self._places is not None:
             of_images = [rows_of(inputs, torch.tensor([image]), count) for image in range(count)]
             originals = map(self._original_of, sizes or [None] * count)
-            explained = self._segmented_in if self._segments else self._detected_in
-            return [explained(*each, shown) for each in zip(of_images, originals, strict=True)]
+            pairs = zip(of_images, originals, strict=True)
+            return [self._places_in(self._places, *each, shown) for each in pairs]
+        assert self.classes is not None
+        return self._classes_in(self.classes, inputs, count, shown)
+
+    def _classes_in(self, classes: ClassScores, inputs: Any, count: int, shown: bool) -> list[Explained]:
+        """What is found in `count` images: a map for each class that was asked for, or is the highest."""
         targets = self._targets_of(inputs, count, classes)
         asked = None if targets is None else [[_asked(target, classes) for target in row] for row in targets]
         panels: list[list[Panel]] = [[] for _ in range(count)]
@@ -252,90 +235,33 @@ class Explainer:
                 warnings[image] += [f"{made[0].where}: {reason}" for reason in _reasons(issued, image)]
         return [Explained(panels[i], scores[i], probabilities[i], warnings[i]) for i in range(count)]
 
-    def _segmented_in(self, inputs: Any, original: Original | None, shown: bool) -> Explained:
-        """What is found in one image, a batch of one: a map for each region that was asked for, or class found."""
-        place, model = self.request.options.get("spatial_from"), self.classifier.model
-        image = image_of(inputs, place)
+    def _places_in(self, places: Places, inputs: Any, original: Original | None, shown: bool) -> Explained:
+        """What is found in one image, a batch of one: a map for each place that was asked for, or was found."""
+        model, image = self.classifier.model, image_of(inputs, self.request.options.get("spatial_from"))
         with undisturbed(model), torch.no_grad():
-            scores = scores_of_model(model, self.output_transform, image.shape, call(model, inputs))
-        segments = segments_in(scores, inputs, place)
+            outputs = scores_of_model(model, self.output_transform, image.shape, call(model, inputs))
+        read = places.read(outputs, image.ndim - 2)
         if self._targets is None:
-            targets: list[Any] = [*first_regions(segments, self.names, self.request.top)]
+            targets = [*places.first(read, self.request.top)]
         else:
-            given = self.request.targets.values() if isinstance(self.request.targets, Mapping) else self.request.targets
-            pairs = zip(self._targets, given or (), strict=True)
-            targets = [point_in_input(each, asked, original) for each, asked in pairs]
-        warnings = [] if targets else [_NOTHING_SEGMENTED]
-        if warnings:
-            issue(CamWarning(warnings[0]))
-        regions = [region_of(target, segments, image.shape[2:]) for target in targets]
-        panels: list[Panel] = []
-        for cam in self.cams if targets else []:
-            with warnings_kept(shown) as issued:
-                maps = cam(inputs, [targets], as_tensor=True, **self.request.smoothing)[0].cpu().numpy()
-            where = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
-            given_names = self._given_names or [None] * len(targets)
-            made = [
-                Panel(*where, category, name or self._name_of_region(target, category), None, cam_map, region=region)
-                for target, name, (category, region), cam_map in zip(targets, given_names, regions, maps, strict=True)
-            ]
-            made = [_minus(*made)] if self.request.signed else made
-            panels += [panel._replace(warnings=_said_of(panel, issued, 0)) for panel in made]
-            warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
-        shares = shares_of_classes(segments)
-        return Explained(panels, shares, shares, warnings)
-
-    def _name_of_region(self, target: Any, category: int | None) -> str:
-        """The class's name; where more is meant than all that is predicted of it, what that is."""
-        if not isinstance(target, SegmentationTarget):
-            return _name_of(target)
-        where = "" if target.point is None else " at " + ", ".join(f"{at:.0f}" for at in target.point)
-        where += "" if target.instance is None else f" {target.instance}"
-        return (self.names[category] if category is not None else "mask") + where
-
-    def _detected_in(self, inputs: Any, original: Original | None, shown: bool) -> Explained:
-        """What is found in one image, a batch of one: a map for each box that was asked for, or was detected."""
-        targets = self._targets
-        if targets is None:
-            found = self._predictions_of(inputs)
-            targets = first_detections(found, self.request.top)
-        targets = [box_in_input(target, original) for target in targets]
-        warnings = [] if targets else [_NOTHING_DETECTED]
+            targets = [places.as_target(asked, original) for asked in self._asked]
+        warnings = [] if targets else [places.nothing]
         if warnings:
             issue(CamWarning(warnings[0]))
         panels: list[Panel] = []
         for cam in self.cams if targets else []:
             with warnings_kept(shown) as issued:
                 maps = cam(inputs, [targets], as_tensor=True, **self.request.smoothing)[0].cpu().numpy()
-            found = cam.predictions[0]
-            where = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
-            given_names = self._given_names or [None] * len(targets)
-            made = [
-                self._panel_of(*where, target, given, cam_map, found)
-                for target, given, cam_map in zip(targets, given_names, maps, strict=True)
-            ]
+            method, layer = type(cam).__name__, " + ".join(names_of_layers(cam.model, cam.target_layers))
+            bare = [Panel(method, layer, None, "", None, cam_map) for cam_map in maps]
+            of_targets = zip(bare, targets, strict=True)
+            made = [places.shown(panel, target, read, image.shape[2:]) for panel, target in of_targets]
+            given = zip(made, self._given_names or [None] * len(made), strict=True)
+            made = [panel._replace(name=name or panel.name) for panel, name in given]
             made = [_minus(*made)] if self.request.signed else made
             panels += [panel._replace(warnings=_said_of(panel, issued, 0)) for panel in made]
             warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
-        of_classes = [best_of_classes(each, found, len(self.names)) for each in (found.logits, found.scores)]
-        return Explained(panels, of_classes[0], np.maximum(of_classes[1], 0), warnings)
-
-    def _predictions_of(self, inputs: Any) -> Predictions:
-        """What a detector reports of one image. Cost: one forward."""
-        model, place = self.classifier.model, self.request.options.get("spatial_from")
-        with undisturbed(model), torch.no_grad():
-            shape = image_of(inputs, place).shape
-            detected: Detected = scores_of_model(model, self.output_transform, shape, call(model, inputs))
-        return detected.predictions[0]
-
-    def _panel_of(
-        self, method: str, layer: str, target: Any, given: str | None, cam_map: np.ndarray, found: Predictions
-    ) -> Panel:
-        meant = box_of(target, found, self.names)
-        if meant is None:
-            return Panel(method, layer, None, given or _name_of(target), None, cam_map)
-        label, box = meant
-        return Panel(method, layer, label, given or box.name, box.score, cam_map, boxes=(box,))
+        return Explained(panels, *places.of_classes(read), warnings)
 
     def explanation(
         self,
@@ -404,7 +330,7 @@ class Explainer:
     ) -> tuple[int | None, str, float | None]:
         """A target's class number, name and probability; of a callable only the name."""
         if callable(target):
-            return None, given or _name_of(target), None
+            return None, given or name_of_target(target), None
         return target, given or self.names[target], float(probabilities[target])
 
 
@@ -458,12 +384,6 @@ def _drawn(request: Request, methods: Sequence[Any]) -> list[str]:
         lines.append("signed maps: the difference of two maps that are scaled to [0, 1] one by one")
     without = [method.__name__ for method in methods if align != "cell" and "align" not in accepted_by(method)]
     return [*lines, *(f"maps of {name}: cells are even tiles, for its constructor takes no align" for name in without)]
-
-
-def _name_of(target: Any) -> str:
-    """The name of a callable: a function's, of an object what it says of itself, else its class's."""
-    says_nothing: bool = getattr(type(target), "__repr__", None) is object.__repr__
-    return str(getattr(target, "__name__", type(target).__name__ if says_nothing else repr(target)))
 
 
 def _asked(target: Any, classes: ClassScores) -> Any:

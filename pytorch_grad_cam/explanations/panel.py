@@ -1,12 +1,14 @@
-"""One map of an explanation, and the boxes that were asked for."""
+"""One map of an explanation, and the place that was asked for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from pytorch_grad_cam.explanations.explanation import Original
     from pytorch_grad_cam.zoo.placement import Placement
 
 
@@ -54,3 +56,41 @@ class Panel(NamedTuple):
     def where(self) -> str:
         """The method and its layer."""
         return f"{self.method} at {self.layer}" if self.layer else self.method
+
+
+class Places(Protocol):
+    """What a model says of places of an image, boxes or regions, one image at a time.
+
+    names: of its classes. of_names: whose they are. said: what stands for probabilities. nothing: what is warned of
+    where nothing was found.
+    """
+
+    names: Sequence[str]
+    of_names: str
+    said: str
+    nothing: str
+
+    def read(self, outputs: Any, rank: int) -> Any:
+        """What is said of the one image of a batch of one. rank: how many axes of space the image has."""
+
+    def as_target(self, asked: Any, original: Original | None = None) -> Any:
+        """What a CAM is asked for a class by number or name, a place, or what is callable.
+
+        original: the picture whose pixels places are in; None where that is the input. Raises ValueError for what is
+        outside of it, and where nobody knows what of it the model is shown.
+        """
+
+    def first(self, read: Any, most: int) -> Sequence[Any]:
+        """The targets that are explained where none were asked for. Cost: a wait for the device."""
+
+    def shown(self, panel: Panel, target: Any, read: Any, size: Sequence[int]) -> Panel:
+        """A panel with the name, class, score and place that its target means. size: (*spatial) of the input."""
+
+    def of_classes(self, read: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What classes are ranked by, and what stands for their probabilities: each (classes,)."""
+
+
+def name_of_target(target: Any) -> str:
+    """The name of a callable: a function's, of an object what it says of itself, else its class's."""
+    says_nothing: bool = getattr(type(target), "__repr__", None) is object.__repr__
+    return str(getattr(target, "__name__", type(target).__name__ if says_nothing else repr(target)))

@@ -1,31 +1,85 @@
-"""What a segmenter says of an image, as targets, and the region that each of them means."""
+"""What a segmenter says of an image: regions, as targets and as panels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from pytorch_grad_cam.engine.inputs import image_of
 from pytorch_grad_cam.engine.layouts import covers_finely
 from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget
 from pytorch_grad_cam.engine.segmentation.segments import Dense, Prompted, Queries, Segmented, Segments, segments_of
+from pytorch_grad_cam.explanations.panel import Panel, name_of_target
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explanation import Original
 
-SAID = "the share of the positions where a class is predicted"
 _BACKGROUND = "background"
 _UNPLACED = (
     "the point {} is in pixels of the picture, but nobody knows where in the input that is, for its preprocessing does "
     "more than resize and cut: pass SegmentationTarget(point=(y, x)) with pixels of the input"
 )
+
+
+class SegmentedRegions:
+    """The regions that a segmenter finds, see `Places`."""
+
+    said = "the share of the positions where a class is predicted"
+    nothing = "nothing but background was found: pass a class that is predicted, or a SegmentationTarget"
+
+    def __init__(self, model: Any, categories: Sequence[str] | None, outputs: Any, rank: int) -> None:
+        segments = self.read(outputs, rank)
+        self.names: Sequence[str] = []
+        self.of_names = "none, for these are masks of prompts"
+        if not isinstance(segments, Prompted):
+            self.names, self.of_names = names_of(_classes(segments), categories, model)
+
+    def read(self, outputs: Any, rank: int) -> Segments:
+        return segments_of(outputs[0], rank)
+
+    def as_target(self, asked: Any, original: Original | None = None) -> Any:
+        """A class is meant where it is predicted, with a pair (y, x) the object there."""
+        if isinstance(asked, str):
+            return SegmentationTarget(category_called(asked, self.names))
+        if type(asked) is ClassifierOutputTarget:
+            return SegmentationTarget(asked.category)
+        if not isinstance(asked, list | tuple):
+            return asked if callable(asked) else SegmentationTarget(int(asked))
+        y, x = asked
+        if original is not None:
+            if original.placement is None:
+                raise ValueError(_UNPLACED.format((y, x)))
+            x, y, *_ = original.placement.seen((x + 0.5, y + 0.5) * 2)  # the middle of that pixel
+        return SegmentationTarget(point=(y, x), mask="predicted")
+
+    def first(self, read: Segments, most: int) -> list[SegmentationTarget]:
+        """The classes that most positions have, without those whose names say that they are the background; of prompts
+        these, in their order.
+        """
+        if isinstance(read, Prompted):
+            return [SegmentationTarget(instance=number) for number in range(min(most, len(read.masks)))]
+        shares = shares_of_classes(read)
+        found = [number for number in np.argsort(-shares, kind="stable").tolist() if shares[number] > 0]
+        things = [number for number in found if _BACKGROUND not in self.names[number].lower()]
+        return [SegmentationTarget(number) for number in things[:most]]
+
+    def shown(self, panel: Panel, target: Any, read: Segments, size: Sequence[int]) -> Panel:
+        if not isinstance(target, SegmentationTarget):
+            return panel._replace(name=name_of_target(target))
+        category, region = region_of(target, read, size)
+        name = "mask" if category is None else self.names[category]
+        name += "" if target.point is None else " at " + ", ".join(f"{at:.0f}" for at in target.point)
+        name += "" if target.instance is None else f" {target.instance}"
+        return panel._replace(name=name, category=category, region=region)
+
+    def of_classes(self, read: Segments) -> tuple[np.ndarray, np.ndarray]:
+        shares = shares_of_classes(read)
+        return shares, shares
 
 
 def is_segmentation(outputs: Any, image_shape: Sequence[int]) -> bool:
@@ -37,57 +91,6 @@ def is_segmentation(outputs: Any, image_shape: Sequence[int]) -> bool:
     if outputs.ndim == len(image_shape) - 1:
         return outputs.ndim > 2 and covers_finely(tuple(outputs.shape[1:]), image_shape[2:])
     return outputs.ndim == len(image_shape)
-
-
-def segments_in(outputs: Any, inputs: Any, spatial_from: Any) -> Segments:
-    """The segments of the one image in a batch of one."""
-    return segments_of(outputs[0], image_of(inputs, spatial_from).ndim - 2)
-
-
-def names_of_segmented(model: Any, categories: Sequence[str] | None, segments: Segments) -> tuple[Sequence[str], str]:
-    """The names of a segmenter's classes, and whose they are, see `names_of`; of prompts, which have none, no names."""
-    if isinstance(segments, Prompted):
-        return [], "none, for these are masks of prompts"
-    return names_of(_classes(segments), categories, model)
-
-
-def as_region(target: Any, names: Sequence[str]) -> Any:
-    """A target of a segmenter: a class by number or name where it is predicted, a pair (y, x) the object there; what is
-    callable as it is.
-    """
-    if isinstance(target, str):
-        return SegmentationTarget(category_called(target, names))
-    if type(target) is ClassifierOutputTarget:
-        return SegmentationTarget(target.category)
-    if isinstance(target, list | tuple):
-        return SegmentationTarget(point=target, mask="predicted")
-    return target if callable(target) else SegmentationTarget(int(target))
-
-
-def point_in_input(target: Any, asked: Any, original: Original | None) -> Any:
-    """A target whose point is one of the picture with that of the input. asked: as the user gave it. Of inputs that
-    were given (None) all points are. Raises ValueError where nobody knows where it is.
-    """
-    if original is None or not isinstance(asked, list | tuple):
-        return target
-    placement = original.placement
-    if placement is None:
-        raise ValueError(_UNPLACED.format(tuple(asked)))
-    y, x = asked
-    left, top, *_ = placement.seen((x + 0.5, y + 0.5) * 2)  # the middle of that pixel
-    return replace(target, point=(top, left))
-
-
-def first_regions(segments: Segments, names: Sequence[str], most: int) -> list[SegmentationTarget]:
-    """The classes that most positions have, without those whose names say that they are the background; of prompts
-    these, in their order.
-    """
-    if isinstance(segments, Prompted):
-        return [SegmentationTarget(instance=number) for number in range(min(most, len(segments.masks)))]
-    shares = shares_of_classes(segments)
-    found = [number for number in np.argsort(-shares, kind="stable").tolist() if shares[number] > 0]
-    things = [number for number in found if _BACKGROUND not in names[number].lower()]
-    return [SegmentationTarget(number) for number in things[:most]]
 
 
 def shares_of_classes(segments: Segments) -> np.ndarray:
@@ -105,10 +108,8 @@ def shares_of_classes(segments: Segments) -> np.ndarray:
     return shares
 
 
-def region_of(target: Any, segments: Segments, size: Sequence[int]) -> tuple[int | None, np.ndarray | None]:
-    """The class that a target means, and where, bool of a size (*spatial); None where it is no region."""
-    if not isinstance(target, SegmentationTarget):
-        return None, None
+def region_of(target: SegmentationTarget, segments: Segments, size: Sequence[int]) -> tuple[int | None, np.ndarray]:
+    """The class that a target means, None of prompts, and where, bool of a size (*spatial)."""
     meant = target.within(segments, size)
     region: np.ndarray = (interpolate(meant.region.float()[None, None], tuple(size))[0, 0] > 0).cpu().numpy()
     which = meant.which[1] if isinstance(meant.which, tuple) else meant.which
