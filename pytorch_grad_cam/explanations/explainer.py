@@ -198,8 +198,8 @@ class Explainer:
 
         The first call issues a CamWarning for an assumed preprocessing. Raises what `class_scores_of`, `names_of` and
         `category_called` raise, and IndexError for the number of a class that does not exist.
-        Cost: one call of each CAM; with `top` above 1, for the likelier of two classes of one output, and for the
-        detections of a detector, a forward.
+        Cost: one call of each CAM; with `top` above 1, for the likelier of two classes of one output, for the
+        detections of a detector and for a segmenter, a forward.
         """
         inputs = on_device_of(self.classifier.model, self._in_precision(inputs))
         if not self._has_begun:
