@@ -134,9 +134,9 @@ def explain(
     Of a detector: a class is its best raw prediction, `BoxTarget` any other, by a box in pixels of the picture, None
     the `top` detections; each panel has the box, its name and score (of methods take LayerCAM or HiResCAM, for others
     mark all objects that look alike).
-    Of a segmenter: a class is where it is predicted, a pair (y, x), in pixels of the picture, the object there, a
-    `SegmentationTarget` any other region (its mask and point are in pixels of what the model is shown), None the `top`
-    classes of most pixels but background; each panel has the region's outline.
+    Of a segmenter: a class is where it is predicted, a pair in a list, [(y, x)], in pixels of the picture, the object
+    there, a `SegmentationTarget` any other region (its mask and point are in pixels of what the model is shown), None
+    the `top` classes of most pixels but background; each panel has the region's outline.
     One output alone is two classes: class 1 is what it speaks for, class 0 its negative.
     layers: None finds one in the model. A list gives a map for each entry; an entry that is a list itself gives the
     mean over its layers.

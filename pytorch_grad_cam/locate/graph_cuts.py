@@ -49,9 +49,18 @@ class Paths:
         return self.count > 0 and self.through(tensor) == self.count
 
 
-def is_between(start: Any, node: Any, end: Any) -> bool:
-    """Whether a node lies on all ways from the start to the end."""
-    return end in nodes_behind(node) and end not in nodes_behind(start, ends=[node])
+def on_all_ways(start: Any, end: Any) -> set[Any]:
+    """The nodes that lie on all ways from the start to the end, these among them; none where there is no way."""
+    order = nodes_behind(start, ends=[end])
+    down: Counter[Any] = Counter({start: 1})
+    for node in order:
+        for following, _ in node.next_functions if node is not end else ():
+            down[following] += down[node]
+    up: Counter[Any] = Counter({end: 1})
+    for node in reversed(order):
+        if node is not end:
+            up[node] = sum(up[following] for following, _ in node.next_functions if following is not None)
+    return {node for node in order if up[start] and down[node] * up[node] == up[start]}
 
 
 def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:

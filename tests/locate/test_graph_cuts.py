@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from pytorch_grad_cam.locate.graph_cuts import Paths, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.graph_cuts import Paths, dead_edges, edges_on, joins_before, on_all_ways
 
 
 @pytest.fixture
@@ -40,6 +40,20 @@ def test_a_tensor_that_is_read_twice_by_one_operation_is_a_cut(image):
     trunk = image * 2
     is_cut = Paths(edge((trunk * trunk).sum()), image).are_cut_by
     assert is_cut(trunk)
+
+
+def test_what_lies_on_all_ways_between_two(image):
+    """As in a U-Net: the step up does, what it is joined with, and what comes before the end, does not."""
+    before = image * 2
+    end = before.exp()
+    beside = before.sin()
+    left, right = end.cos(), end.tanh()
+    joined = left + right + beside
+    score = joined.relu().sum()
+    between = on_all_ways(score.grad_fn, end.grad_fn)
+    on_it = [tensor.grad_fn in between for tensor in (before, end, beside, left, right, joined, score)]
+    assert on_it == [False, True, False, False, False, True, True]
+    assert on_all_ways(beside.grad_fn, end.grad_fn) == set()
 
 
 def test_many_branches_in_a_row_are_counted_exactly(image):

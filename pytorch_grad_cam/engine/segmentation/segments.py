@@ -79,7 +79,7 @@ class Dense:
                 raise ValueError(f"the output has {classes} classes: say which one, or point=(y, x) for the one there")
             return 0
         if category is None:
-            return int(self.logits.detach()[(slice(None), *cell)].argmax())  # type: ignore[misc]
+            return _highest_at(self.logits, cell)
         check_class(category, classes)
         return category
 
@@ -135,7 +135,7 @@ class Queries:
         if category is None:
             if cell is None:
                 raise ValueError(f"the output has {classes} classes: say which one, point=(y, x) or instance=0")
-            return int(self.class_scores.detach()[(slice(None), *cell)].argmax())  # type: ignore[index]
+            return _highest_at(self.class_scores, cell)
         check_class(category, classes)
         return category % classes
 
@@ -187,6 +187,12 @@ class Prompted:
         _check_instance(number, None, len(self.masks))
         which = number, int(self.quality[number].argmax())
         return which, self.predicted(which)
+
+
+def _highest_at(scores: torch.Tensor, cell: Cell | None) -> int:
+    """The class with the highest of the scores (C, *grid) at a cell."""
+    at: Any = (slice(None), *(cell or ()))
+    return int(scores.detach()[at].argmax())
 
 
 def check_class(category: int, classes: int) -> None:
