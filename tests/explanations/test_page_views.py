@@ -392,6 +392,8 @@ def test_slices_of_a_volume_one_after_the_other(opened):
     opaque(view)
     assert view.find("#slice-value").text == "3 of 4", "where the map is highest"
     assert greys(view) == [0, 255, 0, 0]
+    shown = view.canvas()
+    assert (shown[0, len(shown) * 3 // 4 :] == 255).all(), "nothing of the slices beside it"
     view.drag("opacity", 0)
     assert max(abs(grey - 100) for grey in greys(view)) <= 3
     view.find("h1").click()  # the keys of a slider are its own

@@ -70,7 +70,8 @@ def test_a_small_image_is_padded_on_both_sides():
     assert (padded[0, 0, [0, 5, 6]] == -1).all()
     assert (padded[0, 0, :, 3] == -1).all()
     assert (windows.unpadded(padded, (4, 3)) == image).all()
-    assert Windows((7, 4), padding_mode="replicate").padded(image, (4, 3))[0, 0, 0, 0] == 0
+    assert Windows((7, 4)).padded(image, (4, 3))[0, 0, 0, 0] == 0
+    assert Windows((7, 4), padding_mode="replicate").padded(image + 5, (4, 3))[0, 0, 0, 0] == 5
 
 
 def test_an_inferer_is_read_by_its_attributes():

@@ -116,21 +116,19 @@ function resize() {
 }
 
 function levelsIn({ panel, minus }, part, width, height) {
-  const whole = inPicture(part);
-  const levels = levelsOf(panel.pixels, whole, width, height);
-  return minus ? difference(levels, levelsOf(minus.pixels, whole, width, height), panel.signed) : levels;
+  const levels = levelsOf(sliceOf(panel.pixels), part, width, height);
+  return minus ? difference(levels, levelsOf(sliceOf(minus.pixels), part, width, height), panel.signed) : levels;
 }
 
 function paint() {
-  const { explanation } = current;
   const part = visiblePart();
+  const picture = sliceOf(current.explanation.pixels);
   for (const { cell, canvas, enlarged } of figures) {
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.globalAlpha = 1;
     const target = [0, 0, canvas.width, canvas.height];
-    const { x, y } = inPicture(part);
-    context.drawImage(explanation.pixels, x, y, part.width, part.height, ...target);
+    context.drawImage(picture, part.x, part.y, part.width, part.height, ...target);
     if (cell.panel && !originalIsShown) {
       context.globalAlpha = style.opacity;
       context.drawImage(coloured(enlarged, canvas.width, canvas.height, isSigned(cell)), 0, 0);

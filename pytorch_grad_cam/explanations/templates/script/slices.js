@@ -45,6 +45,16 @@ function stepSlice(by) {
   showSlice(Math.min(last, Math.max(0, from + by)));
 }
 
+// What is shown of a picture of all slices, cut out, so that enlarged it has nothing of its neighbours.
+function sliceOf(image) {
+  const { width, height } = current.explanation;
+  if (shownSlice() === "all") return image;
+  const { x, y } = inPicture({ x: 0, y: 0 });
+  const cut = new OffscreenCanvas(width, height);
+  cut.getContext("2d").drawImage(image, x, y, width, height, 0, 0, width, height);
+  return cut;
+}
+
 // A part of what is shown as a part of the whole picture.
 function inPicture(part) {
   const { x, y } = current.explanation.origin ?? { x: 0, y: 0 };
