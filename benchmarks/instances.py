@@ -20,14 +20,28 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from benchmarks.report import rows_of, save, table, write_report
-from pytorch_grad_cam import RISE, CamWarning, DetectionTarget, EigenCAM, GradCAM, HiResCAM, LayerCAM, Predictions
+from pytorch_grad_cam import (
+    ODAM,
+    RISE,
+    CamWarning,
+    DetectionTarget,
+    EigenCAM,
+    GradCAM,
+    HiResCAM,
+    LayerCAM,
+    Predictions,
+    SSGradCAM,
+)
 from pytorch_grad_cam.demo.detectors import STYLES, Style, labels_of, load_digits_detector, preprocess_detector
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.raw_predictions import raw_predictions_kept, suppressing_modules
 from pytorch_grad_cam.engine.detections.similarity import Similarity
 
-METHODS = {"LayerCAM": LayerCAM, "HiResCAM": HiResCAM, "GradCAM": GradCAM, "EigenCAM": EigenCAM}
+METHODS = {
+    **{"LayerCAM": LayerCAM, "HiResCAM": HiResCAM, "ODAM": ODAM, "SSGradCAM": SSGradCAM},
+    **{"GradCAM": GradCAM, "EigenCAM": EigenCAM},
+}
 NAMED = {
     "dense": ["backbone.fpn.layer_blocks.0", "backbone.fpn.layer_blocks.1"],
     "regions": ["backbone.fpn.layer_blocks.0"],

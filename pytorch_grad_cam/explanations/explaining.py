@@ -14,6 +14,7 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
+from pytorch_grad_cam.cam import CAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
@@ -30,7 +31,9 @@ from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import default_workers, process_group
 from pytorch_grad_cam.folder.results import KINDS
+from pytorch_grad_cam.is_cam import ISCAM
 from pytorch_grad_cam.registration.registration import Alignment
+from pytorch_grad_cam.ss_cam import SSCAM
 from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.zoo.class_scores import Probabilities
 from pytorch_grad_cam.zoo.classifiers import Classifier, classifier_of
@@ -314,6 +317,10 @@ def _name_of(value: Any) -> str:
     return str(getattr(value, "__name__", value))
 
 
+# Those that need attention or one linear head, and those that take many times as long as all others together.
+_NOT_OF_ALL = (AttentionCAM, CAM, ISCAM, SSCAM)
+
+
 def requested(methods: Any) -> list[Any] | DefaultMethods:
     """Those of `methods_of`; for None the default ones, which depend on the model, and so do those that are given."""
     if methods is None:
@@ -322,10 +329,13 @@ def requested(methods: Any) -> list[Any] | DefaultMethods:
 
 
 def methods_of(methods: Any) -> list[Any]:
-    """The methods that are meant by classes and names, one or several, or 'all': those of any network."""
+    """The methods that are meant by classes and names, one or several, or 'all': those of any network.
+
+    Without SSCAM and ISCAM, which take many times as long as all others together.
+    """
     several = _several_methods(methods)
     if "all" in several:
-        of_any = [each for each in available_methods().values() if not issubclass(each, AttentionCAM)]
+        of_any = [each for each in available_methods().values() if not issubclass(each, _NOT_OF_ALL)]
         return list(dict.fromkeys(of_any))
     return [method_called(method) if isinstance(method, str) else method for method in several]
 

@@ -5,10 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from every_method import METHODS
 from nets import convolutional
 
 from pytorch_grad_cam import BaseCAM, CamWarning, EigenCAM, FinerCAM, GradCAM, explain
 from pytorch_grad_cam.explanations import methods
+from pytorch_grad_cam.explanations.explaining import methods_of
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.utils.model_targets import (
     BinaryClassifierOutputTarget,
@@ -35,6 +37,11 @@ def test_a_method_in_any_spelling(name, net):
 @pytest.mark.parametrize("name", ["GradCAM++", "Grad-CAM++", "GradCAMPlusPlus", "grad_cam_plusplus"])
 def test_grad_cam_plusplus_in_any_spelling(name):
     assert methods.method_called(name).__name__ == "GradCAMPlusPlus"
+
+
+def test_all_methods_are_those_of_any_network_that_take_no_hours():
+    names = {method.__name__ for method in methods_of("all")}
+    assert names == {method.__name__ for method in METHODS} - {"SSCAM", "ISCAM"}
 
 
 def test_a_method_that_does_not_exist_has_a_neighbour(net):
