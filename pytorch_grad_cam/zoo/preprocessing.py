@@ -137,6 +137,11 @@ def inputs_of(preprocessed: Any) -> Any:
     Raises UnusableInput for anything else.
     """
     if isinstance(preprocessed, Mapping):
+        if "spatial_shapes" in preprocessed:
+            raise UnusableInput(
+                "the processor gives patches in the picture's own proportions (NaFlex), which are no picture to show: "
+                "give a method what it makes, as LeGrad(TextClassifier(model, texts, processor))(inputs)"
+            )
         entries = {name: _batch_of_one(entry, name) for name, entry in preprocessed.items()}
         return entries if len(entries) > 1 else next(iter(entries.values()), None)
     return _batch_of_one(preprocessed, "what preprocess returns")

@@ -127,3 +127,36 @@ def test_what_is_refused():
         TextClassifier(Attentive(), TEXTS, Processor())
     with pytest.raises(TypeError, match="processor or tokenizer"):
         TextClassifier(Contrastive(), TEXTS)
+
+
+@pytest.fixture(scope="module")
+def naflex():
+    """SigLIP 2, which takes pictures as patches in their own proportions, and what its processor gives."""
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, "Siglip2Config"):
+        pytest.skip("this transformers has no SigLIP 2")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 99, "projection_size": 32, "bos_token_id": 0, "eos_token_id": 1}
+    config = transformers.Siglip2Config(vision_config={**sizes, "num_patches": 64, "patch_size": 8}, text_config=text)
+    processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=64)
+    picture = np.random.default_rng(0).integers(0, 255, (48, 96, 3), dtype=np.uint8)
+    return transformers.Siglip2Model(config).eval(), processor, picture
+
+
+@pytest.mark.parametrize("kind", [LeGrad, GradECLIP, LayerCAM])
+def test_patches_in_their_own_proportions(naflex, kind):
+    """The grid is the processor's, and padding is no part of it."""
+    model, processor, picture = naflex
+    inputs = dict(processor(images=picture, return_tensors="pt"))
+    assert inputs["spatial_shapes"].tolist() == [[5, 10]]
+    with kind(TextClassifier(model, torch.randn(2, 32))) as cam:
+        maps = cam(inputs, [[0, 1]])
+    assert maps.shape == (1, 2, 5, 10)
+    assert maps.max() == 1
+
+
+def test_explain_does_not_show_patches_as_a_picture(naflex):
+    model, processor, picture = naflex
+    with pytest.raises(UnusableInput, match="NaFlex"):
+        explain(model, picture, "legrad", targets=torch.randn(2, 32), processor=processor)
