@@ -20,6 +20,13 @@ _LINKS = {
     "docs/": "../",
 }
 
+_OUTSIDE = {
+    r"\]\((?:\.\./)+usage_examples/(\w+)\.py\)": r"how-to/examples.md#\1py",
+    r"\]\((?:\.\./)+benchmarks/README\.md(?:#[\w-]+)?\)": "evidence/index.md",
+    r"\]\((?:\.\./)+CONTRIBUTING\.md(#[\w-]+)?\)": r"contribute/contributing.md\1",
+    r"\]\((?:\.\./)+CHANGELOG\.md\)": "contribute/changelog.md",
+}
+
 
 def files(config: Any) -> list[File]:
     """The pictures of the examples and of the benchmarks."""
@@ -31,9 +38,16 @@ def files(config: Any) -> list[File]:
     ]
 
 
-def filled(markdown: str) -> str:
-    """The page with what its lines `<!-- include FILE: HEADING -->` name."""
-    return _INCLUDE.sub(lambda found: _section(*found.groups()), markdown)
+def filled(markdown: str, page: str) -> str:
+    """The page with what its lines `<!-- include FILE: HEADING -->` name.
+
+    Links from docs/ to the repository's files, which are right where the page is read there, lead to the site's pages.
+    """
+    markdown = _INCLUDE.sub(lambda found: _section(*found.groups()), markdown)
+    up = "../" * page.count("/")
+    for there, here in _OUTSIDE.items():
+        markdown = re.sub(there, lambda found, here=here: f"]({up}{found.expand(here)})", markdown)
+    return markdown
 
 
 def _section(name: str, heading: str | None) -> str:
