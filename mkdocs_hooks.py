@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         markdown = markdown.replace("<!-- messages -->", messages.page())
     if page.file.src_uri == "gallery.md":
         markdown = markdown.replace("<!-- gallery -->", gallery.page())
-    return included.filled(markdown)
+    return included.filled(markdown, page.file.src_uri)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:

@@ -1,5 +1,9 @@
-"""Results of a benchmark: a JSON file in `benchmarks/results`, and a table in the documents that quote it."""
+"""Results of a benchmark: a JSON file in `benchmarks/results`, and a table in the documents that quote it.
 
+`python -m benchmarks.report` puts the tables of all results into the documents anew, as after a merge.
+"""
+
+import argparse
 import json
 import platform
 import re
@@ -48,6 +52,15 @@ def write_report(name: str, rows: dict[str, dict], notes: str = "") -> None:
         document.write_text(filled(document.read_text(), name, report))
 
 
+def refill() -> None:
+    """Put the tables of all results that are quoted into the documents."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for name in re.findall(r"<!-- /(\w+) -->", text):
+            text = filled(text, name, json.loads((RESULTS / f"{name}.json").read_text()))
+        document.write_text(text)
+
+
 def filled(document: str, name: str, report: dict[str, Any]) -> str:
     """The document with the table between its marks; of `<!-- name: row; row -->` those rows alone."""
 
@@ -86,3 +99,8 @@ def _machine() -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.processor()
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[2]).parse_args()
+    refill()

@@ -7,8 +7,8 @@ from pytorch_grad_cam import BaseCAM, MetaCAM
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 
 FAMILIES = {
-    "gradients": "By gradients",
-    "scores": "By scores alone, without gradients",
+    "gradients": "By gradients of the layer",
+    "scores": "By other images, activations and weights",
     "attention": "By attention weights, for transformers",
     "any class": "For no class in particular",
     "around": "Around another method",

@@ -28,7 +28,7 @@ COLUMNS = {"cnn": "CNN", "vit": "ViT", "detector": "Detector"}
 ASKED = 5
 _SIZE = 128  # pixels of a picture
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "SESS": {"window_size": 32, "step_size": 16},
+    "SESS": {"scales": [64, 96, 128], "window_size": 64, "step_size": 32},
     "RandomCAM": {"seed": 0},
 }
 
@@ -130,11 +130,12 @@ def _cells(name: str, folder: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", help="names of methods; default: all")
+    parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=COLUMNS)
     options = parser.parse_args()
     every = [method for family, members in methods().items() for method in members if family != "others"]
     every = [method for method in every if options.only is None or method.__name__ in options.only]
-    for column, build in networks().items():
-        network = build()
+    for column in options.columns:
+        network = networks()[column]()
         (FOLDER / column).mkdir(parents=True, exist_ok=True)
         for method in every:
             _draw(method, network, column)

@@ -7,7 +7,7 @@ from mkdocs.structure.files import File
 
 from site_pages import ROOT
 
-_INCLUDE = re.compile(r"^<!-- include ([\w./]+?)(?:: (.+?))?(: drawing)? -->$", re.MULTILINE)
+_INCLUDE = re.compile(r"^<!-- include ([\w./]+?)(?:: (.+?))? -->$", re.MULTILINE)
 _IMAGES = {"examples": "images", "benchmarks/results": "evidence/results"}
 # Where a document of the repository leads from a page in docs/<folder>/.
 _LINKS = {
@@ -18,6 +18,13 @@ _LINKS = {
     "CONTRIBUTING.md": "contributing.md",
     "findings/README.md": "findings.md",
     "docs/": "../",
+}
+
+_OUTSIDE = {
+    r"\]\((?:\.\./)+usage_examples/(\w+)\.py\)": r"how-to/examples.md#\1py",
+    r"\]\((?:\.\./)+benchmarks/README\.md(?:#[\w-]+)?\)": "evidence/index.md",
+    r"\]\((?:\.\./)+CONTRIBUTING\.md(#[\w-]+)?\)": r"contribute/contributing.md\1",
+    r"\]\((?:\.\./)+CHANGELOG\.md\)": "contribute/changelog.md",
 }
 
 
@@ -31,20 +38,25 @@ def files(config: Any) -> list[File]:
     ]
 
 
-def filled(markdown: str) -> str:
-    """The page with what its lines `<!-- include FILE: HEADING -->` name; `: drawing` takes the first fence alone."""
-    return _INCLUDE.sub(lambda found: _section(*found.groups()), markdown)
+def filled(markdown: str, page: str) -> str:
+    """The page with what its lines `<!-- include FILE: HEADING -->` name.
+
+    Links from docs/ to the repository's files, which are right where the page is read there, lead to the site's pages.
+    """
+    markdown = _INCLUDE.sub(lambda found: _section(*found.groups()), markdown)
+    up = "../" * page.count("/")
+    for there, here in _OUTSIDE.items():
+        markdown = re.sub(there, lambda found, here=here: f"]({up}{found.expand(here)})", markdown)
+    return markdown
 
 
-def _section(name: str, heading: str | None, drawing: str | None) -> str:
+def _section(name: str, heading: str | None) -> str:
     text = (ROOT / name).read_text(encoding="utf-8")
     if heading is not None:
         found = re.search(rf"^(## {re.escape(heading)}\n.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         if found is None:
             raise ValueError(f"{name} has no section {heading!r}")
         text = found[1]
-    if drawing:
-        return re.search(r"^```\n.*?^```", text, re.MULTILINE | re.DOTALL)[0]
     for there, here in _LINKS.items():
         text = text.replace(f"]({there}", f"]({here}")
     return text

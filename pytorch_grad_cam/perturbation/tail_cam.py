@@ -12,6 +12,7 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.capture import Capturing
+from pytorch_grad_cam.engine.detections.box_targets import of_one_prediction
 from pytorch_grad_cam.engine.layer_run import Call, Drawn, LayerRun
 from pytorch_grad_cam.engine.recorded_tails import RecordedTails
 from pytorch_grad_cam.engine.tail import PartialForward
@@ -54,6 +55,7 @@ class TailCAM(BaseCAM):
 
         def of_lists(target_lists: Sequence[Sequence[Target]]) -> torch.Tensor:
             with run.tail() as tail:
+                _check_no_detections(self, tail, target_lists)
                 check_own_scores(tail.scores, len(run.image))
                 _check_first_axis(tail)
                 return self.of_tail(tail, [resolve_targets(each, tail.scores) for each in target_lists], run)
@@ -63,6 +65,14 @@ class TailCAM(BaseCAM):
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:
         return super()._maps_of_layers(call._replace(tails=getattr(capture, "tails", {})), capture, transform)
+
+
+def _check_no_detections(cam: TailCAM, tail: PartialForward, target_lists: Sequence[Sequence[Target]]) -> None:
+    if of_one_prediction(target_lists) or isinstance(tail.scores, list):
+        raise ValueError(
+            f"{type(cam).__name__} follows no detections through what is behind the layer: take LayerCAM or HiResCAM, "
+            "without gradients AblationCAM or RISE"
+        )
 
 
 def _check_first_axis(tail: PartialForward) -> None:

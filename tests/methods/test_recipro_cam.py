@@ -6,7 +6,9 @@ import torch
 from nets import convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import ReciproCAM
+from pytorch_grad_cam import LayerIntegratedGradients, ReciproCAM
+from pytorch_grad_cam.demo import example_scene
+from pytorch_grad_cam.demo.detectors import load_digits_detector, preprocess_detector
 from pytorch_grad_cam.perturbation.single_cells import windows
 
 
@@ -134,3 +136,11 @@ def test_a_transform_that_mixes_numbers_is_refused():
     model, x = CountedTokens().eval(), picture()
     with pytest.raises(ValueError, match="shown alone where the layer's output holds it in numbers of its own"):
         ReciproCAM(model, "norm", lambda tokens: of_tokens(tokens) * 0.5)(x, 1)
+
+
+@pytest.mark.parametrize("of_tails", [ReciproCAM, LayerIntegratedGradients])
+@pytest.mark.parametrize("style", ["dense", "queries"])
+def test_detections_are_refused(of_tails, style):
+    detector, scene = load_digits_detector(style), preprocess_detector(example_scene(), style)
+    with pytest.raises(ValueError, match="follows no detections"):
+        of_tails(detector)(scene, 6)
