@@ -2,8 +2,9 @@
 
 A ResNet-50 with random weights, JPEGs of 500 x 375, in turn: the bare model's inference over the images decoded and
 preprocessed by the same loader in the same batches, and what `cam.py` does with a folder, with all that it writes.
-Images a second, and the median of the rounds' ratios with the lowest and the highest. Then the peak of the process
-after a tenth of many images and after all.
+Images a second, and the median of the rounds' ratios with the lowest and the highest. Each round is said when it was
+measured, with the processors' time, which a machine that is shared disturbs less. Then the peak of the process after a
+tenth of many images and after all.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import argparse
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.report import suffix_of, write_report
+from benchmarks.report import suffix_of, table, write_report
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
@@ -82,12 +85,30 @@ def photographs(folder: Path, count: int) -> list[ListedImage]:
 
 
 def raced(race: Race, images: Sequence[ListedImage], rounds: int) -> dict[str, dict[str, str]]:
-    seconds: dict[str, list[float]] = {"bare": [], **{name: [] for name in RESULTS}}
-    for _ in range(rounds + 1):
-        seconds["bare"].append(race.bare(images))
-        for name, kinds in RESULTS.items():
-            seconds[name].append(race.folder(images, kinds))
-    return {name: _row(seconds["bare"][1:], seconds[name][1:], len(images)) for name in RESULTS}
+    """The rows of the results, after a first round that does not count; what each round took is said at once."""
+    sides = {"bare": race.bare, **{name: partial(race.folder, kinds=kinds) for name, kinds in RESULTS.items()}}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            before = _processor_seconds()
+            took, of_processor = side(images), _processor_seconds() - before
+            _say(f"round {number}, {name}: {took:.2f} s, {of_processor:.2f} s of processors")
+            if number:
+                seconds[name].append(took)
+    rows = {name: _row(seconds["bare"], seconds[name], len(images)) for name in RESULTS}
+    _say(table(rows))
+    return rows
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that have decoded for it."""
+    used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()  # a file, too, has it before the run ends
 
 
 def _row(bare: list[float], folder: list[float], images: int) -> dict[str, str]:
@@ -116,15 +137,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--without-memory", action="store_true", help="say the race's rows and write nothing")
     options = parser.parse_args()
     race = Race(load_classifier("resnet50", "none"), torch.device(options.device))
     with tempfile.TemporaryDirectory() as folder:
-        images = photographs(Path(folder), IMAGES)
+        images = photographs(Path(folder), options.images)
         rows = raced(race, images, options.rounds)
+        if options.without_memory:
+            return
         links = Path(folder) / "many"
         links.mkdir()
         for index in range(MANY):
-            os.link(images[index % IMAGES].path, links / f"{index:05}.jpg")
+            os.link(images[index % len(images)].path, links / f"{index:05}.jpg")
         rows["memory"] = peaks(race, images_in(str(links), links / "output"))
     suffix = suffix_of(options.device)
     notes = f"ResNet-50, batch {race.batch_size}, {race.workers} workers, JPEGs of {WIDTH} x {HEIGHT}"

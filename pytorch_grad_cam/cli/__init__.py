@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else [*arguments]
     is_evaluation = given[:1] == ["evaluate"]
     parser = evaluation.parser() if is_evaluation else options.parser()
+    if not is_evaluation:
+        options.add_truth(parser)
     chosen = parser.parse_args(given[is_evaluation:])
     with warnings.catch_warnings():
         warnings.showwarning = functools.partial(_warn, parser.prog)

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 from pytorch_grad_cam.cli.one_image import SCENE, image_at
-from pytorch_grad_cam.cli.options import classifier_of, request_of
+from pytorch_grad_cam.cli.options import classifier_of, request_of, truth_of
 from pytorch_grad_cam.cli.saying import say, say_classes, say_how
 from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.explanations.truth import tell
 from pytorch_grad_cam.zoo.classifiers import UnusableInput
 from pytorch_grad_cam.zoo.preprocessing import inputs_of
 
@@ -23,6 +24,7 @@ def run(options: argparse.Namespace) -> int:
         inputs = inputs_of(classifier.preprocess(picture))
         (found,) = explainer(inputs, 1, [picture.size])
         explanation = explainer.explanation(found, inputs[0], picture.size, Path(options.image_path or SCENE).name)
+    tell(explanation, truth_of(options))
     say_classes(explanation)
     say_how(explainer.cams, explanation.assumptions)
     if options.report:

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pytorch_grad_cam.cli.options import classifier_of, joined_layers, request_of
+from pytorch_grad_cam.cli.options import classifier_of, joined_layers, request_of, truth_of
 from pytorch_grad_cam.cli.saying import say, say_classes, say_how
 from pytorch_grad_cam.demo.network import example_scene
 from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.trace import module_outputs
 from pytorch_grad_cam.explanations.explainer import Explainer
 from pytorch_grad_cam.explanations.methods import name_of_method
+from pytorch_grad_cam.explanations.truth import tell
 from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
@@ -38,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
         inputs = inputs_of(classifier.preprocess(image))
         (found,) = explainer(inputs, 1, [image.size])
         explanation = explainer.explanation(found, inputs[0], image.size, Path(options.image_path or SCENE).name)
+    tell(explanation, truth_of(options))
     say_classes(explanation)
     say_how(explainer.cams, explanation.assumptions)
     guided = GuidedBackpropReLUModel(classifier.model)

@@ -1,17 +1,22 @@
 """The options of the command line and what they mean for a model and a method."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from pytorch_grad_cam.explanations.explainer import Request
 from pytorch_grad_cam.explanations.explaining import requested
 from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method
+from pytorch_grad_cam.explanations.truth import FOLDERS, classes_of_folders, read_truth
+from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.zoo.class_names import read_categories
 from pytorch_grad_cam.zoo.class_scores import GIVEN
@@ -19,6 +24,9 @@ from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput, load_cla
 from pytorch_grad_cam.zoo.classifiers import classifier_of as of_model
 from pytorch_grad_cam.zoo.own_code import own_code
 from pytorch_grad_cam.zoo.preprocessing import warning_of
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.explanations.typed import Truth
 
 _IMAGE_HELP = (
     "the picture to explain, or several: a folder, a glob, a list of paths (.txt) "
@@ -39,6 +47,10 @@ _MODEL_HELP = (
 _WEIGHTS_HELP = "default, none (random) or a file with a state dict (.pt, .safetensors)"
 _PREPROCESS_HELP = (
     "from a Pillow image to the input, file.py:function or package.module:function (default: the model's)"
+)
+_TRUTH_HELP = (
+    "the right class, which manifest and page tell beside the model's: of several images a file (CSV, JSON) with the "
+    "class of each, or 'folders', where images lie in folders called like their classes; of one image also its class"
 )
 _STRICT_HELP = "stop at the first image that cannot be explained, and where a preprocessing would be assumed"
 _COMPARISON_HELP = (
@@ -80,6 +92,21 @@ def parser() -> argparse.ArgumentParser:
     add("--strict", action="store_true", help=_STRICT_HELP)
     add("--output-dir", type=Path, default=Path("output"), help="where the pictures go (default: output)")
     return options
+
+
+def add_truth(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says which class is right; of an evaluation it says where objects are."""
+    parser.add_argument("--truth", metavar="TRUTH", help=_TRUTH_HELP)
+
+
+def truth_of(options: argparse.Namespace, images: Sequence[ListedImage] | None = None) -> Truth | None:
+    """The right classes as `truth.tell` takes them. images: of several the list, None of one."""
+    said: str | None = options.truth
+    if said == FOLDERS and images is not None:
+        return classes_of_folders(images)
+    if said is None or (images is None and not Path(said).is_file()):
+        return said
+    return read_truth(said)
 
 
 def classifier_of(options: argparse.Namespace) -> Classifier:

@@ -18,9 +18,11 @@ def say(line: str) -> None:
 
 
 def say_classes(explanation: Explanation) -> None:
-    """Say which classes are likely."""
+    """Say which classes are likely, and which one is right, where that is known."""
     for category, name, probability in explanation.top(_TOP_CLASSES):
         say(f"{probability:7.2%}  {name} ({category})")
+    if explanation.truth is not None:
+        say(f"truth: {explanation.truth}")
 
 
 def say_how(cams: Iterable[Any], assumptions: Iterable[str]) -> None:

@@ -103,7 +103,7 @@ def evaluate(
                 judge.add(batch, cams)
             images = max(images, judge.count)
             rows += judge.rows(cams)
-            assumptions |= dict.fromkeys(judge.said)
+            assumptions |= dict.fromkeys(f"{name}: {line}" if name else line for line in judge.said)
     return Evaluation(rows, {metric.name: metric.higher_is_better for metric in chosen}, images, [*assumptions], seed)
 
 

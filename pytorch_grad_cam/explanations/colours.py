@@ -1,5 +1,7 @@
 """Colour tables by name, for overlays, figures and the page alike."""
 
+from functools import cache
+
 import numpy as np
 
 from pytorch_grad_cam.engine.optional_packages import needing
@@ -9,11 +11,18 @@ _LEVELS = 256
 _BLUE, _WHITE, _RED = (33, 102, 172), (255, 255, 255), (178, 24, 43)
 
 
+@cache
 def colour_table(name: str) -> np.ndarray:
     """The RGB colours of 256 levels, uint8 (256, 3): 'grey', 'blue_red', OpenCV's of that name, else matplotlib's.
 
-    Raises ValueError for other names.
+    They are made once and cannot be written to. Raises ValueError for other names.
     """
+    table = _colours_called(name)
+    table.setflags(write=False)
+    return table
+
+
+def _colours_called(name: str) -> np.ndarray:
     import cv2
 
     levels = np.arange(_LEVELS, dtype=np.uint8)

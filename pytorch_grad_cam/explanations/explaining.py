@@ -20,12 +20,13 @@ from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.explanations.arguments import check_keywords
-from pytorch_grad_cam.explanations.explainer import Explainer, Request, numbered
+from pytorch_grad_cam.explanations.explainer import Explainer, Request
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.methods import ONE_METHOD, DefaultMethods, available_methods, method_called
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
 from pytorch_grad_cam.explanations.stream import explanations
+from pytorch_grad_cam.explanations.truth import tell
 from pytorch_grad_cam.explanations.words import Asked, answer_explained
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
@@ -153,7 +154,8 @@ def explain(
     signed: of two targets, a and b, the map of a minus the map of b, in [-1, 1]: what speaks for a alone is positive,
     what speaks for b alone negative. Each is scaled by itself before.
     truth: the right class, by number or name, which the result and its page tell beside the model's; of several images
-    one for each in their order, or a mapping from file names. None takes a loader's labels that are numbers of classes.
+    one for each in their order, or a mapping from file names, of images that are written also from paths below the
+    folder. None takes a loader's labels that are numbers of classes.
     prompt: what a vision-language model is asked about the picture, which its `processor` reads. It answers with at
     most `max_new_tokens`, and each word has a panel, see `words.answer_explained`; `sentence` has them as they stand.
     batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
@@ -215,7 +217,7 @@ def explain(
     if output_dir is not None:
         if isinstance(truth, Sequence) and not isinstance(truth, str):
             raise ValueError("truth of images that are written goes by their names: pass a mapping from file names")
-        return _told(_written(classifier, request, image, Path(output_dir), save, batch_size, workers), truth)
+        return _written(classifier, request, image, Path(output_dir), save, batch_size, workers, truth)
     several = several_of(image, classifier.model)
     if several is None:
         return next(_told([_one(classifier, request, image)], truth))
@@ -246,13 +248,7 @@ def _told(found: Iterable[Found], truth: Truth | None) -> Iterator[Found]:
     """The same with the right class of each, where it is said."""
     for position, explanation in enumerate(found):
         if isinstance(explanation, Explanation):
-            right = truth
-            if isinstance(truth, Mapping):
-                right = truth.get(explanation.title)
-            elif isinstance(truth, Sequence) and not isinstance(truth, str):
-                right = truth[position]
-            if right is not None:
-                explanation.truth = explanation.names[numbered(right, explanation.names)]
+            tell(explanation, truth, position)
         yield explanation
 
 
@@ -274,13 +270,14 @@ def _written(
     kinds: Sequence[str],
     batch_size: int | None,
     workers: int | None,
+    truth: Truth | None,
 ) -> Iterator[Explanation]:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not isinstance(image, str | os.PathLike):
         what = f"save is {list(kinds)}, expected some of {', '.join(KINDS)}" if unknown else _FOR_FILES
         raise UnusableInput(what)
     images = images_in(os.fspath(image), output_dir)
-    return _continued(classifier, request, images, output_dir, kinds, batch_size, workers)
+    return _continued(classifier, request, images, output_dir, kinds, batch_size, workers, truth)
 
 
 def _continued(
@@ -291,11 +288,13 @@ def _continued(
     kinds: Sequence[str],
     batch_size: int | None,
     workers: int | None,
+    truth: Truth | None,
 ) -> Iterator[Explanation]:
     with Explainer(classifier, request) as explainer, process_group() as process:
         size = batch_size or images_at_a_time(explainer.device)
         claim(output_dir, {**_configuration(classifier, request), "save": list(kinds), "batch_size": size}, process)
-        yield from Run(explainer, images, output_dir, kinds, size, workers or default_workers(), process).explanations()
+        how = kinds, size, workers or default_workers(), process
+        yield from Run(explainer, images, output_dir, *how, truth=truth).explanations()
 
 
 def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytorch_grad_cam.explanations.explainer import Explainer
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.stream import streamed
-from pytorch_grad_cam.folder.batches import decoded, plan
+from pytorch_grad_cam.explanations.truth import tell
+from pytorch_grad_cam.folder.batches import Batch, decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.manifest import Manifest
 from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.results import save_results
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
+
+if TYPE_CHECKING:
+    from pytorch_grad_cam.explanations.typed import Truth
 
 _TOP_CLASSES = 5
 
@@ -23,7 +27,8 @@ _TOP_CLASSES = 5
 class Run(NamedTuple):
     """A run over the images of a list. kinds: the results to write of each, see `folder.results.KINDS`.
 
-    workers: the number of processes that decode, and of threads that draw. is_strict: raise the first error.
+    workers: the number of processes that decode, and of threads that draw. is_strict: raise the first error. truth: the
+    right classes, see `truth.tell`.
     """
 
     explainer: Explainer
@@ -34,6 +39,7 @@ class Run(NamedTuple):
     workers: int
     process: Process = Process()
     is_strict: bool = False
+    truth: Truth | None = None
 
     def explanations(self) -> Iterator[Explanation]:
         """Write the missing results and the manifest; give the explanations that are made, once their files are there.
@@ -49,8 +55,6 @@ class Run(NamedTuple):
         self.process.wait_for_all()
         assigned = plan(len(self.images), self.batch_size)[self.process.rank :: self.process.world_size]
         missing = self._missing(manifest, assigned)
-        if missing:
-            self._explain_first()
         for made in self._made(assigned, missing):
             manifest.append(record for record, _ in made)
             errors = [record["error"] for record, _ in made if "error" in record]
@@ -70,6 +74,7 @@ class Run(NamedTuple):
         path, name = self.images[position]
         if isinstance(explanation, UnusableInput):
             return {"path": path, "error": str(explanation)}
+        tell(explanation, self.truth, position, name)
         try:
             targets = save_results(explanation, self.output_dir, name, self.kinds)
         except OSError as error:
@@ -83,6 +88,7 @@ class Run(NamedTuple):
             "size": list(explanation.picture.shape[:2]),
             "original_size": explanation.original_size and list(explanation.original_size),
             "top_classes": top_classes,
+            **({} if explanation.truth is None else {"truth": explanation.truth}),
             "targets": targets,
             "warnings": explanation.warnings,
             "assumptions": explanation.assumptions,
@@ -130,7 +136,12 @@ class Run(NamedTuple):
 
         total = sum(map(len, assigned))
         done = total - sum(map(len, missing))
-        batches = self._decoded(missing, pinned=self.explainer.device.type == "cuda") if missing else ()
+        batches: Iterator[Batch] = iter(())
+        if missing:
+            batches = iter(
+                self._decoded(missing, pinned=self.explainer.device.type == "cuda")
+            )  # are decoded from here on
+            self._explain_first()
         hidden = {"disable": True} if self.process.rank else {}
         with (
             ThreadPoolExecutor(self.workers) as threads,

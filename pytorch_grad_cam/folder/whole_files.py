@@ -13,5 +13,6 @@ def write_whole(file: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(file)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise

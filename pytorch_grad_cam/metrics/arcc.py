@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.targets import Targets
-from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.metrics.ground_truth import finite_maps
 from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores, maps_of
 from pytorch_grad_cam.metrics.road import ROADCombined
 
@@ -30,9 +30,11 @@ class Complexity:
     """
 
     def __call__(self, grayscale_cams: np.ndarray | torch.Tensor) -> np.ndarray:
-        """The complexities (N,) in [0, 1] of maps (N, *spatial) in [0, 1]."""
-        grayscale_cams = to_array(grayscale_cams)
-        means: np.ndarray = np.abs(grayscale_cams).reshape(len(grayscale_cams), -1).mean(1)
+        """The complexities (N,) in [0, 1] of maps (N, *spatial) in [0, 1].
+
+        Raises ValueError for maps that are not finite.
+        """
+        means: np.ndarray = finite_maps(grayscale_cams).abs().flatten(1).mean(1).cpu().numpy()
         return means
 
 

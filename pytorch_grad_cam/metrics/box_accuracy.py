@@ -51,7 +51,8 @@ class MaxBoxAccV2:
         Each connected region has a box, and the one that is most like a true box counts. truth: see
         `ground_truth.masks_of`; of a mask it is the box around it. A constant map has no region and gets 0.
         Raises ValueError for maps that are not (N, H, W), are not finite, or where an image has no object.
-        Cost: the host finds the regions of each map for each threshold, one after the other.
+        Cost: the maps and boxes come to the host once, for PyTorch has no operation that finds connected regions; there
+        OpenCV finds those of each map for each threshold, one after the other.
         """
         overlaps = np.array([*self.thresholds])
         found = best_overlaps(maps, truth, np.array([*self.thresholds.values()]))

@@ -18,6 +18,7 @@ from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.metrics.ground_truth import finite_maps
 from pytorch_grad_cam.metrics.perturbation_confidence import clean_scores, maps_of
 from pytorch_grad_cam.metrics.similarity import Similarity, similarity
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Order = Literal["top_down", "bottom_up"]
 
@@ -150,23 +151,36 @@ def efficient_mprt(cam: Any, images: torch.Tensor, targets: Targets, bins: int =
 
 
 def random_logit(
-    cam: Any, images: torch.Tensor, classes: Sequence[int], kind: Similarity = "pearson", seed: int = 0
+    cam: Any,
+    images: torch.Tensor,
+    classes: Sequence[int | ClassifierOutputTarget],
+    kind: Similarity = "pearson",
+    seed: int = 0,
 ) -> torch.Tensor:
     """How alike a map is to that of another class: float32 (N,) in [-1, 1]. Lower is better.
 
-    Sixt et al. 2020, arXiv:1912.09818; Quantus compares by SSIM unless told otherwise. classes: one an image, whose
-    other class is drawn among the rest with the seed and the class itself, so that the order of the images makes no
-    difference. kind: see `similarity.similarity`. A method that knows no class has 1.
-    Raises ValueError for another number of classes than images and for a model with one class; IndexError for a class
-    that does not exist. Cost: two calls of cam, and a forward.
+    Sixt et al. 2020, arXiv:1912.09818; Quantus compares by SSIM unless told otherwise. classes: one an image, by its
+    number or as a ClassifierOutputTarget, whose other class is drawn among the rest with the seed and the class itself,
+    so that the order of the images makes no difference. kind: see `similarity.similarity`. A method that knows no class
+    has 1. Raises ValueError for another number of classes than images and for a model with one class; IndexError for a
+    class that does not exist; TypeError for other callables, which have no other class. Cost: two calls of cam, and a
+    forward.
     """
     model = _model_of(cam)
-    own = [int(each) for each in classes]
+    own = [_number_of(each) for each in classes]
     if len(own) != len(images):
         raise ValueError(f"{len(own)} classes for {len(images)} images, expected one for each")
     count = _number_of_classes(model, images[:1], own)
     others = [_another(category % count, count, seed) for category in own]
     return similarity(_maps(cam, images, own), _maps(cam, images, others), kind)
+
+
+def _number_of(category: Any) -> int:
+    if type(category) is ClassifierOutputTarget:
+        category = category.category
+    if callable(category):
+        raise TypeError(f"{category!r} is no class, so that there is no other one to compare with: pass its number")
+    return int(category)
 
 
 def _another(category: int, count: int, seed: int) -> int:

@@ -80,6 +80,7 @@ def test_models_methods_and_layers():
     names = [row.name for row in evaluation.rows]
     of_one = ["GradCAM, first", "GradCAM, last", "EigenCAM, first", "EigenCAM, last", *BASELINES]
     assert names == [f"{model}, {name}" for model in models for name in of_one]
+    assert [line.partition(": ")[0] for line in evaluation.assumptions] == ["a", "b"]
     a, b = (row.values["entropy"] for row in evaluation.rows if row.name.endswith("GradCAM, last"))
     assert not np.allclose(a, b)
 

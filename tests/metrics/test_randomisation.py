@@ -19,6 +19,7 @@ from pytorch_grad_cam.metrics.randomisation import (
     randomise,
     randomised_modules,
 )
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 SEEDS = range(20)
 NAMES = ["head", "hidden", "conv", "stem"]
@@ -162,6 +163,11 @@ def test_a_map_of_the_image_alone_never_changes_and_of_the_classes_neither():
         np.testing.assert_allclose(random_logit(cam, x, [0, 1]), 1, atol=1e-5)
 
 
+def test_random_logit_of_a_target_that_is_a_class():
+    x, cam = images(), GradCAM(convolutional(), "last")
+    np.testing.assert_array_equal(random_logit(cam, x, [ClassifierOutputTarget(3), 1]), random_logit(cam, x, [3, 1]))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_logit_literally(seed):
     """Whatever other class is drawn, the number is the correlation with its map, and it is never the own class."""
@@ -213,6 +219,11 @@ def test_order_and_scale_make_no_difference():
         (lambda cam, x: mprt(lambda **_: x, x, [0, 1]), ValueError, "no `model` to randomise"),
         (lambda cam, x: efficient_mprt(cam, x, [0, 1], bins=1), ValueError, "bins is 1"),
         (lambda cam, x: random_logit(cam, x, [0]), ValueError, "1 classes for 2 images"),
+        (
+            lambda cam, x: random_logit(cam, x, [0, len]),
+            TypeError,
+            "built-in function len> is no class, so that there is",
+        ),
         (lambda cam, x: random_logit(cam, x, [0, 9]), IndexError, "class 9 does not exist: the model has 5"),
         (lambda cam, x: randomised_modules(nn.ReLU()), ValueError, "ReLU has no parameters"),
     ],
