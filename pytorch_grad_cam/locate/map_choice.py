@@ -147,5 +147,6 @@ class MapChoice(NamedTuple):
 def _reads(read: torch.Tensor | None, returned: torch.Tensor) -> bool:
     """Whether a module read what another one returned, as it is or with something added, as positions are in Yolos."""
     node = None if read is None else read.grad_fn
-    is_sum = node is not None and node.name().startswith("AddBackward")
-    return read is returned or (is_sum and any(added is returned.grad_fn for added, _ in node.next_functions))
+    if read is returned or node is None:
+        return read is returned
+    return node.name().startswith("AddBackward") and returned.grad_fn in [added for added, _ in node.next_functions]
