@@ -172,7 +172,7 @@ class MapChoice(NamedTuple):
 
 def _reads(read: torch.Tensor | None, returned: torch.Tensor) -> bool:
     """Whether a module read what another one returned, as it is or with something added, as positions are in Yolos."""
-    if read is returned or read is None or read.grad_fn is None:
+    node = None if read is None else read.grad_fn
+    if read is returned or node is None:
         return read is returned
-    is_sum = read.grad_fn.name().startswith("AddBackward")
-    return is_sum and any(added is returned.grad_fn for added, _ in read.grad_fn.next_functions)
+    return node.name().startswith("AddBackward") and returned.grad_fn in [added for added, _ in node.next_functions]
