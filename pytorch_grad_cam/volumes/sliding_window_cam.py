@@ -48,7 +48,7 @@ class SlidingWindowCAM(MetaCAM):
     of an image in a file only the windows are read.
 
     The result is the map of the whole image where the score is a sum over positions, or the linear head of a mean over
-    them, and no position sees farther than into the overlap: convolutional segmentation networks and classifiers with
+    them, and no position sees farther than half the overlap: convolutional segmentation networks and classifiers with
     BatchNorm, windows a multiple of the layer's stride apart. Of networks that look at the whole window (attention,
     InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say.
 

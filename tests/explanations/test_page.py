@@ -175,7 +175,7 @@ def test_keys(opened):
     view.find("#opacity").send_keys(LEFT)
     assert view.find("h1").text == "two", "the keys are the slider's while it has the focus"
     told = {"image", "class", "method", "layer", "view", "original", "boxes", "zoom"}
-    assert told == {item.text for item in view.all(".keys dd")}
+    assert told == {item.text for item in view.all(".keys dd") if item.is_displayed()}, "those of slices have volumes"
 
 
 @in_browser

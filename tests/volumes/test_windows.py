@@ -25,6 +25,7 @@ def test_windows_lie_as_monai_has_them():
 @pytest.mark.parametrize("roi_size", [(8, -1, 4), (8, None, 4), (8, 0, 4)])
 def test_an_axis_without_a_size_is_not_cut(roi_size):
     assert Windows(roi_size).sizes(SIZE) == (8, 6, 4)
+    assert Windows(1).sizes(SIZE) == (1, 1, 1)
     assert Windows(None).on(SIZE) == [tuple(slice(0, length) for length in SIZE)]
 
 
@@ -85,6 +86,7 @@ def test_an_inferer_is_read_by_its_attributes():
     ("wrong", "message"),
     [
         (lambda: Windows(8, overlap=1.0), r"overlap is 1.0, expected shares in \[0, 1\)"),
+        (lambda: Windows(8, overlap=(0.5, 1.0)), r"expected shares in \[0, 1\)"),
         (lambda: Windows(8, mode="mean"), "mode is 'mean', expected 'gaussian' or 'constant'"),
         (lambda: Windows((8, 8)).on(SIZE), "one for each of the 3 axes"),
         (lambda: Windows(8, overlap=(0.5, 0.5)).on(SIZE), "one for each of the 3 axes"),
