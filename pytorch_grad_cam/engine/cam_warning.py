@@ -29,8 +29,7 @@ class CamWarning(UserWarning):
 
     def __init__(self, message: str, reason: str = "", samples: Sequence[int] = ()) -> None:
         super().__init__(message)
-        self.reason = reason
-        self.samples = samples
+        self.reason, self.samples = reason, samples
 
 
 class RunEvidence(NamedTuple):
@@ -56,10 +55,11 @@ def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Cal
     whole = alive if len(evidence) == 1 else alive & _finite_in_all(evidence)
     if whole.all():
         return
-    for position in range(alive.shape[1]):
+    for position, of_list in enumerate(_facts(evidence[0], alive)):
         samples: dict[str, list[int]] = {}
-        for sample in (~alive[:, position]).nonzero()[:, 0].tolist():
-            samples.setdefault(_reason(evidence[0], call, sample, position), []).append(sample)
+        for sample, (is_alive, *facts) in enumerate(of_list):
+            if not is_alive:
+                samples.setdefault(_reason(facts, call, sample, position), []).append(sample)
         for reason, blank in samples.items():
             warn_of_blank(blank, len(alive), reason + (advice() if reason == _ZERO_GRADIENT else ""))
     if not whole[alive].all():
@@ -138,19 +138,29 @@ _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
 
-def _reason(evidence: RunEvidence, call: Call, sample: int, position: int) -> str:
-    activations, signed = evidence.activations[sample], evidence.signed[sample, position]
-    norms = evidence.gradient_norms
-    norm = signed.new_ones(()) if norms is None else norms[sample, position]
-    if not (activations.isfinite().all() & signed.isfinite().all() & norm.isfinite()):
+def _facts(evidence: RunEvidence, alive: torch.Tensor) -> list[list[list[bool]]]:
+    """What is true of each map (N, K), list by list: whether it says something, whether it and its layer are finite,
+    whether the gradient is zero, the layer constant, no evidence positive. Cost: one wait for the device.
+    """
+    activations, signed, norms = evidence.activations.flatten(2), evidence.signed.flatten(2), evidence.gradient_norms
+    norms = torch.ones_like(signed[..., 0]) if norms is None else norms
+    lowest, highest = activations.aminmax(dim=2)
+    finite = (lowest.isfinite() & highest.isfinite()).all(1, keepdim=True) & signed.isfinite().all(2) & norms.isfinite()
+    facts = alive, finite, norms == 0, (lowest == highest).all(1, keepdim=True).expand_as(alive), signed.amax(2) <= 0
+    return torch.stack(facts).permute(2, 1, 0).tolist()
+
+
+def _reason(facts: list[bool], call: Call, sample: int, position: int) -> str:
+    """Why a map says nothing. facts: of `_facts` all but the first."""
+    finite, without_gradient, of_constant, against = facts
+    if not finite:
         return f"non-finite values in the layer ({_OVERFLOW})"
-    if norm == 0:
+    if without_gradient:
         return _why_zero(call.probability_at_limit(sample, position))
-    if (activations.flatten(1).amax(1) == activations.flatten(1).amin(1)).all():
+    if of_constant:
         return "constant activations, the layer is the same at all positions (or has only one)"
-    if signed.amax() <= 0:
-        return _AGAINST if call.target_lists[position] else _NOTHING_POSITIVE
-    return "constant evidence, no position has more than another"
+    nothing_positive = _AGAINST if call.target_lists[position] else _NOTHING_POSITIVE
+    return nothing_positive if against else "constant evidence, no position has more than another"
 
 
 def _why_zero(probability: int | None) -> str:

@@ -108,7 +108,7 @@ class Capture(Watch):
         if any(map(partial(is_, None), found[: len(wanted)])):
             self._check_reached(found)
         remaining = iter(found)
-        return [_gradients_like(remaining, output) for _, output in self.runs], list(remaining)
+        return [*map(partial(_gradients_like, remaining), map(itemgetter(1), self.runs))], list(remaining)
 
     def derivatives(
         self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool, create_graph: bool = False
@@ -117,9 +117,8 @@ class Capture(Watch):
         if not score.requires_grad:
             return [None] * len(wanted)
         create_graph = create_graph or not self._detach
-        keep_graph = keep_graph or create_graph
         if create_graph or wanted[0].ndim != TOKENS_NDIM:
-            return torch.autograd.grad(score, wanted, None, keep_graph, create_graph, allow_unused=True)
+            return torch.autograd.grad(score, wanted, None, keep_graph or create_graph, create_graph, allow_unused=True)
         return gradients_without_zero_rows(score, wanted, keep_graph)
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:

@@ -53,8 +53,7 @@ def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     lowest, highest = values.aminmax(dim=1, keepdim=True)
     floor, ceiling = lowest.relu(), highest.relu()
     span = (ceiling - floor).masked_fill(ceiling == floor, 1)
-    scaled = torch.where(highest - lowest < torch.inf, (values.relu() - floor) / span, 0)
-    return scaled.reshape(signed.shape)
+    return torch.where(highest - lowest < torch.inf, (values.relu() - floor) / span, 0).reshape(signed.shape)
 
 
 def by_largest(maps: torch.Tensor) -> torch.Tensor:
@@ -100,10 +99,9 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
     One rule for every rank: cell i of h covers the pixels from i * H / h to (i + 1) * H / h; with `align_corners` the
     centres of the outermost cells lie on the outermost pixels instead.
     """
-    size = tuple(size)
-    if maps.shape[2:] == size:
+    if maps.shape[2:] == tuple(size):
         return maps
-    return F.interpolate(maps, size=size, mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
+    return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
 
 
 def blurred(maps: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:

@@ -160,8 +160,7 @@ def target_lists(targets: Targets, outputs: Any, used: bool = True, image_shape:
     """
     are_numbers = isinstance(targets, list) and set(map(type, targets)) == {int}
     if used and are_numbers and isinstance(outputs, torch.Tensor) and outputs.ndim == 2:
-        numbers = cast(list[int], targets)
-        samples, classes = outputs.shape
+        numbers, (samples, classes) = cast(list[int], targets), outputs.shape
         if len(numbers) == samples and -classes <= min(numbers) and max(numbers) < classes:
             return [ClassTargets(numbers)], False  # nothing is left to resolve, or to refuse
     return _resolved_lists(targets, outputs, used, image_shape)
@@ -174,7 +173,17 @@ def _resolved_lists(targets: Targets, outputs: Any, used: bool, image_shape: Seq
         return [[]] * (1 if lists is None else len(lists)), lists is not None
     if lists is None:
         return [resolve_targets(targets, outputs, image_shape)], False
-    return [resolve_targets(target_list, outputs, image_shape) for target_list in lists], True
+    return _plain_lists(lists, outputs) or [resolve_targets(each, outputs, image_shape) for each in lists], True
+
+
+def _plain_lists(lists: list[list[Any]], outputs: Any) -> list[Sequence[Target]] | None:
+    """Lists of nothing but classes that the output (N, classes) has; None where something is left to resolve."""
+    numbers = [number for target_list in lists for number in target_list]
+    are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
+    if not are_class_scores or set(map(type, numbers)) != {int} or len(lists[0]) != len(outputs):
+        return None
+    is_there = -outputs.shape[1] <= min(numbers) and max(numbers) < outputs.shape[1]
+    return [ClassTargets(target_list) for target_list in lists] if is_there else None
 
 
 def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] = ()) -> Sequence[Target]:

@@ -27,6 +27,7 @@ from pytorch_grad_cam import (
     ShapleyCAM,
     XGradCAM,
 )
+from pytorch_grad_cam.engine.cam_warning import CamWarning
 
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "item")
 METHODS = [
@@ -78,6 +79,21 @@ def test_one_wait_a_call(kind, targets, eigen_smooth):
     model = convolutional()
     cam = kind(model, [] if kind is FullGrad else ["first", "last"])
     assert len(waits_of(cam, images(), targets, eigen_smooth=eigen_smooth, as_tensor=True)) == 1
+
+
+def test_reasons_of_many_blank_maps_wait_no_longer_than_that_of_one():
+    model, x = convolutional(), images(count=1)
+    with torch.no_grad():  # all activations speak against every class
+        model.hidden.weight.abs_()
+        model.head.weight.abs_().neg_()
+    cam = GradCAM(model, "last", check_place=False)
+    waits = []
+    for count in (1, 5):
+        with Waits() as of_call, pytest.warns(CamWarning, match="speaks against the target") as warned:
+            cam(x, [list(range(count))], as_tensor=True)
+        assert len(warned) == count
+        waits.append(of_call.seen)
+    assert waits[0] == waits[1]
 
 
 @pytest.mark.parametrize("kind", [GradCAM, LayerCAM, EigenCAM, EigenGradCAM, KPCA_CAM, ShapleyCAM])
