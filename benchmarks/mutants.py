@@ -42,7 +42,7 @@ MODULES = (
     "metrics.ground_truth", "metrics.localisation", "metrics.box_accuracy", "metrics.grid_pointing_game",
     "metrics.average_drop", "metrics.baselines", "metrics.complexity", "metrics.deletion_insertion",
     "metrics.randomisation", "metrics.robustness", "metrics.shared_scores", "metrics.shares", "metrics.similarity",
-    "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations",
+    "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations", "zoo.letterbox",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -51,6 +51,7 @@ TESTS = [
         "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component", "multigrid", "localisation",
         "grid_pointing_game", "deletion_insertion", "complexity", "robustness", "randomisation",
         "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties", "rise",
+        "letterbox", "degenerate",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
