@@ -49,7 +49,7 @@ MODULES = (
     "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti", "volumes.dicom", "volumes.frames", "volumes.films",
     "volumes.signals", "seg_xres_cam", "engine.segmentation.regions", "engine.segmentation.segments",
     "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture",
-    "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance",
+    "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -59,7 +59,7 @@ TESTS = [
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
-        "segmentation", "fastest_way", "compiled_calls", "tam", "text_relevance",
+        "segmentation", "fastest_way", "compiled_calls", "tam", "text_relevance", "letterbox", "degenerate",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

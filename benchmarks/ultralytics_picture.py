@@ -11,7 +11,6 @@ second column is with maps of ours that are only divided by their maximum.
 
 import argparse
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.peers import environment_of
-from benchmarks.report import save, table
+from benchmarks.report import write_report
 from pytorch_grad_cam import BoxTarget, LayerCAM
 from pytorch_grad_cam.engine.maps import min_max
 
@@ -150,8 +149,7 @@ def main() -> None:
         subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
         return
     rows = {name: compared(name) for name in options.models}
-    save("ultralytics_picture", rows, "random weights, two images of 192 x 256, ultralytics 8.4.190")
-    sys.stdout.write(table(rows) + "\n")
+    write_report("ultralytics_picture", rows, "random weights, two images of 192 x 256, ultralytics 8.4.190")
 
 
 if __name__ == "__main__":
