@@ -17,10 +17,8 @@ from pytorch_grad_cam.engine.maps import resize
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Pool = Literal["max", "mean"]
 
-
-def pooled_gradients(grads: torch.Tensor, window: int, pool: Pool) -> torch.Tensor:
+def pooled_gradients(grads: torch.Tensor, window: int, pool: Literal["mean", "max"]) -> torch.Tensor:
     r"""$Up(Pool(\partial y / \partial A^k))$: gradients (N, C, *grid) pooled over windows of `window` cells along each
     axis, the last ones cut off by the edge, and enlarged linearly to the grid again.
     """
@@ -54,7 +52,7 @@ class SegXResCAM(BaseCAM):
         reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         *,
         window: int = 2,
-        pool: Pool = "max",
+        pool: Literal["mean", "max"] = "max",
         **options: Unpack[CamOptions],
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)

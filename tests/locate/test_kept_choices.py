@@ -352,7 +352,7 @@ def test_a_segmentations_choice_is_kept_for_other_regions():
     with Counted(model) as counted:
         for channel in range(4):
             maps = cam(x, lambda output, channel=channel: output[channel].mean())
-            expected = literal.grad_cam(model, model.bottleneck, x, lambda o: o[0, channel].mean(), (48, 64))  # noqa: B023
+            expected = literal.grad_cam(model, model.up2, x, lambda o: o[0, channel].mean(), (48, 64))  # noqa: B023
             np.testing.assert_allclose(maps, expected, atol=1e-6)
         assert counted.runs == 9  # with one for the choice of a dense output, and the four of the literal maps
 
