@@ -17,10 +17,8 @@ from pytorch_grad_cam.engine.maps import resize
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Pool = Literal["max", "mean"]
 
-
-def pooled_gradients(grads: torch.Tensor, window: int, pool: Pool) -> torch.Tensor:
+def pooled_gradients(grads: torch.Tensor, window: int, pool: Literal["mean", "max"]) -> torch.Tensor:
     r"""$Up(Pool(\partial y / \partial A^k))$: gradients (N, C, *grid) pooled over windows of `window` cells along each
     axis, the last ones cut off by the edge, and enlarged linearly to the grid again.
     """
@@ -37,11 +35,13 @@ class SegXResCAM(BaseCAM):
     Between two others: windows of one cell are HiResCAM, the mean over one window of the whole layer is Seg-Grad-CAM,
     which is `GradCAM` with a `SegmentationTarget` (Vinogradova et al. 2020, arXiv:2002.11434). Take it for a region of
     a segmentation, where Grad-CAM's weights, averaged over the image, mark what looks alike elsewhere, and HiResCAM's
-    map is grainy; not for a class of the whole image. The paper's windows are 2 x 2 cells with the maximum.
+    map is grainy; not for a class of the whole image.
+    That windows have 2 cells along each axis, that their maximum is taken, and that it is enlarged linearly, are
+    choices of ours.
     window: cells along an axis, all that there are where it is larger. pool: "max" or "mean". Further options are those
     of BaseCAM. Raises ValueError for others.
     Cost: one forward, one backward from the score to the layer.
-    Paper: Hasany et al. 2023, https://arxiv.org/abs/2304.11571.
+    Paper: Hasany et al. 2023, https://openaccess.thecvf.com/content/CVPR2023W/XAI4CV/html/Hasany_Seg-XRes-CAM_Explaining_Spatially_Local_Regions_in_Image_Segmentation_CVPRW_2023_paper.html.
     """
 
     takes_rectified = True
@@ -54,7 +54,7 @@ class SegXResCAM(BaseCAM):
         reshape_transform: Callable[[Any], torch.Tensor] | None = None,
         *,
         window: int = 2,
-        pool: Pool = "max",
+        pool: Literal["mean", "max"] = "max",
         **options: Unpack[CamOptions],
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)

@@ -81,6 +81,7 @@ class Options(CamOptions, total=False):
     scales: Sequence[int] | None
     num_scales: int
     scale_step_ratio: float
+    window: int
     window_size: int | None
     step_size: int | None
     pre_filter_ratio: float

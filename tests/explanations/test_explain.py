@@ -232,7 +232,7 @@ def test_errors(change, error, message, digits_net):
 
 def test_a_model_without_class_scores():
     with pytest.raises(ValueError, match="no class scores"):
-        explain(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.rand(3, 8, 8))
+        explain(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2)), torch.rand(3, 8, 8))
 
 
 def test_two_threads_leave_the_warnings_as_they_were(digits_net):

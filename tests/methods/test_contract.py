@@ -520,7 +520,8 @@ def test_a_hot_cell_that_is_lost_in_shrinking_is_told():
 @pytest.mark.except_for("RandomCAM", reason="no paper")
 def test_help_names_the_paper(method):
     shown = pydoc.render_doc(method, renderer=pydoc.plaintext)
-    assert re.search(r"Paper: .*https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.\S+)\.$", shown, re.MULTILINE)
+    link = r"https://(arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.\S+|openaccess\.thecvf\.com/\S+)"
+    assert re.search(rf"Paper: .*{link}\.$", shown, re.MULTILINE)
 
 
 @pytest.mark.except_for("SESS", reason="its options are those of WindowMaps, which it names")
