@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def read_nifti(file: str | Path) -> Scan:
     with needing("nibabel", "medical"):
         import nibabel
 
-    image = nibabel.load(file)
+    image: Any = nibabel.load(file)
     slope, offset = image.dataobj.slope, image.dataobj.inter
     as_it_is = slope == 1 and offset == 0 and Path(file).suffix == ".nii"
     voxels = np.asanyarray(image.dataobj) if as_it_is else image.get_fdata("unchanged", np.float32)
