@@ -75,6 +75,7 @@ setup(
             "hypothesis>=6.100",
             "jsonschema>=4.18",
             "packaging>=24.0",
+            "pytest-xdist>=3.5",
             "pyyaml>=6.0",
             "ipykernel>=6.29",
             "nbclient>=0.10",

@@ -23,10 +23,12 @@ class CAM(BaseCAM):
     r"""Channels weighted by the class weights of the network's linear layer: $L = \sum_k w_k^c A^k$ (eq. 2).
 
     For networks that end in global average pooling and one linear layer, at the layer in front of the pooling. There
-    GradCAM gives the same map, divided by the number of positions: take this one where no gradient can be had, and
-    GradCAM for every other network or layer. A target that is no class has the weights of the classes that it reads,
-    each as much as it counts in it.
+    GradCAM gives the same map, divided by the number of positions. A target that is no class has the weights of the
+    classes that it reads, each as much as it counts in it.
     Departs from the paper in that what is negative is cut off, unless `relu=False`.
+
+    When to take it: where no gradient can be had. GradCAM takes every other network and layer, too.
+
     Raises ValueError where no linear layer of the model gives its scores from the mean of each channel; that is looked
     at in every call.
     Cost: one forward; of two samples one more in the first call, see `engine.rectifiers`.

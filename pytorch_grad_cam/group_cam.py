@@ -46,12 +46,15 @@ class GroupCAM(BaseCAM):
     r"""What an image gains where groups of channels show it: $L = ReLU(\sum_l \alpha_l M_l)$ with masks M of groups of
     Grad-CAM's weighted channels and $\alpha_l = F(X \odot M_l + \tilde X \odot (1 - M_l)) - F(\tilde X)$.
 
-    F is the probability of a class, and any other target's score itself; outside of a mask the image is blurred. For
-    what ScoreCAM is for, at a fraction of its cost: on the bundled digits hits .96 (ScoreCAM .97, 130 forwards), on
-    wider layers the more. Where the blurred image has the higher score, as of networks without training, the map is
-    blank. Masks are scaled on the layer's grid; the paper's code does it at the image's.
+    F is the probability of a class, and any other target's score itself; outside of a mask the image is blurred. Where
+    the blurred image has the higher score, as of networks without training, the map is blank. Masks are scaled on the
+    layer's grid; the paper's code does it at the image's.
     groups: of neighbouring channels, as in the paper. batch_size: how many masked images the model gets at a time; None
     is 8 on a CPU and 64 elsewhere. Further options are those of BaseCAM; `eigen_smooth` changes nothing.
+
+    When to take it: for what ScoreCAM is for, at a fraction of its cost: on the bundled digits hits .96 (ScoreCAM .97,
+    130 forwards), on wider layers the more.
+
     Raises ValueError for less than one group.
     Cost: for each target one backward and 2 + groups forwards of each image, one of which is for all targets.
     Paper: Zhang et al. 2021, https://arxiv.org/abs/2103.13859.

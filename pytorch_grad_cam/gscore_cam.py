@@ -31,9 +31,12 @@ def highest_gradients(grads: torch.Tensor, share: float) -> torch.Tensor:
 class GScoreCAM(ScoreCAM):
     """Score-CAM of the channels with the highest mean gradients; the others count as if they were blank.
 
-    share: of the channels that are scored, rounded up; the paper's is a tenth. For wide layers, as CLIP's,
-    most of whose channels say nothing of the target. Further options are those of BaseCAM; `batch_size` is ScoreCAM's.
-    On the bundled digits, whose layer has 128 channels, hits .93 for a tenth of the cost (ScoreCAM .97, GroupCAM .96).
+    share: of the channels that are scored, rounded up; the paper's is a tenth. Further options are those of BaseCAM;
+    `batch_size` is ScoreCAM's.
+
+    When to take it: for wide layers, as CLIP's, most of whose channels say nothing of the target. On the bundled
+    digits, whose layer has 128 channels, hits .93 for a tenth of the cost (ScoreCAM .97, GroupCAM .96).
+
     Raises ValueError for a share outside (0, 1].
     Cost: 2 + share C forwards of each image and one backward for each target, whose channels differ.
     Paper: Chen et al. 2022, https://doi.org/10.1007/978-3-031-26316-3_35.

@@ -23,8 +23,10 @@ class ISCAM(ScoreCAM):
     channel $H^k$ in [0, 1] and $c_i = \sum_{j=1}^i j / m$: shares are added up, so that the last masks show the input
     (m + 1) / 2 times as strong as it is.
     steps: how many masks m. share_of_energy, batch_size and further options are those of ScoreCAM.
-    Not worth its cost by our own numbers: of 16 of the bundled digits it finds all, as ScoreCAM does for a tenth of the
-    cost, with the same energy (.47) and overlap (.61 and .62). It is here to be compared with.
+
+    When to take it: to compare with. Not worth its cost by our own numbers: of 16 of the bundled digits it finds all,
+    as ScoreCAM does for a tenth of the cost, with the same energy (.47) and overlap (.61 and .62).
+
     Raises ValueError for less than one step.
     Cost: 2 + steps C forwards of each image, whatever the number of targets; of two samples one more in the first call,
     see `engine.rectifiers`.

@@ -28,8 +28,11 @@ class LIFTCAM(TailCAM):
     pooling and one linear layer they are these values. They add up to the score's change whatever is between the layer
     and the score, as long as `perturbation.deep_lift` has a rule for it: of functions of single numbers, products,
     normalisation, softmax, attention and max-pooling. Else a CamWarning says so.
-    Take it where the score is no linear function of the layer, as of earlier layers and behind attention. Behind
-    pooling and one linear layer, as of the bundled digits, GradCAM is no worse (hits .92 of both, ROAD 6.1 and 5.8).
+
+    When to take it: where the score is no linear function of the layer, as of earlier layers and behind attention.
+    Behind pooling and one linear layer, as of the bundled digits, GradCAM is no worse (hits .92 of both, ROAD 6.1 and
+    5.8).
+
     batch_size: how many samples the tail gets at a time; None is 32 on a CPU and 128 elsewhere. Further options are
     those of BaseCAM.
     Raises ValueError where there are no gradients behind the layer.

@@ -30,10 +30,13 @@ class ODAM(BaseCAM):
     r"""Smoothed gradient times activation, position by position: $L = ReLU(\sum_k \Phi(\partial y / \partial A^k) \odot
     A^k)$.
 
-    For boxes of detectors, whose gradients are sharp points. sigma: of the Gaussian Φ, in cells of the layer; the paper
-    takes one that fits the object's size. Without smoothing it is HiResCAM; where the gradient is the same everywhere,
-    as behind global pooling, nothing is to be smoothed. Further options are those of BaseCAM.
-    Of the bundled dense detector's boxes hits .97, energy .49 (HiResCAM .98 and .76).
+    sigma: of the Gaussian Φ, in cells of the layer; the paper takes one that fits the object's size. Without smoothing
+    it is HiResCAM; where the gradient is the same everywhere, as behind global pooling, nothing is to be smoothed.
+    Further options are those of BaseCAM.
+
+    When to take it: for boxes of detectors, whose gradients are sharp points. Of the bundled dense detector's boxes
+    hits .97, energy .49 (HiResCAM .98 and .76).
+
     Raises ValueError for a sigma that is not above 0.
     Cost: one forward, one backward from the score to the layer.
     Paper: Zhao & Chan 2023, https://arxiv.org/abs/2304.06354.

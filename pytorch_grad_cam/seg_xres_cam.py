@@ -33,9 +33,11 @@ class SegXResCAM(BaseCAM):
     A^k)) \odot A^k)$, eq. 5 of the paper.
 
     Between two others: windows of one cell are HiResCAM, the mean over one window of the whole layer is Seg-Grad-CAM,
-    which is `GradCAM` with a `SegmentationTarget` (Vinogradova et al. 2020, arXiv:2002.11434). Take it for a region of
-    a segmentation, where Grad-CAM's weights, averaged over the image, mark what looks alike elsewhere, and HiResCAM's
-    map is grainy; not for a class of the whole image.
+    which is `GradCAM` with a `SegmentationTarget` (Vinogradova et al. 2020, arXiv:2002.11434).
+
+    When to take it: for a region of a segmentation, where Grad-CAM's weights, averaged over the image, mark what looks
+    alike elsewhere, and HiResCAM's map is grainy; not for a class of the whole image.
+
     That windows have 2 cells along each axis, that their maximum is taken, and that it is enlarged linearly, are
     choices of ours.
     window: cells along an axis, all that there are where it is larger. pool: "max" or "mean". Further options are those

@@ -42,8 +42,10 @@ class SmoothGradCAMPlusPlus(BaseCAM):
     samples: how many copies. std: of the Gaussian noise, in units of the preprocessed image. seed: of the noise, which
     is the same for all images and calls. Further options are those of BaseCAM.
     Departs from the paper in the numerator of alpha, which is $D_2$ as in Grad-CAM++; the paper has $D_1$ there.
-    Not worth its cost by our own numbers: on the bundled digits all figures are those of GradCAMPlusPlus (hits .92,
-    energy .40), which costs a fifth. For networks with noisy gradients.
+
+    When to take it: for networks with noisy gradients. Not worth its cost by our own numbers: on the bundled digits all
+    figures are those of GradCAMPlusPlus (hits .92, energy .40), which costs a fifth.
+
     Raises ValueError for less than one sample.
     Cost: 1 + samples forwards and, for each target, samples backwards from the score to the layer; with several layers
     the noisy ones for each of them.

@@ -23,9 +23,11 @@ class SSCAM(ScoreCAM):
     enlarged channel $H^k$ in [0, 1] and Gaussian noise $\delta_i$, here the same for all channels, images and calls.
     samples: how many noises m. std: of the noise; the paper's 2 hides what a mask shows. seed: of the noise.
     share_of_energy, batch_size and further options are those of ScoreCAM.
-    Not worth its cost by our own numbers: of 16 of the bundled digits it finds .44, and points at the wrong one as
-    often (with 5 samples; torch-cam's with 35, too), where ScoreCAM finds all for a thirty-fifth of the cost. It is
-    here to be compared with.
+
+    When to take it: to compare with. Not worth its cost by our own numbers: of 16 of the bundled digits it finds .44,
+    and points at the wrong one as often (with 5 samples; torch-cam's with 35, too), where ScoreCAM finds all for a
+    thirty-fifth of the cost.
+
     Raises ValueError for less than one sample.
     Cost: 2 + samples C forwards of each image, whatever the number of targets; of two samples one more in the first
     call, see `engine.rectifiers`.

@@ -22,10 +22,13 @@ def ss_grad_cam_weights(grads: torch.Tensor) -> torch.Tensor:
 class SSGradCAM(BaseCAM):
     r"""Grad-CAM, each channel as far as its gradient reaches: $L = ReLU(\sum_k \alpha_k S^k \odot A^k)$.
 
-    The space map S is the magnitude of the channel's gradient, scaled to a maximum of 1. For boxes of detectors: what
-    looks like the object elsewhere has no gradient there. All of a channel counts with the sign of its mean gradient;
-    LayerCAM, which costs the same, asks at each position and is the better choice by our own numbers: of the bundled
-    dense detector's boxes hits .98 and never another digit, where this one hits .88 and another digit in .10.
+    The space map S is the magnitude of the channel's gradient, scaled to a maximum of 1. What looks like a
+    detector's object elsewhere has no gradient there. All of a channel counts with the sign of its mean gradient.
+
+    When to take it: for boxes of detectors, to compare with. LayerCAM, which costs the same, asks at each position and
+    is the better choice by our own numbers: of the bundled dense detector's boxes hits .98 and never another digit,
+    where this one hits .88 and another digit in .10.
+
     Where a network pools all positions alike, as most classifiers behind their last layer, S is 1 and this is GradCAM.
     Cost: one forward, one backward from the score to the layer.
     Paper: Yamauchi & Ishikawa 2022, https://doi.org/10.1109/ICIP46576.2022.9897350.

@@ -150,5 +150,5 @@ def test_what_is_raised_is_a_message_of_troubleshooting(wrong, site):
 @pytest.mark.parametrize("name", sorted({method.__name__ for method in available_methods().values()}))
 def test_every_method_has_a_card(name, site):
     card = (site / f"methods/{name}.html").read_text()
-    for said in ("Cost:", "Paper:", '<code><span class="nc">@'):
+    for said in ("When to take it:", "Cost:", "Paper:", '<code><span class="nc">@'):
         assert said in card, said

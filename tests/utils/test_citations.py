@@ -49,8 +49,8 @@ NAMED = sorted(METHODS | classes_of_metrics() | TARGETS, key=lambda each: each._
 
 @pytest.mark.parametrize("named", NAMED, ids=lambda each: each.__name__)
 def test_a_class_names_its_paper_with_a_link(named):
-    remark = r"^Paper: .*https://(arxiv\.org/abs/\d{4}\.\d{4,5}|doi\.org/10\.\S+|\S*jacobgil\S+)\.$"
-    assert re.search(remark, inspect.getdoc(named) or "", re.MULTILINE)
+    sites = r"arxiv\.org/abs/\d{4}\.\d{4,5}|doi\.org/10\.\S+|openaccess\.thecvf\.com/\S+|\S*jacobgil\S+"
+    assert re.search(rf"^Paper: .*https://({sites})\.$", inspect.getdoc(named) or "", re.MULTILINE)
 
 
 @pytest.mark.parametrize("metric", available_metrics().values(), ids=lambda metric: metric.name)
