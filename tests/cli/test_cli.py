@@ -149,7 +149,7 @@ def test_options_together(tmp_path, capsys):
     arguments += ["--eigen-smooth", "--target-category", "tabby", "281", "golden retriever", "--device", "cpu"]
     arguments += ["--target-layers", "layer3", "layer4.1", "--method", "gradcam++", "--output-dir", str(tmp_path)]
     assert main(arguments) == 0
-    assert "gradcam++ for golden retriever (207)" in capsys.readouterr().out
+    assert "gradcamplusplus for golden retriever (207)" in capsys.readouterr().out
     expected = {f"photo.png.gradcamplusplus.{c}{kind}.jpg" for kind in ("", ".gb", ".cam_gb") for c in (281, 207)}
     assert expected <= {file.name for file in tmp_path.iterdir()}
 

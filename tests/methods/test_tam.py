@@ -106,48 +106,12 @@ def test_what_was_said(case):
         torch.testing.assert_close(logits[place - 1].softmax(0)[token], probability)
 
 
-def test_views_are_whole_pictures(case):
-    """Each view has each of its places once, and they are image tokens."""
-    model, inputs, grids, *_ = case
-    views = image_tokens(model, inputs, TileTokenizer())
-    places = torch.cat([view.flatten() for of_image in views for view in of_image])
-    assert len(places.unique()) == len(places)
-    assert set(inputs["input_ids"][0, places].tolist()) <= {IMAGE, VIDEO}
-    assert [max(of_image, key=torch.Tensor.numel).shape for of_image in views] == grids
-
-
-@pytest.mark.parametrize(("name", "what"), [("Idefics2", "perceiver_config"), ("Blip", "no image tokens")])
-def test_models_without_cells_in_the_prompt(name, what):
-    inputs = CASES["LLaVA"][1] if name == "Idefics2" else {"input_ids": torch.tensor([[1, 5]])}
-    with pytest.raises(ValueError, match=f"{what}.*TokenTarget"):
-        TAM(model_called(name))(inputs, **GREEDY)
-
-
-def test_tiles_without_a_processor():
-    with pytest.raises(ValueError, match="7 pictures, whose places the prompt says: pass the processor"):
-        TAM(model_called("SmolVLM"))(CASES["SmolVLM, tiles"][1], **GREEDY)
-
-
-def test_pictures_that_are_padded():
-    inputs = dict(CASES["SmolVLM"][1])
-    inputs["pixel_attention_mask"] = inputs["pixel_attention_mask"].clone()
-    inputs["pixel_attention_mask"][..., 20:] = False
-    with pytest.raises(ValueError, match="padded"):
-        TAM(model_called("SmolVLM"))(inputs, **GREEDY)
-
-
 def test_beams_and_several_conversations():
     model, inputs = model_called("Llava"), CASES["LLaVA"][1]
     with pytest.raises(ValueError, match="one beam"):
         TAM(model)(inputs, **GREEDY, num_beams=2)
     with pytest.raises(ValueError, match="2 conversations"):
         TAM(model)({name: torch.cat([value] * 2) for name, value in inputs.items()}, **GREEDY)
-
-
-def test_other_numbers_of_tokens():
-    inputs = {**CASES["LLaVA"][1], "pixel_values": torch.zeros(1, 3, 32, 48)}
-    with pytest.raises(ValueError, match="16 image tokens are no grid of a picture of 32 x 48"):
-        TAM(model_called("Llava"))(inputs, **GREEDY)
 
 
 def test_the_demo_is_such_a_model():

@@ -148,8 +148,8 @@ class TwoHeads(nn.Module):
     ("model", "message"),
     [
         (
-            nn.Conv2d(3, 2, 3),
-            r"Conv2d gives no class scores \(N, classes\), but \(1, 2, 22, 30\): pass an output_transform",
+            nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(2)),
+            r"Sequential gives no class scores \(N, classes\), but \(1, 2, 660\): pass an output_transform",
         ),
         (TwoHeads(), r"several tensors of the output could be the scores: output\[0\] .*output_transform="),
     ],
