@@ -89,6 +89,7 @@ def test_precision(method, dtype):
 @pytest.mark.slow
 @pytest.mark.except_for("RandomCAM", reason="draws new weights for each image and call")
 @pytest.mark.except_for("SESS", reason="122 windows take a quarter of a minute")
+@pytest.mark.except_for("SSCAM", "ISCAM", reason="ten to 35 forwards a channel, on ScoreCAM's way")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.03), (torch.bfloat16, 0.1), (torch.float64, 1e-4)])
 def test_precision_with_trained_weights(method, dtype, tolerance, digits_net):
     scene = preprocess_scene(example_scene())
