@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from pytorch_grad_cam.attention.attentions import attention_scores, for_each_head
 from pytorch_grad_cam.engine.torch_quirks.as_written import as_written
 
 Tensor = torch.Tensor
@@ -242,15 +243,8 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     if enable_gqa:
-        repeats = query.shape[-3] // key.shape[-3]
-        key, value = (each.repeat_interleave(repeats, -3) for each in (key, value))
-    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        is_choice = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if is_choice else scores + attn_mask
-    return torch.softmax(scores, -1) @ value
+        key, value = for_each_head(key, query), for_each_head(value, query)
+    return torch.softmax(attention_scores(query, key, attn_mask, is_causal, scale), -1) @ value
 
 
 def _named(*names: str) -> set[Any]:

@@ -27,7 +27,8 @@ LAYERS = [
     ["demo"],
     ["__init__"],
     [METHODS, "feature_factorization"],
-    ["perturbation", "attention", "words"],
+    ["perturbation"],
+    ["attention", "words"],
     ["meta_cam"],
     ["grad_cam"],  # what a meta method takes by default
     ["base_cam"],
