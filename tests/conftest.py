@@ -1,5 +1,5 @@
 import pytest
-from every_method import ATTENTION_METHODS, METHODS, excepted, named
+from every_method import ATTENTION_METHODS, COSTLY, METHODS, excepted, named
 
 from pytorch_grad_cam import RISE
 from pytorch_grad_cam.demo import load_digits_net
@@ -11,7 +11,7 @@ def pytest_generate_tests(metafunc):
     slow = [name for mark in metafunc.definition.iter_markers("slow_for") for name in named(mark)]
     if "method" in metafunc.fixturenames:
         methods = [
-            pytest.param(method, marks=pytest.mark.slow if method.__name__ in slow else ())
+            pytest.param(method, marks=pytest.mark.slow if method.__name__ in (*slow, *COSTLY) else ())
             for method in METHODS
             if method.__name__ not in without
         ]

@@ -16,6 +16,9 @@ ATTENTION_METHODS = [method for method in EXPORTED if issubclass(method, Attenti
 # CAM refuses a head that is not pooling and one linear layer; its contract is in test_cam.py.
 METHODS = [method for method in EXPORTED if method not in (*ATTENTION_METHODS, CAM)]
 
+# Tests of every method are slow for these: many forwards where others have one, in ways that other methods take, too.
+COSTLY = ["SSCAM", "ISCAM", "GScoreCAM", "SESS"]
+
 
 def named(mark) -> set[str]:
     """The methods that a marker names."""

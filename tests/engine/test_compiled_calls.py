@@ -123,6 +123,7 @@ def hook(model):
     model.net.hidden.register_forward_hook(lambda module, args, output: -output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [attribute, child, values, hook])
 def test_a_model_that_changes_between_two_calls(change):
     model, x = Switched().eval(), images()

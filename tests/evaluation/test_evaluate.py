@@ -209,6 +209,7 @@ def test_metrics_by_name_and_of_ones_own():
     assert values["complexity"].max() > 0
 
 
+@pytest.mark.slow
 def test_every_metric_runs(digits_net):
     rng = np.random.default_rng(3)
     scenes = [make_scene(rng) for _ in range(6)]

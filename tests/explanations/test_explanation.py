@@ -128,6 +128,7 @@ def test_labels_do_not_overlap(size):
             assert not box.shrunk(0.98, 0.98).overlaps(following), (labels[index].get_text(), other.get_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [{""}, {"first model", "second"}], ids=len)
 @pytest.mark.parametrize("names", [["one"], ["one", "two"]], ids=len)
 @pytest.mark.parametrize("size", [(112, 320), (64, 64), (320, 112)])

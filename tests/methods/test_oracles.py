@@ -17,7 +17,7 @@ def test_every_method_has_an_oracle(method):
     assert method.__name__ in ORACLES
 
 
-@pytest.mark.slow_for("ShapleyCAM")
+@pytest.mark.slow_for("ShapleyCAM", "ODAM", "RISE")
 @pytest.mark.except_for("GroupCAM", reason="is blank for networks without training; signed in test_score_forms.py")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("layer_name", ["last", "first"])

@@ -63,7 +63,8 @@ def hits_and_energy(cam, scenes):
     return found["hit"], found["energy"]
 
 
-@pytest.mark.parametrize("name", [*METHODS, pytest.param("ScoreCAM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*METHODS, "ScoreCAM"])
 @pytest.mark.parametrize("layer", ["features", None])
 def test_no_method_is_worse_where_the_last_rectifier_is_a_function(net, scenes, name, layer):
     """The same scores; by the layer that users name and by the one that is found."""
@@ -88,6 +89,7 @@ def points(cam, scenes):
     return np.array(found), np.array(numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GradCAM", "LayerCAM", "EigenGradCAM", "FullGrad"])
 @pytest.mark.parametrize("probes", [0, 32])
 def test_registered_maps_are_not_worse_than_tiles(net, scenes, name, probes):
