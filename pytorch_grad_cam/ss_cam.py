@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.perturbation.noisy_gradients import noisy
 from pytorch_grad_cam.score_cam import ScoreCAM
 
 if TYPE_CHECKING:
@@ -52,7 +53,4 @@ class SSCAM(ScoreCAM):
         self.samples, self.std, self.seed = samples, std, seed
 
     def shown(self, masks: torch.Tensor) -> Iterator[torch.Tensor]:
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.samples):
-            noise = torch.randn(masks.shape[1:], generator=generator, dtype=torch.float64)
-            yield masks + self.std * noise.to(masks)
+        return noisy(masks, self.std, self.samples, self.seed)

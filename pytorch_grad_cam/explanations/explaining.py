@@ -328,10 +328,7 @@ def requested(methods: Any) -> list[Any] | DefaultMethods:
 
 
 def methods_of(methods: Any) -> list[Any]:
-    """The methods that are meant by classes and names, one or several, or 'all': those of any network.
-
-    Without SSCAM and ISCAM, which take many times as long as all others together.
-    """
+    """The methods that are meant by classes and names, one or several, or 'all': all but `_NOT_OF_ALL`."""
     several = _several_methods(methods)
     if "all" in several:
         of_any = [each for each in available_methods().values() if not issubclass(each, _NOT_OF_ALL)]

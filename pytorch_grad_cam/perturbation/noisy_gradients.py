@@ -1,5 +1,6 @@
-"""Gradients at a layer where the model is shown other images."""
+"""Images with noise, and gradients at a layer where the model is shown other images."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -28,8 +29,9 @@ def gradients_of(run: LayerRun, images: torch.Tensor, target_lists: TargetLists)
     return torch.stack(found)
 
 
-def noisy(images: torch.Tensor, std: float, samples: int, seed: int) -> list[torch.Tensor]:
-    """Images (N, C, *spatial) with Gaussian noise, the same for all N, so many times."""
+def noisy(images: torch.Tensor, std: float, samples: int, seed: int) -> Iterator[torch.Tensor]:
+    """Images or masks (N, ...) with Gaussian noise, the same for all N, so many times."""
     generator = torch.Generator().manual_seed(seed)
-    noises = (torch.randn(images.shape[1:], generator=generator, dtype=torch.float64) for _ in range(samples))
-    return [images + std * noise.to(images) for noise in noises]
+    for _ in range(samples):
+        noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float64)
+        yield images + std * noise.to(images)

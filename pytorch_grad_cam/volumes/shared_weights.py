@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,12 +11,6 @@ import torch.nn.functional as F
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.engine.layer_run import LayerRun
-
-_POOLED: dict[int, Callable[..., torch.Tensor]] = {
-    1: F.adaptive_avg_pool1d,
-    2: F.adaptive_avg_pool2d,
-    3: F.adaptive_avg_pool3d,
-}
 
 
 class SharedWeights:
@@ -51,7 +44,7 @@ class SharedWeights:
     def _gathered(self, shares: torch.Tensor, run: LayerRun) -> torch.Tensor:
         grid = run.activations.shape[2:]
         if run.grads is not None:
-            of_cells = _POOLED[len(grid)](shares, grid).to(run.grads)
+            of_cells = F.interpolate(shares, size=tuple(grid), mode="area").to(run.grads)
             run = run._replace(grads=run.grads * of_cells)
         weights: torch.Tensor = self.cam.weigh(run)
         key = run.layer, run.call_index, run.position
