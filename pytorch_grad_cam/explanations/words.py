@@ -66,7 +66,7 @@ def answer_explained(model: nn.Module, image: Any, asked: Asked, title: str = ""
     warnings: list[str] = []
     probabilities = np.array([float(said.probabilities[list(word.tokens)].prod()) for word in words], np.float32)
     for method in asked.methods:
-        layer, maps = _by_tam(said) if method is TAM else _by_gradients(method, model, said, asked.options)
+        layer, maps = ("", said.evidence[0]) if method is TAM else _by_gradients(method, model, said, asked.options)
         drawn = _of_words(maps, words, shown.shape[:2])
         for number, (word, word_map) in enumerate(zip(words, drawn, strict=True)):
             name = word.text.strip()
@@ -138,10 +138,6 @@ def _begins(before: str, piece: str) -> bool:
     between_spaces = piece[0].isspace() or before[-1].isspace()
     are_wide = unicodedata.east_asian_width(piece[0]) in "WF" or unicodedata.east_asian_width(before[-1]) in "WF"
     return between_spaces or are_wide
-
-
-def _by_tam(said: TokenMaps) -> tuple[str, torch.Tensor]:
-    return "", said.evidence[0]
 
 
 def _by_gradients(
