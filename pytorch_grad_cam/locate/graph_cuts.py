@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 
@@ -19,22 +19,23 @@ _NAMES_OF_JOINS = (*(f"{name}Backward" for name in _JOINS), "CopySlices")
 
 
 class Paths:
-    """The paths of the autograd graph from a start to the image, counted exactly: in integers, down and up.
+    """The paths of the autograd graph from a start to an end, counted exactly: in integers, down and up.
 
-    image: a leaf of the graph. dead: edges that are no paths.
+    end: the image, or another tensor of the graph. dead: edges that are no paths.
     """
 
-    def __init__(self, start: GradientEdge, image: torch.Tensor, dead: Collection[Edge] = ()) -> None:
-        order = nodes_behind(start.node)
+    def __init__(self, start: GradientEdge, end: torch.Tensor, dead: Collection[Edge] = ()) -> None:
+        last = get_gradient_edge(end).node
+        order = nodes_behind(start.node, ends=[last])
         self._down: Counter[tuple[Any, int]] = Counter({(start.node, start.output_nr): 1})
         into: Counter[Any] = Counter({start.node: 1})
         for node in order:
-            for following, output in _alive(node, dead):
+            for following, output in _alive(node, dead) if node is not last else ():
                 self._down[following, output] += into[node]
                 into[following] += into[node]
         self._up: Counter[Any] = Counter()
         for node in reversed(order):
-            if getattr(node, "variable", None) is image:
+            if node is last:
                 self._up[node] = 1
             else:
                 self._up[node] = sum(self._up[following] for following, _ in _alive(node, dead))
@@ -47,20 +48,6 @@ class Paths:
     def are_cut_by(self, tensor: torch.Tensor) -> bool:
         """Whether all go through it."""
         return self.count > 0 and self.through(tensor) == self.count
-
-
-def on_all_ways(start: Any, end: Any) -> set[Any]:
-    """The nodes that lie on all ways from the start to the end, these among them; none where there is no way."""
-    order = nodes_behind(start, ends=[end])
-    down: Counter[Any] = Counter({start: 1})
-    for node in order:
-        for following, _ in node.next_functions if node is not end else ():
-            down[following] += down[node]
-    up: Counter[Any] = Counter({end: 1})
-    for node in reversed(order):
-        if node is not end:
-            up[node] = sum(up[following] for following, _ in node.next_functions if following is not None)
-    return {node for node in order if up[start] and down[node] * up[node] == up[start]}
 
 
 def joins_before(start: GradientEdge, ends: Collection[Any], dead: Collection[Edge] = ()) -> list[Any]:

@@ -13,7 +13,7 @@ from torch import nn
 from pytorch_grad_cam.locate.answers import answer
 from pytorch_grad_cam.locate.asked_score import AskedScore
 from pytorch_grad_cam.locate.candidate_map import CandidateMap, breadth, passing
-from pytorch_grad_cam.locate.graph_cuts import on_all_ways
+from pytorch_grad_cam.locate.graph_cuts import Paths
 from pytorch_grad_cam.locate.readings import Readings, is_of
 
 # What the thresholds rest on. "Nothing changes": in test_locate.py, and in the choice for 38 small networks of timm and
@@ -138,14 +138,14 @@ class MapChoice(NamedTuple):
         .43 at the encoder's last map. Nearer to the output a map repeats the mask.
         """
         cells = encoded.layout.grid
-        between = on_all_ways(self.asked.edge.node, encoded.call.returned.grad_fn)
+        ways = Paths(self.asked.edge, encoded.call.returned)
         finer = [
             candidate
             for candidate in maps
             if candidate.layout.grid not in self.pooled
             and math.prod(candidate.layout.grid) > math.prod(cells)
             and all(here <= 2 * there for here, there in zip(candidate.layout.grid, cells, strict=True))
-            and candidate.call.returned.grad_fn in between
+            and ways.are_cut_by(candidate.call.returned)
         ]
         coarsest = min((math.prod(candidate.layout.grid) for candidate in finer), default=0)
         of_grid = [candidate for candidate in finer if math.prod(candidate.layout.grid) == coarsest]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd.graph import get_gradient_edge
 
-from pytorch_grad_cam.locate.graph_cuts import Paths, dead_edges, edges_on, joins_before, on_all_ways
+from pytorch_grad_cam.locate.graph_cuts import Paths, dead_edges, edges_on, joins_before
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def test_what_lies_on_all_ways_between_two(image):
     left, right = end.cos(), end.tanh()
     joined = left + right + beside
     score = joined.relu().sum()
-    between = on_all_ways(score.grad_fn, end.grad_fn)
-    on_it = [tensor.grad_fn in between for tensor in (before, end, beside, left, right, joined, score)]
-    assert on_it == [False, True, False, False, False, True, True]
-    assert on_all_ways(beside.grad_fn, end.grad_fn) == set()
+    tensors = before, end, beside, left, right, joined, score
+    is_cut = Paths(edge(score), end).are_cut_by
+    assert [is_cut(tensor) for tensor in tensors] == [False, True, False, False, False, True, True]
+    assert not any(map(Paths(edge(beside), end).are_cut_by, tensors))
 
 
 def test_many_branches_in_a_row_are_counted_exactly(image):
