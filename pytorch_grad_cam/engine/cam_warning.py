@@ -1,8 +1,7 @@
-"""Warnings that say why a map is blank."""
+"""The warning of this library, who hears it, and why a map is blank."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -10,14 +9,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-
-from pytorch_grad_cam.engine.layouts import grid_of_proportions
-
-if TYPE_CHECKING:
-    from pytorch_grad_cam.engine.layer_run import Call
 
 Maps = Sequence[torch.Tensor]
 _thread = threading.local()
@@ -25,11 +19,23 @@ _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class CamWarning(UserWarning):
-    """A map says nothing, and the message says why. reason: why, for one map. samples: which maps of the batch."""
+    """A map says nothing, or less than it seems to, and the message says why.
+
+    reason: why, for one map. samples: which maps of the batch.
+    """
 
     def __init__(self, message: str, reason: str = "", samples: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.reason, self.samples = reason, samples
+
+
+class Asked(Protocol):
+    """What the reasons ask of a call: its K target lists, and which score is a probability at its limit."""
+
+    @property
+    def target_lists(self) -> Sequence[Any]: ...
+
+    def probability_at_limit(self, sample: int, position: int) -> int | None: ...
 
 
 class RunEvidence(NamedTuple):
@@ -42,7 +48,7 @@ class RunEvidence(NamedTuple):
     gradient_norms: torch.Tensor | None
 
 
-def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Call) -> None:
+def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Callable[[], str], call: Asked) -> None:
     """A CamWarning for each reason why maps are blank, and one where a layer is left out of their mean.
 
     drawn: the maps (N * K, 1, *spatial) of each run; a map is blank where it is zero in all of them.
@@ -76,20 +82,6 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
         return
     which = f"{len(samples)} of {maps} maps are blank" if maps > 1 else "the map is blank"
     issue(CamWarning(f"{which}: {why}", why, samples))
-
-
-def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
-    """Warn where a given reshape_transform gives cells that are not square, and square ones would fit as well.
-
-    Returns whether that is so.
-    """
-    square = grid_of_proportions(math.prod(grid), image_size)
-    if square is None or square == tuple(grid):
-        return False
-    found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
-    cells = f"the reshape_transform gives {found} cells, but an image of {pixels} has {expected}"
-    issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
-    return True
 
 
 def issue(warning: CamWarning) -> None:
@@ -150,7 +142,7 @@ def _facts(evidence: RunEvidence, alive: torch.Tensor) -> list[list[list[bool]]]
     return torch.stack(facts).permute(2, 1, 0).tolist()
 
 
-def _reason(facts: list[bool], call: Call, sample: int, position: int) -> str:
+def _reason(facts: list[bool], call: Asked, sample: int, position: int) -> str:
     """Why a map says nothing. facts: of `_facts` all but the first."""
     finite, without_gradient, of_constant, against = facts
     if not finite:

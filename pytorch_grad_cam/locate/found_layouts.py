@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_proportions
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom
-from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
+from pytorch_grad_cam.engine.layouts import Layout, channels_first, grid_of_proportions, is_even_map, layouts_of
 from pytorch_grad_cam.engine.trees import AsMap, first_tensor, floating_tensors
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.search import layout_of
@@ -66,7 +67,7 @@ class FoundLayouts:
     def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
         """Warn where the grid of a given reshape_transform has other proportions than the image."""
         case = layer, grid, image_size
-        if case not in self._fitting and not warn_of_proportions(grid, image_size):
+        if case not in self._fitting and not _warn_of_proportions(grid, image_size):
             self._fitting.add(case)
             self._check_later(layer, image_size)
 
@@ -82,3 +83,17 @@ def _warn_of_levels(layer: nn.Module, shapes: Sequence[Size], of_image: Size) ->
                 f"{levels}: for all, name the modules that make them as target_layers, or none to have them found"
             )
         )
+
+
+def _warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
+    """Warn where a given reshape_transform gives cells that are not square, and square ones would fit as well.
+
+    Returns whether that is so.
+    """
+    square = grid_of_proportions(math.prod(grid), image_size)
+    if square is None or square == tuple(grid):
+        return False
+    found, expected, pixels = (" x ".join(map(str, size)) for size in (grid, square, image_size))
+    cells = f"the reshape_transform gives {found} cells, but an image of {pixels} has {expected}"
+    issue(CamWarning(f"{cells}: give it that height and width, or leave it out"))
+    return True
