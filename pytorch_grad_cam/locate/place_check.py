@@ -171,7 +171,7 @@ class _Probe(NamedTuple):
         samples = len(self.activations)
         batch = changed if samples == 1 else torch.cat([self.image, changed])
         rows = rows_of(self.inputs, torch.zeros(len(batch), dtype=torch.long), samples)
-        first_reads = FirstReads(self.model, changed, len(batch))
+        first_reads = FirstReads(self.model, changed, len(batch), self.spatial_from)
         with torch.no_grad(), first_reads, Outputs([self.layer]) as outputs:
             run_model(self.model, with_image(rows, batch, self.spatial_from))
         return first_reads, outputs
