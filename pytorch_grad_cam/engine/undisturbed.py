@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from copy import copy as shallow_copy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, filterfalse
@@ -125,14 +124,9 @@ def _names_of_tensors(module: nn.Module) -> set[str]:
 
 
 def _names_of_caches(module: nn.Module) -> list[str]:
-    """The attributes that are dicts or lists of nothing but tensors, empty ones too."""
-    own = (item for item in vars(module).items() if item[0] not in _OF_EVERY_MODULE)
-    return [name for name, value in own if _is_cache(value)]
-
-
-def _is_cache(value: Any) -> bool:
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (None,)
-    return all(isinstance(each, torch.Tensor) for each in held)
+    """The attributes that are dicts of nothing but tensors, empty ones too; lists are logs."""
+    own = (item for item in vars(module).items() if item[0] not in _OF_EVERY_MODULE and isinstance(item[1], dict))
+    return [name for name, value in own if all(isinstance(each, torch.Tensor) for each in value.values())]
 
 
 def _is_sharded(module: nn.Module) -> bool:
@@ -173,7 +167,7 @@ class WatchedBuffer:
 
 
 class WatchedCache:
-    """A dict or list in which its module may keep tensors that it makes in evaluation mode, as attention biases.
+    """A dict in which its module may keep tensors that it makes in evaluation mode, as attention biases by device.
 
     What a call leaves there has no graph, and parameters that change afterwards would not be seen.
     """
@@ -181,23 +175,20 @@ class WatchedCache:
     def __init__(self, attributes: dict[str, Any], name: str) -> None:
         self.attributes, self.name = attributes, name
         self._cache: Any = None
-        self._contents: Any = None
+        self._contents: dict[Any, Any] = {}
 
     def keep(self) -> None:
         """Remember what it holds."""
         self._cache = self.attributes.get(self.name)
-        self._contents = shallow_copy(self._cache)
+        self._contents = dict(self._cache) if isinstance(self._cache, dict) else {}
 
     def restore(self) -> None:
         """Put it back as it was kept."""
         cache, contents = self._cache, self._contents
-        self._cache = self._contents = None
+        self._cache, self._contents = None, {}
         if isinstance(cache, dict):
             cache.clear()
             cache.update(contents)
-        elif isinstance(cache, list):
-            cache[:] = contents
-        if cache is not None:
             self.attributes[self.name] = cache
 
 
