@@ -88,8 +88,10 @@ class _Traced(Capture):
     def derivatives(
         self, score: torch.Tensor, wanted: list[torch.Tensor], keep_graph: bool, create_graph: bool = False
     ) -> Sequence[torch.Tensor | None]:
-        known = None if create_graph or not score.requires_grad else self._known.of(score, wanted, self.outputs)
-        return known or super().derivatives(score, wanted, keep_graph, create_graph)
+        in_graph = [tensor for tensor in wanted if tensor.requires_grad]  # not runs that read other inputs
+        known = None if create_graph or not score.requires_grad else self._known.of(score, in_graph, self.outputs)
+        found = iter(known or super().derivatives(score, in_graph, keep_graph, create_graph))
+        return [next(found) if tensor.requires_grad else None for tensor in wanted]
 
 
 def _versions(output: Any) -> list[int]:
