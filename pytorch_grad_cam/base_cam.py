@@ -380,8 +380,8 @@ class BaseCAM(OverridePoints):
         if self._released:
             raise RuntimeError("this CAM was released (at the end of `with`): make a new one")
         if not isinstance(self.spatial_from, ImagePlace):
-            place = found_axes(self.model, inputs, self.spatial_from)
-            self.spatial_from = self._found_layers.spatial_from = self._found_layouts.spatial_from = place
+            self.spatial_from = self._found_layers.spatial_from = found_axes(self.model, inputs, self.spatial_from)
+        self._found_layouts.begin(inputs, self.spatial_from)
         warn_of_raw_values(image_of(inputs, self.spatial_from))
         self._has_begun = True
 
@@ -409,7 +409,7 @@ class BaseCAM(OverridePoints):
     def _runs(self, call: Call, captured: Captured, transform: AsMap | None) -> list[CapturedRun]:
         """The runs of the target layers that the map is made of, read as maps by the transform or by their layout."""
         runs = []
-        for place, index in chosen_runs(captured, self.call_index):
+        for place, index in chosen_runs(captured, self.call_index, self._found_layouts.of_other_inputs):
             layer, output = captured[place]
             as_map = transform or self._found_layouts.as_map(layer, output, call.image, call.inputs)
             read: AsMap = partial(read_as_map, as_map, self.detach)

@@ -100,3 +100,28 @@ def state_of(model: nn.Module) -> list:
         )
         for name, module in model.named_modules()
     ]
+
+
+class Remembering(nn.Module):
+    """Factors by position behind a convolution, gathered from a parameter and in evaluation mode kept until `train` or
+    `eval` is called, as attention biases are in LeViT and TinyViT.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, CLASSES)
+        self.factors = nn.Parameter(torch.randn(12))
+        self.cache: dict[str, torch.Tensor] = {}
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Remembering":
+        self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            factors = self.factors.reshape(3, 4)
+        else:
+            factors = self.cache.setdefault(str(x.device), self.factors.reshape(3, 4))
+        return self.head((self.stem(x) * factors).mean((2, 3)))

@@ -77,8 +77,15 @@ class ImagePlace(NamedTuple):
 
     def image_in(self, inputs: Inputs) -> torch.Tensor:
         """The image (N, C, *spatial)."""
-        leaf = self._leaf_in(inputs)
-        return leaf.unsqueeze(1) if self.channels is None else leaf.movedim(self.channels, 1)
+        return self.as_image(self._leaf_in(inputs))
+
+    def as_image(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor with the axes of the input, with those of the image (N, C, *spatial)."""
+        return tensor.unsqueeze(1) if self.channels is None else tensor.movedim(self.channels, 1)
+
+    def ndim_of(self, image: torch.Tensor) -> int:
+        """How many axes the input has."""
+        return image.ndim - (self.channels is None)
 
     def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
         """The inputs with another one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -155,13 +155,14 @@ class CapturedRun(NamedTuple):
             self.gradient_norms.append(torch.linalg.vector_norm(grads.flatten(1), dim=1))
 
 
-def chosen_runs(captured: Captured, call_index: int | None) -> Iterable[tuple[int, int]]:
+def chosen_runs(captured: Captured, call_index: int | None, without: Collection[Any] = ()) -> Iterable[tuple[int, int]]:
     """Of the captured runs those that the map is made of: the place of each, and which run of its layer it is.
 
-    call_index: which run of each layer; None is all. Raises IndexError where a layer did not run as often.
+    call_index: which run of each layer; None is all but those of `without`, layers and which run. Raises IndexError
+    where a layer did not run as often.
     """
     layers = [*map(itemgetter(0), captured)]
-    runs = [(place, layers[:place].count(layer)) for place, layer in enumerate(layers)]
+    runs = [(at, n) for at, run in enumerate(layers) if (run, n := layers[:at].count(run)) not in without]
     return runs if call_index is None else _runs_at(call_index, captured)
 
 

@@ -24,6 +24,7 @@ from pytorch_grad_cam.engine.torch_quirks.quantised_modules import QuantisedWatc
 # In evaluation mode: a copy of the statistics of every normalisation would be for nothing.
 _WRITES_NO_BUFFERS = "torch.nn.modules."
 _WRITES_UNCOUNTED = ("torch.ao.", "torchao.")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _compiled_call = attrgetter("_compiled_call_impl")  # that of `module.compile()`
 _END = object()
 _lock = threading.Lock()
@@ -68,13 +69,14 @@ class KnownModel:
         # What a module remembers, as the anchors of a detector: no buffers, and exchanged by itself at any time.
         self.remembered = [(vars(module), name) for module in self.modules for name in _names_of_tensors(module)]
         self._first_tensor = next(chain(model.parameters(), model.buffers()), None)
-        self.watched_buffers = [
+        writing = [each for each in self.modules if not type(each).__module__.startswith(_WRITES_NO_BUFFERS)]
+        self.watched: list[WatchedBuffer | WatchedCache] = [
             WatchedBuffer(module, name, buffer)
-            for module in self.modules
-            if not type(module).__module__.startswith(_WRITES_NO_BUFFERS)
+            for module in writing
             for name, buffer in module._buffers.items()
             if buffer is not None and not _made_in_inference_mode(buffer)
         ]
+        self.watched += [WatchedCache(vars(module), name) for module in writing for name in _names_of_caches(module)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KnownModel, (self.model,)
@@ -121,6 +123,12 @@ def _names_of_tensors(module: nn.Module) -> set[str]:
     return {name for name, value in attributes if isinstance(value, torch.Tensor)}
 
 
+def _names_of_caches(module: nn.Module) -> list[str]:
+    """The attributes that are dicts of nothing but tensors, empty ones too; lists are logs."""
+    own = (item for item in vars(module).items() if item[0] not in _OF_EVERY_MODULE and isinstance(item[1], dict))
+    return [name for name, value in own if all(isinstance(each, torch.Tensor) for each in value.values())]
+
+
 def _is_sharded(module: nn.Module) -> bool:
     """Whether FSDP2 gathers its parameters: those gathered take `requires_grad` from the others once, and keep it."""
     return any(base.__name__ == "FSDPModule" for base in type(module).__mro__)
@@ -156,6 +164,32 @@ class WatchedBuffer:
         if not self.counts_writes or self.buffer._version != self._version or self.buffer.shape != values.shape:
             with torch.no_grad():
                 self.buffer.resize_(values.shape).copy_(values)
+
+
+class WatchedCache:
+    """A dict in which its module may keep tensors that it makes in evaluation mode, as attention biases by device.
+
+    What a call leaves there has no graph, and parameters that change afterwards would not be seen.
+    """
+
+    def __init__(self, attributes: dict[str, Any], name: str) -> None:
+        self.attributes, self.name = attributes, name
+        self._cache: Any = None
+        self._contents: dict[Any, Any] = {}
+
+    def keep(self) -> None:
+        """Remember what it holds."""
+        self._cache = self.attributes.get(self.name)
+        self._contents = dict(self._cache) if isinstance(self._cache, dict) else {}
+
+    def restore(self) -> None:
+        """Put it back as it was kept."""
+        cache, contents = self._cache, self._contents
+        self._cache, self._contents = None, {}
+        if isinstance(cache, dict):
+            cache.clear()
+            cache.update(contents)
+            self.attributes[self.name] = cache
 
 
 @contextmanager
@@ -215,7 +249,7 @@ class _Flags:
     offloaded: list[tuple[dict[str, Any], str]] = field(default_factory=list)
     exchanged: list[tuple[dict[str, Any], str, torch.Tensor]] = field(default_factory=list)
     remembered: list[tuple[dict[str, Any], str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    buffers: list[WatchedBuffer] = field(default_factory=list)
+    watched: list[WatchedBuffer | WatchedCache] = field(default_factory=list)
     usable: dict[torch.Tensor, torch.Tensor] = field(default_factory=dict)
 
     def take(self, known: KnownModel) -> None:
@@ -226,9 +260,9 @@ class _Flags:
         if known.made_in_inference_mode or known.remembered:
             self._exchange_all(known)
         if len(self.frozen) == 1:
-            self.buffers = known.watched_buffers
-            for buffer in self.buffers:
-                buffer.keep()
+            self.watched = known.watched
+            for each in self.watched:
+                each.keep()
         if not all(self.frozen):
             self._thaw()
             return
@@ -280,8 +314,8 @@ class _Flags:
             parameter.requires_grad = True
         for parameters, name in self.offloaded:
             parameters[name].requires_grad = True
-        for buffer in self.buffers:
-            buffer.restore()
+        for each in self.watched:
+            each.restore()
         if self.exchanged or self.remembered:
             self._put_back()
 

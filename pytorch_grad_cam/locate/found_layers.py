@@ -91,7 +91,7 @@ class FoundLayers:
             search, found = self._searched(asked)
             self._kept[asked.key] = found
             is_whole = len(asked.image) == len(search.forward.image)
-            return found.location, search.forward.capture(found.location.layers) if is_whole else None
+            return found.location, search.capture(found.location) if is_whole else None
 
     def read_by(
         self, asked: Asked, scores: Any, target_lists: Sequence[Sequence[Target]], runs: Captured

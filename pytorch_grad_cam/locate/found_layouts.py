@@ -14,13 +14,17 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, grid_of_proportions, is_even_map, layouts_of
 from pytorch_grad_cam.engine.trees import AsMap, first_tensor, floating_tensors
 from pytorch_grad_cam.locate.location import Location
+from pytorch_grad_cam.locate.runs_of_image import runs_of_other_inputs
 from pytorch_grad_cam.locate.search import layout_of
 
 Size = tuple[int, ...]
 
 
 class FoundLayouts:
-    """How the outputs of layers hold their maps. unchecked: the layers whose place is still to be checked."""
+    """How the outputs of layers hold their maps. unchecked: the layers whose place is still to be checked.
+
+    of_other_inputs: runs of layers that read other inputs than the image, see `runs_of_image`.
+    """
 
     def __init__(self, model: nn.Module, spatial_from: SpatialFrom) -> None:
         self.model, self.spatial_from = model, spatial_from
@@ -29,6 +33,12 @@ class FoundLayouts:
         self._fitting: set[tuple[nn.Module, Size, Size]] = set()
         self._seen: set[tuple[nn.Module, Size]] = set()
         self.unchecked: set[nn.Module] = set()
+        self.of_other_inputs: set[tuple[nn.Module, int]] = set()
+
+    def begin(self, inputs: Inputs, place: SpatialFrom) -> None:
+        """Where the image is, known from now on."""
+        self.spatial_from = place
+        self.of_other_inputs = runs_of_other_inputs(self.model, inputs, place)
 
     def keep(self, location: Location, size: Size) -> None:
         """Keep what a search has found for images of this size."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pytorch_grad_cam.engine.inputs import ImagePlace, SpatialFrom
 from pytorch_grad_cam.engine.trees import floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 from pytorch_grad_cam.locate.answers import contrast_of, signs_like
@@ -30,13 +31,14 @@ _THE_SAME = 0.9999
 class FirstReads(Watch):
     """What the first learned modules read of the last sample that has the rank of the image: `reads`, (1, C, *spatial).
 
-    image: (1, C, *spatial), the last of the samples. has_image: whether one of them reads it as it is, or with each
-    channel scaled and shifted; what follows is not looked at.
+    image: (1, C, *spatial), the last of the samples. spatial_from: where the inputs have it. has_image: whether one of
+    the modules reads it as it is, or with each channel scaled and shifted; what follows is not looked at.
     """
 
-    def __init__(self, model: nn.Module, image: torch.Tensor, samples: int) -> None:
+    def __init__(self, model: nn.Module, image: torch.Tensor, samples: int, spatial_from: SpatialFrom) -> None:
         super().__init__([module for module in model.modules() if module._parameters])
         self._image, self._samples = image, samples
+        self._place = spatial_from if isinstance(spatial_from, ImagePlace) else None
         self.reads: list[torch.Tensor] = []
         self.has_image = False
 
@@ -44,9 +46,20 @@ class FirstReads(Watch):
         if self.has_image or len(self.reads) == _EARLIEST:
             return
         for read in floating_tensors(inputs)[:1]:
-            if read.ndim == self._image.ndim and len(read) == self._samples:
-                self.reads.append(read[-1:].detach().clone())
-                self.has_image = _is_same(self.reads[-1], self._image)
+            if read.ndim and len(read) == self._samples:
+                orders = self._as_images(read[-1:].detach())
+                self.reads += [order.clone() for order in orders[:1]]
+                self.has_image = any(_is_same(order, self._image) for order in orders)
+
+    def _as_images(self, read: torch.Tensor) -> list[torch.Tensor]:
+        """What has the image's axes, in its order; of images whose channels are not the second axis also what has them
+        in the input's order: the orders that have as many channels.
+        """
+        like_image = [read] if read.ndim == self._image.ndim else []
+        if self._place is None:
+            return like_image
+        like_input = [self._place.as_image(read)] if read.ndim == self._place.ndim_of(self._image) else []
+        return [order for order in like_image + like_input if order.shape[1] == self._image.shape[1]]
 
 
 def ends_of_read(

@@ -64,7 +64,7 @@ def check_place(
     """A CamWarning where the layer's cells do not answer to a change of the image where they are drawn, and where the
     model pads or crops its images, so that the map is of another part than the image.
 
-    A model's layer that has answered in place, for this size of the image and this reading, is not asked again.
+    A layer's run that has answered in place, for this size of the image and this reading, is not asked again.
 
     It sees what puts a cell on another one's place: axes that are exchanged or turned; tokens that are sorted, dropped
     or read behind too many extra ones; images that are padded or cropped by half a cell or more. It does not see where
@@ -81,14 +81,14 @@ def check_place(
     image = image_of(inputs, spatial_from)[:1].detach()
     size = tuple(image.shape[2:])
     passed = _passed.setdefault(model, weakref.WeakKeyDictionary()).setdefault(layer, set())
-    if (size, reading) in passed:
+    if (size, reading, call_index) in passed:
         return
     probe = _Probe(model, inputs, spatial_from, image, layer, call_index, read, activations)
     trouble = probe.trouble_at([_cell(place, size, probe.grid) for place in _highest_and_lowest(drawn)])
     if trouble:
         issue(CamWarning(f"the map of {names_of(model, [layer])[0]} may lie in the wrong place: {trouble}"))
     else:
-        passed.add((size, reading))
+        passed.add((size, reading, call_index))
 
 
 class _Probe(NamedTuple):
@@ -171,7 +171,7 @@ class _Probe(NamedTuple):
         samples = len(self.activations)
         batch = changed if samples == 1 else torch.cat([self.image, changed])
         rows = rows_of(self.inputs, torch.zeros(len(batch), dtype=torch.long), samples)
-        first_reads = FirstReads(self.model, changed, len(batch))
+        first_reads = FirstReads(self.model, changed, len(batch), self.spatial_from)
         with torch.no_grad(), first_reads, Outputs([self.layer]) as outputs:
             run_model(self.model, with_image(rows, batch, self.spatial_from))
         return first_reads, outputs

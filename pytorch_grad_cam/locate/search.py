@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
@@ -23,7 +24,7 @@ from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
-from pytorch_grad_cam.locate.traced_forward import TracedForward
+from pytorch_grad_cam.locate.traced_forward import KnownGradients, TracedForward
 from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
 
 # What is looked at of a batch: normalisation by the batch's own statistics needs two.
@@ -119,6 +120,7 @@ class Search:
         self.model, self.forward = model, TracedForward(model, x, spatial_from)
         self.rules: MapChoice
         self._dead: set[Edge]
+        self._gradients: dict[torch.Tensor, torch.Tensor | None] = {}
         self.calls = [entry for entry in self.forward.runs if entry.returned.requires_grad]
         self._readings = Readings(model, x, spatial_from, self.forward.runs)
         scores = scores_of_model(model, output_transform, self.forward.image.shape, self.forward.outputs)
@@ -152,6 +154,10 @@ class Search:
             (numbers[entry.module], entry.returned) for entry in self.calls if entry.first and entry.module in numbers
         ]
         return ways_between(self.rules.asked.score, layers_of(made))
+
+    def capture(self, location: Location) -> Capture | None:
+        """The forward as a call's own, see `TracedForward.capture`, with the gradients that the search has taken."""
+        return self.forward.capture(location.layers, KnownGradients(self.rules.asked.score, self._gradients))
 
     def choice(self) -> Location:
         """The best map for the score asked for; where none depends on it, for the highest one; where there is none but
@@ -256,6 +262,7 @@ class Search:
         calls = self.calls[start:]
         returned = [entry.returned for entry in calls]
         gradients = gradients_without_zero_rows(self.rules.asked.score, returned, keep_graph=True)
+        self._gradients = dict(zip(returned, gradients, strict=True))
         # A CAM captures one tensor of a module and cuts it off from the others that the module returned: none of
         # those may lead to the score.
         reached = [gradient is not None for gradient in gradients]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -25,11 +26,14 @@ Order = Literal["top_down", "bottom_up"]
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[None]:
-    """Whatever happens to the values of parameters and buffers within, afterwards they are the same tensors as before.
+    """Whatever happens to the model within, afterwards its modules have the attributes that they had, and its
+    parameters and buffers are the same tensors with the same values.
 
     Within, copies take their place, so that what autograd keeps of them stays valid; those that modules share are still
     shared. Memory: a copy of all.
     """
+    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
+    contents = [(value, copy(value)) for _, own in attributes for value in own.values() if type(value) in (dict, list)]
     held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
         (table, name, tensor)
         for module in model.modules()
@@ -45,8 +49,12 @@ def kept(model: nn.Module) -> Iterator[None]:
             table[name] = copies[tensor]
         yield
     finally:
-        for table, name, tensor in held:
-            table[name] = tensor
+        for table, own in attributes:
+            table.clear()
+            table.update(own)
+        for value, own in contents:
+            value.clear()
+            value.update(own) if isinstance(value, dict) else value.extend(own)
 
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,6 +77,17 @@ def randomised_modules(model: nn.Module, order: Order = "top_down") -> list[tupl
     if not found:
         raise ValueError(f"{type(model).__name__} has no parameters that could be randomised")
     return found[::-1] if order == "top_down" else found
+
+
+def randomise_within(model: nn.Module, module: nn.Module, seed: int) -> None:
+    """`randomise` for a module of a model, which then forgets what it has made of its parameters.
+
+    Some models keep that in evaluation mode, as attention biases by position or merged weights: they are put into
+    training mode before and into evaluation mode after it. Within `kept`.
+    """
+    model.train()
+    randomise(module, seed)
+    model.eval()
 
 
 def randomise(module: nn.Module, seed: int) -> None:
@@ -117,7 +136,7 @@ def cascading_randomisation(
     found = {}
     with kept(model):
         for name, module in modules:
-            randomise(module, seed)
+            randomise_within(model, module, seed)
             found[name] = similarity(before, _smooth_maps(cam, images, resolved, samples, noise, seed), kind)
     return found
 
@@ -144,7 +163,7 @@ def efficient_mprt(cam: Any, images: torch.Tensor, targets: Targets, bins: int =
     before = _entropy_of_histogram(_maps(cam, images, resolved), bins)
     with kept(model):
         for _, module in modules:
-            randomise(module, seed)
+            randomise_within(model, module, seed)
         after = _entropy_of_histogram(_maps(cam, images, resolved), bins)
     rise = after - before
     return torch.where(rise == 0, 0, rise / before).float()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from nets import convolutional, images, in_threads
+from nets import Remembering, convolutional, images, in_threads
 from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM
@@ -75,7 +75,7 @@ def test_no_values_are_kept_between_calls():
     model = Counting().eval()
     cam = GradCAM(model, "net.last")
     cam(images(), 1)
-    assert all(buffer._values is None for buffer in cam._known.watched_buffers)
+    assert all(buffer._values is None for buffer in cam._known.watched)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -90,6 +90,27 @@ def test_a_lazy_model_that_is_run_later(ours):
     model(images())
     np.testing.assert_array_equal(cam(images(), 1), ours(model, model[1])(images(), 1))
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_a_model_keeps_of_its_parameters_in_evaluation_mode():
+    model, other, x = Remembering().train(), Remembering(seed=1), images()
+    cam = GradCAM(model, "stem", check_place=False)
+    cam(x, 1)
+    assert not model.cache, "training goes on without what a call has made"
+    with torch.no_grad():
+        model.factors.copy_(other.factors)
+        model.stem.load_state_dict(other.stem.state_dict())
+    model.head.load_state_dict(other.head.state_dict())
+    np.testing.assert_allclose(cam(x, 1), GradCAM(other, "stem")(x, 1), atol=1e-6)
+    model.eval()
+    cam(x, 1)
+    model(x).sum().backward()
+    assert model.factors.grad is not None, "no call has cut it off"
+    cache = model.cache
+    kept = dict(cache)
+    cam(x, 1)
+    assert model.cache is cache
+    assert cache == kept, "the user's own stays"
 
 
 def test_another_model_in_its_place():

@@ -139,6 +139,54 @@ def test_the_first_layers_that_read_another_input_are_passed_by():
     assert said(TwoInputs(lambda x: x.roll(24, 2)), (picture(), depth))
 
 
+class Positions(nn.Module):
+    """Adds a parameter of its own, so that it counts as a learned layer, which reads the input as it was given."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.added = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x):
+        return x + self.added
+
+
+class FramesFirst(nn.Module):
+    """Clips (N, frames, C, H, W): positions are added, then each frame is convolved."""
+
+    def __init__(self, does):
+        super().__init__()
+        torch.manual_seed(0)
+        self.does, self.positions = does, Positions((1, 1, 1, 1, 1))
+        self.body, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        clips = self.positions(self.does(x))
+        return self.head(self.body(clips.flatten(0, 1)).unflatten(0, (len(x), -1)).mean((1, 3, 4)))
+
+
+class Sequence(nn.Module):
+    """Features (N, T, features) through an encoder."""
+
+    def __init__(self, does):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(32, 2, 16, 0.0, batch_first=True)
+        self.does, self.body, self.head = does, nn.TransformerEncoder(layer, 1), nn.Linear(32, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.body(self.does(x)).mean(1))
+
+
+def test_images_whose_channels_are_not_the_second_axis():
+    clips = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert not said(FramesFirst(lambda x: x), clips)
+    assert not said(FramesFirst(lambda x: (x - 0.5) / 0.2), clips)
+    assert said(FramesFirst(lambda x: F.pad(x, (0, 0, 0, 16))), clips, axes="NTCHW")
+    features = torch.rand(2, 16, 32, generator=torch.Generator().manual_seed(1))
+    assert not said(Sequence(lambda x: x), features)
+    assert not said(Sequence(lambda x: x), features, axes="NTC")
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

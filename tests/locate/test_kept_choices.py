@@ -85,6 +85,40 @@ def test_the_first_call_makes_one_forward(samples, targets):
     assert cam.location.name == "last"
 
 
+class Counting(torch.autograd.Function):
+    """The identity, which counts how often it is differentiated."""
+
+    backwards = 0
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        Counting.backwards += 1
+        return gradient
+
+
+class Head(nn.Linear):
+    """A linear layer behind which backwards are counted."""
+
+    def forward(self, x):
+        return Counting.apply(super().forward(x))
+
+
+@pytest.mark.parametrize(("cam_class", "targets"), [(GradCAM, 3), (GradCAM, None), (FinerCAM, 3)])
+def test_the_gradient_of_the_search_is_that_of_the_call(cam_class, targets):
+    model, x = convolutional(), images(count=1)
+    model.head = Head(16, CLASSES).eval()
+    cam = cam_class(model, check_place=False)
+    Counting.backwards = 0
+    first = cam(x, targets)
+    in_first, Counting.backwards = Counting.backwards, 0
+    np.testing.assert_array_equal(cam(x, targets), first)
+    assert in_first == Counting.backwards
+
+
 def test_three_samples_take_a_forward_of_two_for_the_search():
     model, x = convolutional(), images(count=3)
     read = []

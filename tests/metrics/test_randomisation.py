@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from nets import Transformer, convolutional, images
+from nets import Remembering, Transformer, convolutional, images
 from scipy.stats import spearmanr
 from torch import nn
 
-from pytorch_grad_cam import EigenCAM, GradCAM
+from pytorch_grad_cam import EigenCAM, GradCAM, HiResCAM
 from pytorch_grad_cam.metrics.randomisation import (
     cascading_randomisation,
     efficient_mprt,
@@ -133,6 +133,32 @@ def test_the_model_is_put_back_exactly(fails):
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         assert torch.equal(parameter.grad, gradient)
     loss.backward()
+
+
+class Forgetful(dict):
+    """Keeps nothing."""
+
+    def setdefault(self, key, value):
+        return value
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_the_model_has_made_of_its_parameters_is_made_anew(training):
+    x, fresh, used = images(), Remembering(), Remembering().train(training)
+    fresh.cache = Forgetful()
+    with torch.no_grad():
+        scores = used(x)
+    cache, kept_factors = used.cache, dict(used.cache)
+    for call in (cascading_randomisation, efficient_mprt):
+        expected, found = (call(HiResCAM(model, "stem"), x, [0, 1]) for model in (fresh, used))
+        for pair in (
+            zip(expected.values(), found.values(), strict=True) if isinstance(found, dict) else [(expected, found)]
+        ):
+            torch.testing.assert_close(*pair)
+    assert used.cache is cache
+    assert used.cache == kept_factors
+    assert all(module.training is training for module in used.modules())
+    assert torch.equal(used(x), scores)
 
 
 def test_parameters_without_a_reset_are_shuffled():
