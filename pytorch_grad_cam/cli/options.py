@@ -52,6 +52,7 @@ _TRUTH_HELP = (
     "the right class, which manifest and page tell beside the model's: of several images a file (CSV, JSON) with the "
     "class of each, or 'folders', where images lie in folders called like their classes; of one image also its class"
 )
+_POINT_HELP = "of a segmenter: the region at these pixels of the picture, row and column from the upper left corner"
 _STRICT_HELP = "stop at the first image that cannot be explained, and where a preprocessing would be assumed"
 _COMPARISON_HELP = (
     "a figure (.png, .pdf) of all methods, classes and layers beside each other "
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--probabilities", choices=GIVEN, help="what the outputs become, or 'none' (default: found, and said)")
     add("--target-category", nargs="+", default=[], metavar="CLASS", help="numbers or names (default: the highest)")
     add("--boxes", type=_positive, metavar="N", help="of a detector: maps of its first N detections (default: 1)")
+    add("--point", dest="points", nargs="+", type=_point, default=[], metavar="Y,X", help=_POINT_HELP)
     add("--target-layers", nargs="+", metavar="NAME", help="dotted names (default: found in one traced forward)")
     add("--preview-model", action="store_true", help="list the layers with their output shapes, and stop")
     add("--aug-smooth", action="store_true", help="mean over six augmented images")
@@ -131,7 +133,7 @@ def request_of(options: argparse.Namespace, layers: Any) -> Request:
     """What the options ask of each image. layers: see `Request`."""
     smoothing = {"aug_smooth": options.aug_smooth, "eigen_smooth": options.eigen_smooth}
     how = {"align": options.align}
-    targets = options.target_category or None
+    targets = [*options.target_category, *options.points] or None
     return Request(requested(options.methods), targets, layers, options.boxes or 1, smoothing, how, options.batch_size)
 
 
@@ -167,6 +169,13 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
     return int(text)
+
+
+def _point(text: str) -> list[int]:
+    y, _, x = text.partition(",")
+    if not y.isdigit() or not x.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no point, such as 120,80 for row 120 and column 80")
+    return [int(y), int(x)]
 
 
 def _method(text: str) -> str:

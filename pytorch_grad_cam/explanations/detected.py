@@ -11,7 +11,7 @@ import torch
 
 from pytorch_grad_cam.engine.detections.box_targets import BestOfClass, BoxTarget, DetectionTarget, PredictionTarget
 from pytorch_grad_cam.engine.detections.predictions import Detected, Predictions
-from pytorch_grad_cam.explanations.panel import Panel, TargetBox, name_of_target
+from pytorch_grad_cam.explanations.panel import Panel, TargetBox, check_no_point, name_of_target
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called
 
@@ -36,6 +36,7 @@ class DetectedBoxes:
         return outputs.predictions[0]
 
     def as_target(self, asked: Any, original: Original | None = None) -> Any:
+        check_no_point(asked)
         if isinstance(asked, str):
             return category_called(asked, self.names)
         if type(asked) is ClassifierOutputTarget:

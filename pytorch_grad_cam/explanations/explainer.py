@@ -24,7 +24,7 @@ from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.detected import DetectedBoxes
 from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
 from pytorch_grad_cam.explanations.methods import DefaultMethods
-from pytorch_grad_cam.explanations.panel import Places, name_of_target
+from pytorch_grad_cam.explanations.panel import Places, check_no_point, name_of_target
 from pytorch_grad_cam.explanations.segmented import SegmentedRegions, is_segmentation
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
@@ -256,8 +256,9 @@ class Explainer:
             bare = [Panel(method, layer, None, "", None, cam_map) for cam_map in maps]
             of_targets = zip(bare, targets, strict=True)
             made = [places.shown(panel, target, read, image.shape[2:]) for panel, target in of_targets]
-            given = zip(made, self._given_names or [None] * len(made), strict=True)
-            made = [panel._replace(name=name or panel.name) for panel, name in given]
+            if self._targets is not None:
+                given = zip(made, self._given_names, self._asked, strict=True)
+                made = [panel._replace(name=name or f"{panel.name}{_at(asked)}") for panel, name, asked in given]
             made = [_minus(*made)] if self.request.signed else made
             panels += [panel._replace(warnings=_said_of(panel, issued, 0)) for panel in made]
             warnings += [f"{made[0].where}: {reason}" for reason in _reasons(issued, 0)]
@@ -396,6 +397,7 @@ def _are_several(layers: Any) -> bool:
 
 def numbered(target: Any, names: Sequence[str]) -> Any:
     """A class as its number, counted from the front; a callable as it is."""
+    check_no_point(target)
     if type(target) is ClassifierOutputTarget:
         target = target.category
     if isinstance(target, str):
@@ -406,6 +408,12 @@ def numbered(target: Any, names: Sequence[str]) -> Any:
     if not -len(names) <= number < len(names):
         raise IndexError(f"class {number}: the model's output has {len(names)} classes, from 0")
     return number % len(names)
+
+
+def _at(asked: Any) -> str:
+    """The point that was asked for, as it was given."""
+    point = asked if isinstance(asked, list | tuple) else getattr(asked, "point", None)
+    return "" if point is None else " at " + ", ".join(f"{place:g}" for place in point)
 
 
 def _said_of(panel: Panel, issued: list[CamWarning], image: int) -> tuple[str, ...]:

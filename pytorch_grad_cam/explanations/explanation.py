@@ -19,7 +19,7 @@ from pytorch_grad_cam.explanations.panel import Panel as Panel
 from pytorch_grad_cam.explanations.panel import TargetBox as TargetBox
 from pytorch_grad_cam.explanations.report import write_report
 from pytorch_grad_cam.utils.overlays import contoured, flattened, outlined
-from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
+from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask, outlines_of
 from pytorch_grad_cam.zoo.placement import Placement, Placements
 
 if TYPE_CHECKING:
@@ -141,7 +141,12 @@ class Explanation:
             "original_size": self.original_size and list(self.original_size),
             "top_classes": [{"class": number, "name": name, "probability": p} for number, name, p in self.top()],
             "panels": [
-                {**_row(panel), "boxes": of_panel, "boxes_in_original": self.in_original(of_panel)}
+                {
+                    **_row(panel),
+                    "explained_region": self.outlines(panel),
+                    "boxes": of_panel,
+                    "boxes_in_original": self.in_original(of_panel),
+                }
                 for panel, of_panel in zip(self.panels, boxes, strict=True)
             ],
             "warnings": list(self.warnings),
@@ -213,6 +218,16 @@ class Explanation:
         """Boxes of the shown picture in the pixels of the original one; None where nobody knows where they are."""
         placement = None if self.original is None else self.original.placement
         return None if placement is None else [placement.box(box) for box in boxes]
+
+    def outlines(self, panel: Panel) -> list[list[tuple[float, float]]]:
+        """The polygons (x, y) around the region that a panel explains, see `regions.outlines_of`, in pixels of the
+        original picture; of the shown one where nobody knows where that is. None of what is no region of a picture.
+        """
+        if panel.region is None or panel.region.ndim != 2:
+            return []
+        placement = None if self.original is None else self.original.placement
+        (factor_x, left), (factor_y, top) = ((1, 0), (1, 0)) if placement is None else (placement.x, placement.y)
+        return [[(x * factor_x + left, y * factor_y + top) for x, y in line] for line in outlines_of(panel.region)]
 
     def seen(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """A box of the original picture in the pixels of the shown one; the same where nobody knows where that is."""

@@ -90,6 +90,15 @@ class Places(Protocol):
         """What classes are ranked by, and what stands for their probabilities: each (classes,)."""
 
 
+def check_no_point(asked: Any) -> None:
+    """Raise ValueError for a pair (y, x), which only a segmenter has a region at."""
+    if isinstance(asked, list | tuple):
+        raise ValueError(
+            f"the point {tuple(asked)} means the region there of a segmenter, which this model is none of: pass "
+            "classes by number or name, or of a detector BoxTarget((x0, y0, x1, y1))"
+        )
+
+
 def name_of_target(target: Any) -> str:
     """The name of a callable: a function's, of an object what it says of itself, else its class's."""
     says_nothing: bool = getattr(type(target), "__repr__", None) is object.__repr__

@@ -14,7 +14,7 @@ import numpy as np
 from pytorch_grad_cam.explanations.colours import DIVERGING, colour_table
 from pytorch_grad_cam.explanations.data_url import data_url
 from pytorch_grad_cam.utils.overlays import flattened, montage_columns
-from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask
+from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask, outlines_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -184,12 +184,12 @@ def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, 
 
 
 def _around(panel: "Panel") -> list[dict[str, Any]]:
-    """The box around the region that a map explains."""
+    """The box and the outlines of the region that a map explains."""
     if panel.region is None or panel.region.ndim != 2:
         return []
     rows, columns = (np.flatnonzero(panel.region.any(axis)) for axis in (1, 0))
     box = [float(edge) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
-    return [{"name": panel.name, "score": None, "box": box}]
+    return [{"name": panel.name, "score": None, "box": box, "outlines": outlines_of(panel.region)}]
 
 
 def _finite(number: float | None) -> float | None:

@@ -73,7 +73,6 @@ class SegmentedRegions:
             return panel._replace(name=name_of_target(target))
         category, region = region_of(target, read, size)
         name = "mask" if category is None else self.names[category]
-        name += "" if target.point is None else " at " + ", ".join(f"{at:.0f}" for at in target.point)
         name += "" if target.instance is None else f" {target.instance}"
         return panel._replace(name=name, category=category, region=region)
 

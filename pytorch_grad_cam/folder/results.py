@@ -23,7 +23,8 @@ def save_results(explanation: Explanation, folder: Path, name: str, kinds: Seque
 
     name: what the files' names begin with. Masks are of the picture that the model was shown, because preprocessing has
     resized and cropped the image; so are 'boxes' (left, top, right, bottom); 'boxes_in_original' are in the pixels of
-    the image itself, None where nobody knows.
+    the image itself, None where nobody knows. What a panel explains, 'explained_boxes' or the outlines of
+    'explained_region', is in these as far as they are known.
     """
     described = []
     names = names_of_files(name, explanation.panels)
@@ -31,7 +32,7 @@ def save_results(explanation: Explanation, folder: Path, name: str, kinds: Seque
         files = {kind: f"{beginning}{_FILES[kind][0]}" for kind in kinds if kind in _FILES}
         for kind, file in files.items():
             write_whole(folder / file, _FILES[kind][1](explanation, position))
-        entry = _described(panel) | {"files": files}
+        entry = _described(explanation, panel) | {"files": files}
         if "boxes" in kinds:
             boxes = boxes_of(otsu_mask(panel.map))
             entry |= {"boxes": boxes, "boxes_in_original": explanation.in_original(boxes)}
@@ -60,10 +61,13 @@ def _plain(text: str) -> str:
     return "-".join(re.findall(r"[^\W_]+", text))[:_LONGEST] or "target"
 
 
-def _described(panel: Panel) -> dict[str, Any]:
+def _described(explanation: Explanation, panel: Panel) -> dict[str, Any]:
     probability = None if panel.probability is None else round(panel.probability, 6)
     named = {"class": panel.category, "name": panel.name, "probability": probability}
-    explained = {"explained_boxes": [each._asdict() for each in panel.boxes]} if panel.boxes else {}
+    explained: dict[str, Any] = {"explained_boxes": [each._asdict() for each in panel.boxes]} if panel.boxes else {}
+    outlines = explanation.outlines(panel)
+    if outlines:
+        explained = {"explained_region": [[(round(x, 1), round(y, 1)) for x, y in line] for line in outlines]}
     return named | {"method": panel.method, "layer": panel.layer} | explained
 
 

@@ -16,6 +16,7 @@ from detectors import (
     two_squares,
 )
 from torch import nn
+from torchvision import ops
 
 from pytorch_grad_cam import (
     BoxTarget,
@@ -549,3 +550,77 @@ def test_faster_rcnn_box_score_target_reads_what_is_reported(torchvision_net):
 
     LayerCAM(torchvision_net)([image], asked)
     torch.testing.assert_close(seen[-1], target(found), rtol=1e-4, atol=1e-4)
+
+
+# What a later call costs
+
+
+def counted(monkeypatch, owner, name):
+    calls = []
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **how: calls.append(name) or original(*args, **how))
+    return calls
+
+
+def test_all_predictions_are_there_without_a_second_suppression(torchvision_net, monkeypatch):
+    suppressions = counted(monkeypatch, ops.boxes, "batched_nms")
+    with torch.no_grad():
+        torchvision_net([photo()])
+        own = len(suppressions)
+        with raw_predictions_kept(suppressing_modules(torchvision_net), None):
+            torchvision_net([photo()])
+    assert len(suppressions) == 2 * own > 0
+
+
+def test_all_predictions_of_a_postprocessing_of_the_users_own(torchvision_net):
+    (module,) = suppressing_modules(torchvision_net)
+    x = [photo()]
+    with torch.no_grad(), raw_predictions_kept([module], None):
+        expected = torchvision_net(x)[0][RAW]
+
+    class Own(type(module)):
+        def postprocess_detections(self, *args):
+            return super().postprocess_detections(*args)
+
+    module.__class__ = Own
+    with torch.no_grad(), raw_predictions_kept([module], None):
+        found = torchvision_net(x)[0][RAW]
+    torch.testing.assert_close(found.boxes, expected.boxes)
+    torch.testing.assert_close(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize(("size", "runs"), [((128, 128), 0), ((50, 41), 1)], ids=["as it is", "padded"])
+def test_images_that_stay_as_they_are_are_not_transformed_twice(size, runs, torchvision_net):
+    transforms = []
+    torchvision_net.transform.register_forward_hook(lambda *_: transforms.append(1))
+    for expected in (1, 1 + runs):
+        with shown_by(torchvision_net, photo(*size)[None]):
+            assert len(transforms) == expected
+
+
+def test_another_setting_of_the_transform_is_seen(torchvision_net):
+    x = photo(128, 128)[None]
+    transform = torchvision_net.transform
+    with shown_by(torchvision_net, x) as shown:
+        assert shown.covered is None
+    transform.fixed_size = (128, 64)
+    with shown_by(torchvision_net, x) as shown:
+        assert shown.covered == (64, 128)
+
+
+def test_a_box_is_looked_for_once(monkeypatch):
+    model, x = Cells().eval(), two_squares()
+    cam = LayerCAM(model)
+    targets = [[BoxTarget(square) for square in SQUARES]]
+    cam(x, targets)
+    searches = counted(monkeypatch, Predictions, "nearest")
+    cam(x, targets)
+    assert len(searches) == len(SQUARES)
+
+
+def test_a_target_that_was_found_is_looked_for_in_other_predictions():
+    predictions = predictions_of(Cells().eval(), two_squares())[0]
+    target = BoxTarget(box_around(2, 5), 0).found(predictions, 0)
+    others = predictions._replace(logits=predictions.logits.flip(0), boxes=predictions.boxes.flip(0))
+    assert target(others) == target(predictions)
+    assert target == BoxTarget(box_around(2, 5), 0)

@@ -185,6 +185,32 @@ def test_boxes_around_what_a_map_shows(opened):
     np.testing.assert_array_equal(view.canvas(), before)
 
 
+@in_browser
+def test_the_outline_of_a_region_and_a_click_into_it(opened):
+    """A ring, and what lies in its hole: of two regions with boxes around one another the one that is there."""
+    ring, inner = np.zeros((2, SIZE, SIZE), bool)
+    ring[8:56, 8:56] = True
+    ring[20:44, 20:44] = False
+    inner[26:38, 26:38] = True
+    made = [
+        Panel("LayerCAM", "up3", number, name, None, np.zeros((SIZE, SIZE), np.float32), region=region)
+        for number, (name, region) in enumerate({"ring": ring, "inner": inner}.items())
+    ]
+    view = opened(explanation(made=made))
+    opaque(view)
+    shown = np.argwhere(view.canvas()[..., 0] > 230) / len(view.canvas()) * SIZE
+    assert view.pressed("classes") == "ring"
+    for edge in (8, 20, 44, 56):
+        along = shown[(np.abs(shown[:, 1] - edge) < 0.5) & (np.abs(shown[:, 0] - 32) < 5)]
+        assert len(along) > 0, f"no outline at {edge}"
+    view.redrawn(view.at(32, 32).click().perform)
+    assert view.pressed("classes") == "inner"
+    view.redrawn(view.at(50, 32).click().perform)
+    assert view.pressed("classes") == "ring"
+    view.at(23, 32).click().perform()
+    assert view.pressed("classes") == "ring", "the hole is neither"
+
+
 def detections():
     """Three panels of one image, each for a box; the second lies within the first."""
     boxes = {"dog": (4, 4, 60, 60), "nose": (40, 10, 56, 26), "cat": (4, 30, 30, 60)}

@@ -9,11 +9,14 @@ from PIL import Image
 from torch import nn
 
 from pytorch_grad_cam import SegmentationTarget, explain
-from pytorch_grad_cam.demo.network import preprocess_scene
+from pytorch_grad_cam.cli import main
+from pytorch_grad_cam.demo.detectors import load_digits_detector
+from pytorch_grad_cam.demo.network import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.demo.segmenter import CATEGORIES, load_digits_segmenter
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.utils.overlays import contoured
+from pytorch_grad_cam.utils.regions import outlines_of
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,7 @@ def test_a_name_a_point_and_another_region(segmenter, scene, predicted):
     np.testing.assert_array_equal(by_name.region, predicted == first)
     assert by_point.region[point]
     assert not (by_point.region & (predicted != second)).any()
-    assert by_point.name.startswith(f"{second} at ")
+    assert by_point.name == f"{second} at {point[0]}, {point[1]}"
     np.testing.assert_array_equal(by_mask.region, box > 0)
     assert by_callable.region is None
 
@@ -86,6 +89,7 @@ def test_a_point_is_in_pixels_of_the_picture(segmenter, scene, predicted):
     (found,) = explained(segmenter, large, targets=[(2 * int(rows[0]), 3 * int(columns[0]) + 1)])
     assert found.category == small.category == scene.labels[0]
     assert (found.region == small.region).mean() > 0.98
+    assert found.name == f"{found.category} at {2 * int(rows[0])}, {3 * int(columns[0]) + 1}"
 
 
 def test_where_nobody_knows_the_place_of_a_point(segmenter, scene):
@@ -171,3 +175,82 @@ def test_one_logit_and_queries(segmenter):
     (panel,) = explained(Other(as_queries), picture, check_place=False)
     assert panel.name in CATEGORIES[:10]
     assert panel.region.any()
+
+
+def test_outlines_are_in_pixels_of_the_original(segmenter, scene, predicted):
+    large = Image.fromarray(scene.image).resize((192, 128), Image.Resampling.NEAREST)
+    (panel,) = explanation = explained(segmenter, large, targets=[int(scene.labels[0])])
+    shown = outlines_of(panel.region)
+    for outline, of_shown in zip(explanation.outlines(panel), shown, strict=True):
+        np.testing.assert_allclose(outline, 1.0 * np.array(of_shown) * (3, 2), atol=0.5)
+    assert explanation.to_dict()["panels"][0]["explained_region"] == explanation.outlines(panel)
+    given = explain(segmenter, preprocess_scene(scene.image), targets=[int(scene.labels[0])], categories=CATEGORIES)
+    assert given.outlines(given[0]) == outlines_of(given[0].region)
+
+
+CODE = """
+from pytorch_grad_cam.demo.segmenter import load_digits_segmenter
+from pytorch_grad_cam.demo.network import preprocess_scene
+import numpy as np
+
+def build():
+    return load_digits_segmenter()
+
+def preprocess(image):
+    return preprocess_scene(np.asarray(image))[0]
+"""
+
+
+@pytest.fixture
+def command(scene, tmp_path):
+    code, names, photos = tmp_path / "segmenter.py", tmp_path / "names.txt", tmp_path / "photos"
+    code.write_text(CODE)
+    names.write_text("\n".join(CATEGORIES))
+    photos.mkdir()
+    Image.fromarray(scene.image).save(photos / "scene.png")
+    return ["--model", f"{code}:build", "--preprocess", f"{code}:preprocess", "--categories", str(names)]
+
+
+def point_in(scene, predicted, number):
+    rows, columns = np.nonzero((predicted == scene.labels[number]) & scene.masks[number])
+    return int(rows[0]), int(columns[0])
+
+
+def test_points_on_the_command_line(command, scene, predicted, tmp_path, capsys):
+    points = [f"{y},{x}" for y, x in (point_in(scene, predicted, number) for number in (0, 1))]
+    output = tmp_path / "out"
+    status = main(
+        [*command, "--image-path", str(tmp_path / "photos/scene.png"), "--point", *points, "--output-dir", str(output)]
+    )
+    assert status == 0
+    said = capsys.readouterr().out
+    for label, point in zip(scene.labels, points, strict=False):
+        assert f"for {label} at {point.replace(',', ', ')} ({label})" in said
+    assert len(list(output.glob("*.jpg"))) == 2
+
+
+def test_regions_in_a_manifest(command, scene, predicted, tmp_path):
+    y, x = point_in(scene, predicted, 0)
+    output = tmp_path / "out"
+    arguments = ["--image-path", str(tmp_path / "photos"), "--point", f"{y},{x}", "--output-dir", str(output)]
+    assert main([*command, *arguments]) == 0
+    assert main([*command, *arguments]) == 0  # the same configuration
+    (line,) = (output / "manifest.jsonl").read_text().splitlines()
+    (panel,) = json.loads(line)["targets"]
+    (explained_panel,) = explained(segmenter=load_digits_segmenter(), picture=scene.image, targets=[(y, x)])
+    expected = outlines_of(explained_panel.region)
+    for outline, of_shown in zip(panel["explained_region"], expected, strict=True):
+        np.testing.assert_allclose(outline, of_shown, atol=0.2)
+
+
+@pytest.mark.parametrize("said", ["3", "3,", "a,b", "-1,4", "3,4,5"])
+def test_what_is_no_point(said, capsys):
+    with pytest.raises(SystemExit):
+        main([f"--point={said}"])
+    assert "is no point, such as 120,80" in capsys.readouterr().err
+
+
+def test_a_point_of_what_is_no_segmenter(scene):
+    for model in (load_digits_net(), load_digits_detector("dense")):
+        with pytest.raises(ValueError, match=r"the point \(3, 4\) means the region there of a segmenter"):
+            explain(model, preprocess_scene(scene.image), targets=[(3, 4)])

@@ -13,6 +13,7 @@ from pytorch_grad_cam import explain
 from pytorch_grad_cam.demo import load_digits_net
 from pytorch_grad_cam.demo.detectors import load_digits_detector
 from pytorch_grad_cam.demo.scenes import make_scene
+from pytorch_grad_cam.demo.segmenter import load_digits_segmenter
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/assets/manifest.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -43,6 +44,7 @@ def lines(photos, tmp_path_factory):
         *manifest(net, photos, output / "all", methods=["gradcam", "fullgrad"], save=KINDS, top=2),
         *manifest(net, photos, output / "maps", save=["map"], targets=difference),
         *manifest(detector, photos, output / "boxes", methods="layercam", save=KINDS, preprocess=_as_tensor),
+        *manifest(load_digits_segmenter(), photos, output / "regions", save=["map"], preprocess=_as_tensor),
     ]
 
 
@@ -60,6 +62,7 @@ def test_every_line_of_real_manifests_is_valid(lines):
     assert [list(VALIDATOR.iter_errors(line)) for line in lines] == [[]] * len(lines)
     assert {len(line) for line in lines} == {2, 7}, "both kinds of lines"
     assert any("explained_boxes" in target for line in lines for target in line.get("targets", ()))
+    assert any("explained_region" in target for line in lines for target in line.get("targets", ()))
 
 
 @pytest.mark.parametrize(

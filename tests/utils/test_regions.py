@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
+from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask, outlines_of
 
 
 def test_the_threshold_parts_the_values_best():
@@ -40,3 +40,37 @@ def test_no_map(heat):
 def test_no_mask():
     with pytest.raises(ValueError, match=r"shape \(4,\), expected \(H, W\)"):
         boxes_of(np.ones(4))
+
+
+def covered_by(outlines, shape):
+    """By the rule of even and odd: how many upright edges lie to the left of each pixel."""
+    crossings = np.zeros(shape, int)
+    for outline in outlines:
+        for (x0, y0), (x1, y1) in zip(outline, outline[1:] + outline[:1], strict=True):
+            assert (x0 == x1) != (y0 == y1)
+            if x0 == x1:
+                crossings[min(y0, y1) : max(y0, y1), x0:] += 1
+    return crossings % 2 == 1
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_outlines_cover_the_pixels_and_no_others(share):
+    mask = np.random.default_rng(0).random((19, 23)) < share
+    outlines = outlines_of(mask)
+    np.testing.assert_array_equal(covered_by(outlines, mask.shape), mask)
+    for outline in outlines:  # nothing but corners
+        turns = zip(outline[-1:] + outline[:-1], outline, outline[1:] + outline[:1], strict=True)
+        assert all(before[0] != after[0] and before[1] != after[1] for before, _, after in turns)
+
+
+def test_outlines_of_holes_and_of_diagonal_neighbours():
+    ring = np.ones((3, 3))
+    ring[1, 1] = 0
+    assert outlines_of(ring) == [[(0, 0), (3, 0), (3, 3), (0, 3)], [(1, 2), (2, 2), (2, 1), (1, 1)]]
+    assert sorted(map(len, outlines_of(np.eye(2)))) == [4, 4]
+    assert outlines_of(np.zeros((2, 2))) == []
+
+
+def test_outlines_of_what_is_no_mask():
+    with pytest.raises(ValueError, match=r"the mask has shape \(3,\), expected \(H, W\)"):
+        outlines_of(np.ones(3))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.engine.layer_run import Call
 
 _OF = re.compile(r"score|box|mask|angle|keypoint:(\d+)")
+_Target = TypeVar("_Target", bound="PredictionTarget")
 # As for what counts as found in Pascal VOC. Below it another object may be meant.
 _LEAST_IOU = 0.5
 # What the score of a prediction counts that is not there, in a changed copy of the image. A choice.
@@ -31,20 +33,28 @@ class PredictionTarget(OfPlace):
 
     of: str = "score"
     is_of_place = True
+    _found: tuple[Predictions | None, torch.Tensor | None] = None, None
 
     def which(self, predictions: Predictions) -> torch.Tensor:
         """The one of the P * C that is meant, a number (1,)."""
         raise NotImplementedError
 
-    def check(self, predictions: Predictions, sample: int) -> None:
-        """Raise ValueError where the prediction is not there. Cost: a wait for the device."""
+    def check(self, predictions: Predictions, sample: int) -> torch.Tensor:
+        """`which`. Raises ValueError where the prediction is not there. Cost: a wait for the device."""
         raise NotImplementedError
+
+    def found(self: _Target, predictions: Predictions, sample: int) -> _Target:
+        """The same target, which knows where it is in these predictions. Raises and costs what `check` does."""
+        known = copy(self)
+        object.__setattr__(known, "_found", (predictions, self.check(predictions, sample)))  # dataclasses are frozen
+        return known
 
     def __call__(self, predictions: Predictions) -> torch.Tensor:
         """The scalar that is explained. Raises ValueError for masks, keypoints or angles that are not there."""
         if not len(predictions.boxes):
             return predictions.logits.new_full((), math.log(_NOTHING))
-        which = self.which(predictions)
+        there, which = self._found
+        which = self.which(predictions) if which is None or there is not predictions else which
         row = predictions.row_of(which)
         if self.of == "box":
             box = predictions.boxes.index_select(0, row)
@@ -123,11 +133,12 @@ class BoxTarget(PredictionTarget):
     def which(self, predictions: Predictions) -> torch.Tensor:
         return predictions.nearest(self.box, self.label)
 
-    def check(self, predictions: Predictions, sample: int) -> None:
+    def check(self, predictions: Predictions, sample: int) -> torch.Tensor:
         self.check_within(predictions.size)
         _check_label(self.label, predictions, sample)
-        row = predictions.row_of(self.which(predictions))
-        iou = predictions.iou(self.box)[row].item()
+        which = self.which(predictions)
+        nearest = predictions.boxes.detach().index_select(0, predictions.row_of(which))
+        iou = predictions._replace(boxes=nearest).iou(self.box).item()
         of_class = "" if self.label is None else f" of class {self.label}"
         if iou == 0:
             raise ValueError(f"no raw prediction{of_class} overlaps the box {self.box} in sample {sample}")
@@ -140,6 +151,7 @@ class BoxTarget(PredictionTarget):
                     "another object may be explained"
                 )
             )
+        return which
 
     def check_within(self, size: tuple[int, int]) -> None:
         """Raise ValueError for a box outside of an image of this (height, width)."""
@@ -181,14 +193,16 @@ class DetectionTarget(PredictionTarget):
         label = predictions.labels.expand_as(predictions.scores).flatten()[which]
         return BoxTarget((x0, y0, x1, y1), int(label), self.of) if x0 < x1 and y0 < y1 else self
 
-    def check(self, predictions: Predictions, sample: int) -> None:
-        found = len(predictions.detections())
+    def check(self, predictions: Predictions, sample: int) -> torch.Tensor:
+        detections = predictions.detections()
+        found = len(detections)
         if self.number >= found:
             above = f" with a score above {predictions.suppression.min_score:g}"
             raise ValueError(
                 f"detection {self.number} was asked for, but {found or 'nothing'} {'were' if found > 1 else 'was'} "
                 f"found in sample {sample}{above}: pass a class, for its best raw prediction, or BoxTarget(box, label)"
             )
+        return detections[self.number][None]
 
 
 @dataclass(frozen=True)
@@ -201,8 +215,9 @@ class BestOfClass(PredictionTarget):
     def which(self, predictions: Predictions) -> torch.Tensor:
         return predictions.best(self.label)
 
-    def check(self, predictions: Predictions, sample: int) -> None:
+    def check(self, predictions: Predictions, sample: int) -> torch.Tensor:
         _check_label(self.label, predictions, sample)
+        return self.which(predictions)
 
 
 def of_one_prediction(targets: Any) -> bool:
@@ -272,5 +287,5 @@ def _resolved(target: Any, predictions: Predictions, sample: int) -> Any:
     elif isinstance(target, int):
         target = BestOfClass(target)
     if isinstance(target, PredictionTarget):
-        target.check(predictions, sample)
+        target = target.found(predictions, sample)
     return target.as_box(predictions) if isinstance(target, DetectionTarget) else target

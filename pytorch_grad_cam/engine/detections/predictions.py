@@ -106,7 +106,7 @@ class Predictions(NamedTuple):
         score. label: of this class only. Cost: a wait for the device.
         """
         own = self.of(label)
-        overlap = self.iou(box).detach().masked_fill(~own.any(1), -1)
+        overlap = self._replace(boxes=self.boxes.detach()).iou(box).masked_fill(~own.any(1), -1)
         rows = (overlap == overlap.amax()).nonzero()[:, 0]  # few
         best = _best(self.scores[rows], self.logits[rows], own.expand_as(self.scores)[rows])
         columns = self.scores.shape[1]

@@ -7,8 +7,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.detections.predictions import Predictions, Suppression, of_probabilities
@@ -95,7 +97,7 @@ def _raw_of(module: Any, args: tuple[Any, ...]) -> list[Predictions]:
     """What a copy of the module without thresholds gives: a dict for each image, or lists of boxes, scores, labels."""
     opened = object.__new__(type(module))
     opened.__dict__.update({**vars(module), **_OPEN})
-    found = getattr(type(module), _POSTPROCESS)(opened, *args)
+    found = _unsuppressed(getattr(type(module), _POSTPROCESS))(opened, *args)
     of_images = (
         [[image[key] for key in ("boxes", "scores", "labels")] for image in found]
         if isinstance(found, list)
@@ -107,6 +109,23 @@ def _raw_of(module: Any, args: tuple[Any, ...]) -> list[Predictions]:
         of_probabilities(boxes, scores, labels, tuple(size), kept)
         for (boxes, scores, labels), size in zip(of_images, sizes, strict=True)
     ]
+
+
+def _unsuppressed(postprocess: Any) -> Any:
+    """The same where nothing is compared with each other, of torchvision's functions: to see that of thousands of
+    predictions none covers another one more than wholly takes as long as all else. Other functions as they are.
+    """
+    from torchvision.ops import boxes
+
+    if getattr(postprocess, "__globals__", {}).get("box_ops") is not boxes:
+        return postprocess
+    ordering = SimpleNamespace(**{**vars(boxes), "batched_nms": _in_order})
+    return FunctionType(postprocess.__code__, {**postprocess.__globals__, "box_ops": ordering})
+
+
+def _in_order(boxes: torch.Tensor, scores: torch.Tensor, *_: Any) -> torch.Tensor:
+    """Which boxes are left where no overlap is too much, as `batched_nms` gives them: the highest score first."""
+    return scores.argsort(descending=True, stable=True)
 
 
 class _Adding(Watch):

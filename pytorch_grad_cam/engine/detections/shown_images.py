@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from pytorch_grad_cam.engine.maps import Scaling, min_max, resize
 from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 Size = tuple[int, int]
+
+# What torchvision's own transforms leave as it is, by their settings and the images' shape: it does not depend on more.
+_leaving: weakref.WeakKeyDictionary[nn.Module, set[tuple[str, torch.Size]]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,26 @@ def shown_by(model: nn.Module, inputs: Inputs) -> Iterator[Shown]:
     """Within, in this thread: the model takes images as its `transform`, torchvision's, would make them.
 
     Its transform is passed by, and its boxes are those of the images as they are given. Other models, and images that
-    are neither padded nor get other proportions, are as ever. inputs: where the model is. Cost: the transform, once.
+    are neither padded nor get other proportions, are as ever. inputs: where the model is. Cost: the transform, once;
+    for images that are as ever at the first call alone, if it is torchvision's own.
     """
     transform = model._modules.get("transform")
     if transform is None or not hasattr(transform, "postprocess"):
         yield Shown(inputs)
         return
     images = image_of(inputs)
+    height, width = images.shape[2:]
+    left = _leaving.setdefault(transform, set())
+    how = str({name: value for name, value in vars(transform).items() if not name.startswith("_")}), images.shape
+    if how in left:
+        yield Shown(inputs, (height, width))
+        return
     with torch.no_grad():
         batch, _ = transform(list(images))
-    height, width = images.shape[2:]
     covered = tuple(batch.image_sizes[0])
     if covered == batch.tensors.shape[2:] and covered[0] * width == covered[1] * height:
+        if type(transform).__module__.startswith("torchvision."):
+            left.add(how)
         yield Shown(inputs, (height, width))  # cells cover the image as they cover what is shown
         return
     with _PassedBy(model, transform, (height, width)):
