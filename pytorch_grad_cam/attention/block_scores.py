@@ -65,7 +65,7 @@ class BlockScores(AttentionCapture):
         outputs = super().run(inputs)
         self.of_blocks = []
         for block in self._blocks:
-            with torch.enable_grad(), _Exchanged(self._blocks[-1], self._means[block]):
+            with torch.enable_grad(), Exchanged(self._blocks[-1], self._means[block]):
                 self.of_blocks.append(call(self._model, inputs))
         return outputs
 
@@ -120,7 +120,7 @@ class _Rows:
         return tensor.shape.index(self.total) if self.total in tensor.shape else None
 
 
-class _Exchanged(Watch):
+class Exchanged(Watch):
     """Other tokens in the place of those that a block returns."""
 
     def __init__(self, block: nn.Module, tokens: torch.Tensor) -> None:
