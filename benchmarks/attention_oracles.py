@@ -25,7 +25,8 @@ def oracle(method: str) -> Callable:
 class Shown(NamedTuple):
     """Of each block, the heads first: weights, scores (h, T, T), query, key, value (h, T, d), and the gradients of the
     class's score with respect to the weights and to the output; of the block's own score (LeGrad) with respect to its
-    weights. reads: the share of each token in what the head reads.
+    weights. reads: the share of each token in what the head reads. of_values: (T,) the class's score of each token of
+    the last block, had its attention none but itself.
     """
 
     weights: list[np.ndarray]
@@ -37,6 +38,7 @@ class Shown(NamedTuple):
     of_outputs: list[np.ndarray]
     of_own_scores: list[np.ndarray]
     reads: np.ndarray
+    of_values: np.ndarray = np.empty(0)
 
 
 def shown_by(model: Any, image: torch.Tensor, category: int) -> Shown:
@@ -63,7 +65,22 @@ def shown_by(model: Any, image: torch.Tensor, category: int) -> Shown:
         arrays([getattr(part, name) for part in parts]) for name in ("weights", "scores", "query", "key", "value")
     )
     reads = np.full(tokens, 1 / tokens) if model.pool == "mean" else np.eye(tokens)[0]
-    return Shown(*fields, arrays(of_weights), arrays(of_outputs), arrays(own), reads)
+    of_values = [_score_of_value(model, image, place, category).item() for place in range(tokens)]
+    return Shown(*fields, arrays(of_weights), arrays(of_outputs), arrays(own), reads, np.array(of_values))
+
+
+def _score_of_value(model: Any, image: torch.Tensor, place: int, category: int) -> torch.Tensor:
+    """Its own value, through the projections of the last block's attention, its residuals and MLP, and the head."""
+    tokens = model.tokens(image[None])
+    *earlier, last = model.blocks
+    for block in earlier:
+        tokens = block(tokens)
+    token, attention = tokens[0, place], last.attention
+    rows = slice(-len(token), None)  # of the joint projection, those of the values
+    value = attention.in_proj_weight[rows] @ last.norm1(token) + attention.in_proj_bias[rows]
+    token = token + attention.out_proj.weight @ value + attention.out_proj.bias
+    token = token + last.mlp(last.norm2(token))
+    return model.head(model.norm(token))[category]
 
 
 @oracle("LeGrad")
@@ -158,3 +175,9 @@ def grad_eclip(shown: Shown) -> np.ndarray:
             loosened = (cosine[i] - min(cosine)) / (max(cosine) - min(cosine))
             total[i] += sum(gradient[q][c] * loosened * value[i][c] for c in range(value.shape[1]))
     return np.maximum(total, 0)
+
+
+@oracle("MaskCLIP")
+def mask_clip(shown: Shown) -> np.ndarray:
+    """Of all tokens above the lowest of the cells, which is every token but the first."""
+    return shown.of_values - min(shown.of_values[1:])

@@ -38,6 +38,7 @@ from pytorch_grad_cam.layer_integrated_gradients import LayerIntegratedGradients
 from pytorch_grad_cam.legrad import LeGrad
 from pytorch_grad_cam.lift_cam import LIFTCAM
 from pytorch_grad_cam.locate import suggest_layers
+from pytorch_grad_cam.mask_clip import MaskCLIP
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.odam import ODAM
 from pytorch_grad_cam.random_cam import RandomCAM
@@ -113,6 +114,7 @@ __all__ = [
     "LayerCAM",
     "LayerIntegratedGradients",
     "LeGrad",
+    "MaskCLIP",
     "MetaCAM",
     "Predictions",
     "RandomCAM",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from pytorch_grad_cam.attention.attended import Attended, AttendedBlock, by_image
+from pytorch_grad_cam.attention.attended import Attended, AttendedBlock
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 from pytorch_grad_cam.engine.maps import full_precision
 
@@ -60,6 +60,6 @@ class GradECLIP(AttentionCAM):
 
 def _parts(block: AttendedBlock) -> list[torch.Tensor]:
     """Query, key, value and the output's gradient, each (B, T, C)."""
-    attention, images = block.attention, len(block.weights)
+    attention = block.attention
     parts: tuple[Any, ...] = (attention.query, attention.key, attention.value, block.of_output)
-    return [full_precision(by_image(part, images)).transpose(1, 2).flatten(2) for part in parts]
+    return [full_precision(block.of_heads(part)).transpose(1, 2).flatten(2) for part in parts]

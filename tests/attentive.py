@@ -139,3 +139,63 @@ class Window(Block):
         back = attended.reshape(count, rows, columns, 2, 2, DIM).transpose(2, 3).reshape(rolled.shape)
         cells = cells + back.roll((self.shift, self.shift), (1, 2))[:, :height, :width]
         return cells + self.mlp(self.norm2(cells))
+
+
+class Blocked(nn.Module):
+    """A convolution, then two blocks on the cells of windows that the image is cut into once, put together behind them.
+
+    kind: "apart": (N, windows, T, C), of squares of 2 x 2 cells, as Nest has them. "folded": (N * windows, T, C), each
+    window of every second cell along both axes, as MobileViT has them. The map (N, C, H, W) is read by a convolution.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind = kind
+        self.patch = nn.Conv2d(3, DIM, 4, 4)
+        self.blocks = nn.ModuleList(BlockOfWindows() for _ in range(2))
+        self.join, self.head = nn.Conv2d(DIM, DIM, 1), nn.Linear(DIM, CLASSES)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0.1, 0.5)
+        self.eval()
+
+    def forward(self, x: torch.Tensor, shown: list | None = None) -> torch.Tensor:
+        cells = self.patch(x)
+        tokens = self.cut(cells)
+        for block in self.blocks:
+            tokens = block(tokens, shown=shown)
+        return self.score(self.put_together(tokens, cells.shape))
+
+    def score(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.head(self.join(maps).mean((2, 3)))
+
+    def cut(self, cells: torch.Tensor) -> torch.Tensor:
+        halves = cells.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (N, C, rows, 2, columns, 2)
+        if self.kind == "apart":
+            return halves.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
+        return halves.permute(0, 3, 5, 2, 4, 1).flatten(3, 4).flatten(0, 2)
+
+    def put_together(self, tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        images, _, height, width = shape
+        if self.kind == "apart":
+            halves = tokens.reshape(images, height // 2, width // 2, 2, 2, DIM).permute(0, 5, 1, 3, 2, 4)
+        else:
+            halves = tokens.reshape(images, 2, 2, height // 2, width // 2, DIM).permute(0, 5, 3, 1, 4, 2)
+        return halves.reshape(shape)
+
+
+class BlockOfWindows(nn.Module):
+    """x + attention of (..., T, C), the axis of the heads in front of that of the windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(DIM, 3 * DIM), nn.Linear(DIM, DIM)
+
+    def forward(self, tokens: torch.Tensor, offset: Any = None, shown: list | None = None) -> torch.Tensor:
+        heads = (part.unflatten(-1, (HEADS, -1)).movedim(-2, 1) for part in self.qkv(tokens).chunk(3, -1))
+        query, key, value = heads
+        weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+        attended = (weights if offset is None else weights + offset) @ value
+        if shown is not None:
+            shown.append((query, key, value, attended))
+        return tokens + self.out(attended.movedim(1, -2).flatten(-2))

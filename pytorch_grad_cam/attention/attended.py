@@ -25,6 +25,11 @@ class AttendedBlock(NamedTuple):
     of_output: Any
     places: Places | None
 
+    def of_heads(self, part: torch.Tensor) -> torch.Tensor:
+        """What the model holds of the attention, or a gradient of it, as (B, heads, T, S)."""
+        windows = part if self.places is None else self.places.windows_first(part)
+        return by_image(windows, len(self.weights))
+
     def at_tokens(self, of_keys: torch.Tensor, tokens: int) -> torch.Tensor:
         """What was found for the keys (B, T), at the tokens of the images: (N, tokens)."""
         return of_keys if self.places is None else self.places.put_back(of_keys, tokens)

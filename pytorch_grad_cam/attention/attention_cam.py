@@ -13,6 +13,7 @@ from pytorch_grad_cam.attention.attention_capture import AttentionCapture
 from pytorch_grad_cam.attention.flex_attention import flex_as_plain_attention
 from pytorch_grad_cam.attention.tokens import like_output
 from pytorch_grad_cam.attention.towers import Tower, tower_of
+from pytorch_grad_cam.attention.windows import Places
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.engine.capture import Capturing
 from pytorch_grad_cam.engine.inputs import Inputs
@@ -115,9 +116,9 @@ class AttentionCAM(BaseCAM):
         for of_block, gradient, of_output in zip(capture.attentions, gradients, of_outputs, strict=True):
             which = of_block.block, of_block.number
             if which in capture.tower.places or of_block.block is None:
-                weights = full_precision(by_image(of_block.attention.weights, images))
-                of_weights = None if gradient is None else full_precision(by_image(gradient, images))
                 places = capture.tower.places.get(which)
+                weights = _of_heads(of_block.attention.weights, places, images)
+                of_weights = None if gradient is None else _of_heads(gradient, places, images)
                 attended = AttendedBlock(weights, of_weights, of_block.attention, of_output, places)
                 (behind if of_block.block is None else found).append(attended)
         return found, behind
@@ -139,6 +140,11 @@ class AttentionCAM(BaseCAM):
         if images:
             call.image.grad = others[-1]
         return of_weights, others[: len(outputs)] or [None] * len(of_weights)
+
+
+def _of_heads(tensor: torch.Tensor, places: Places | None, images: int) -> torch.Tensor:
+    """(B, heads, T, S), see `AttendedBlock`."""
+    return full_precision(by_image(tensor if places is None else places.windows_first(tensor), images))
 
 
 def _as_map(of_tokens: torch.Tensor, capture: Any, transform: AsMap | None) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pytorch_grad_cam.attention.attention_capture import AttentionCapture
-from pytorch_grad_cam.attention.tokens import token_axes
+from pytorch_grad_cam.attention.tokens import BlockedTokens, mean_token
 from pytorch_grad_cam.attention.towers import Tower
 from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.trees import copied, detached, first_tensor, floating_tensors
@@ -41,7 +41,9 @@ class BlockScores(AttentionCapture):
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output for the images. Cost: one forward, and that of the part behind the last block."""
-        if self._model in _one_by_one:
+        layout = self.tower.layout
+        mixes_images = isinstance(layout, BlockedTokens) and layout.rows_of_image > 1
+        if mixes_images or self._model in _one_by_one:
             return self._run_one_by_one(inputs)
         self._sizes = {size for tensor in floating_tensors(inputs) for size in tensor.shape}
         self._stacks = True
@@ -61,11 +63,9 @@ class BlockScores(AttentionCapture):
 
     def _run_one_by_one(self, inputs: Inputs) -> Any:
         outputs = super().run(inputs)
-        tokens = first_tensor(self.outputs[self._blocks[-1]])
         self.of_blocks = []
         for block in self._blocks:
-            mean = self._means[block].expand_as(tokens)
-            with torch.enable_grad(), _Exchanged(self._blocks[-1], mean):
+            with torch.enable_grad(), Exchanged(self._blocks[-1], self._means[block]):
                 self.of_blocks.append(call(self._model, inputs))
         return outputs
 
@@ -74,7 +74,7 @@ class BlockScores(AttentionCapture):
         if not self._recording:
             return None
         # Here and of a copy: an operation in place behind the block must not change it.
-        self._means[module] = first_tensor(output).mean(token_axes(self.tower.layout), keepdim=True)
+        self._means[module] = mean_token(first_tensor(output), self.tower.layout)
         # A block's score is read of its own mean token: no gradient needs to pass from one block to another.
         handed_on = copied(detached(output) if self._detach else output)
         return self._stacked(handed_on) if self._stacks and module is self._blocks[-1] else handed_on
@@ -82,7 +82,7 @@ class BlockScores(AttentionCapture):
     def _stacked(self, output: Any) -> Any:
         """What the last block returns, with the mean token of each block as further images."""
         tokens, axis = first_tensor(output), self.tower.layout.axes.index("N")
-        means = [self._means[block].expand_as(tokens) for block in self._blocks]
+        means = [self._means[block] for block in self._blocks]
         images = tokens.shape[axis]
         # No other axis of an output is as long as the stack.
         while images and images * (1 + len(means)) in self._sizes:
@@ -120,7 +120,7 @@ class _Rows:
         return tensor.shape.index(self.total) if self.total in tensor.shape else None
 
 
-class _Exchanged(Watch):
+class Exchanged(Watch):
     """Other tokens in the place of those that a block returns."""
 
     def __init__(self, block: nn.Module, tokens: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from pytorch_grad_cam.attention.attention_watch import AttentionWatch
 from pytorch_grad_cam.attention.attentions import Attention
+from pytorch_grad_cam.attention.blocked_tokens import blocked_tokens
 from pytorch_grad_cam.attention.tokens import tokens_in
 from pytorch_grad_cam.attention.windows import Places, places_of
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
@@ -131,7 +132,14 @@ def _found(
             continue
         block = last.modules[-1]
         output = first_tensor(chains.outputs[block])
-        layout = _layout_of(model, few, block, spatial_from)
+        layout = None if _holds_windows(output, last.attention) else _layout_of(model, few, block, spatial_from)
+        if layout is None:
+            layout = blocked_tokens(
+                output,
+                _behind(block, chains.outputs),
+                lambda module: _layout_of(model, few, module, spatial_from),
+                len(image),
+            )
         if layout is None:
             continue
         tokens = tokens_in(layout, output)
@@ -164,6 +172,27 @@ def _is_among_tokens(attention: Attention) -> bool:
     """Whether queries and keys may be the same tokens: not one query of all of them, as a class token's."""
     queries, keys = attention.weights.shape[-2:]
     return queries == keys > 1
+
+
+def _holds_windows(output: torch.Tensor, attention: Attention) -> bool:
+    """Whether one axis of the output is that of the windows within which there is attention, and the next their tokens:
+    no map of the image, though numbers may look like one.
+    """
+    windows = attention.weights.shape[1:-2]
+    return (
+        output.ndim == 4
+        and len(windows) > 1
+        and output.shape[1] in windows
+        and output.shape[2] == attention.weights.shape[-1]
+    )
+
+
+def _behind(block: nn.Module, outputs: dict[nn.Module, Any]) -> Iterator[tuple[nn.Module, Any]]:
+    """What modules that ended after the block returned."""
+    ended = list(outputs)
+    return (
+        (module, outputs[module]) for module in ended[ended.index(block) + 1 :] if floating_tensors(outputs[module])
+    )
 
 
 def _layout_of(model: nn.Module, inputs: Inputs, block: nn.Module, spatial_from: SpatialFrom) -> Layout | None:

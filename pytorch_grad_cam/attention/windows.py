@@ -12,9 +12,17 @@ from pytorch_grad_cam.engine.layouts import Layout
 
 
 class Places(NamedTuple):
-    """The token of each place of each window, of one image: (windows, T); -1 where a window is filled up."""
+    """The token of each place of each window, of one image: (windows, T); -1 where a window is filled up.
+
+    axis: that of the windows in what the model computes of them; 0 where they follow each other along the batch.
+    """
 
     tokens: torch.Tensor
+    axis: int = 0
+
+    def windows_first(self, of_windows: torch.Tensor) -> torch.Tensor:
+        """What the model holds as (N, windows and heads, T, S), as (N * windows, heads, T, S)."""
+        return of_windows.movedim(self.axis, 1).flatten(0, 1) if self.axis else of_windows
 
     def put_back(self, of_windows: torch.Tensor, tokens: int) -> torch.Tensor:
         """Values (N * windows, T) at the tokens that they belong to: (N, tokens)."""
@@ -25,31 +33,52 @@ class Places(NamedTuple):
 
 
 def places_of(attention: Attention, output: torch.Tensor, layout: Layout, tokens: int, images: int) -> Places | None:
-    """Where a block's windows lie, for attentions (N * windows, heads, T, T) of N `images`.
+    """Where a block's windows lie, for attentions (N * windows, heads, T, T) of N `images`, or with an axis for the
+    windows in front of that of the heads or behind it.
 
-    A token of the block's output reads one query of one window. Which, is told by gradients: of all tokens whose number
-    has a one in its k-th binary digit, for each k. Cost: a backward of the block for each digit.
     None where tokens read more than one query, or windows of several images are mixed.
     """
     queries = attention.output
-    if queries is None or queries.ndim != 4 or len(queries) % images or not output.requires_grad:
+    if queries is None or queries.ndim not in (4, 5) or len(queries) % images:
+        return None
+    for axis in [0] if queries.ndim == 4 else [2, 1]:
+        heads = 1 if axis != 1 else 2
+        found = read_tokens(queries, (heads, queries.ndim - 1), output, layout, tokens, images)
+        if found is not None:
+            return Places(found.reshape(-1, queries.shape[-2]), axis)
+    return None
+
+
+def read_tokens(
+    source: torch.Tensor, channels: tuple[int, ...], output: torch.Tensor, layout: Layout, tokens: int, images: int
+) -> torch.Tensor | None:
+    """Which token of a module's `output` reads each position of `source`, the same of each of N `images`: (positions,);
+    -1 where none does.
+
+    It is told by gradients: of all tokens whose number has a one in its k-th binary digit, for each k. channels: the
+    axes of the source that lie within its positions. Cost: a backward between the two for each digit.
+    None where a token reads none or several positions, or the images are mixed.
+    """
+    if not output.requires_grad or not source.requires_grad:
         return None
     generator = torch.Generator().manual_seed(0)
-    channels = layout.axes.index("C")
-    direction = torch.randn(output.shape[channels], generator=generator).to(output)
-    shape = [-1 if axis == channels else 1 for axis in range(output.ndim)]
+    axis = layout.axes.index("C")
+    direction = torch.randn(output.shape[axis], generator=generator).to(output)
+    shape = [-1 if each == axis else 1 for each in range(output.ndim)]
     numbers = torch.arange(1, images * tokens + 1, device=output.device)
-    place = torch.zeros(queries.shape[0], queries.shape[2], dtype=torch.long, device=output.device)
+    of_images: torch.Tensor | int = 0
     for digit in range(int(numbers[-1]).bit_length()):
         among = (numbers >> digit & 1).to(output).reshape(images, tokens)
-        asked = like_output(among, layout) * direction.reshape(shape)
-        (gradient,) = torch.autograd.grad(output, queries, asked.expand_as(output), retain_graph=True)
-        place += (gradient.abs().amax((1, 3)) > 0).long() << digit
-    of_images = place.reshape(images, -1) - 1
-    first = torch.arange(images, device=place.device)[:, None] * tokens
+        asked = (like_output(among, layout) * direction.reshape(shape)).expand_as(output)
+        (gradient,) = torch.autograd.grad(output, source, asked, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            return None
+        of_images = of_images + ((gradient.abs().amax(channels) > 0).long() << digit)
+    assert isinstance(of_images, torch.Tensor)
+    of_images = of_images.reshape(images, -1) - 1
+    first = torch.arange(images, device=output.device)[:, None] * tokens
     relative = torch.where(of_images < 0, of_images, of_images - first)
     found = relative[0]
-    expected = torch.arange(tokens, device=place.device)
-    if not (relative == found).all() or not torch.equal(found[found >= 0].sort().values, expected):
-        return None
-    return Places(found.reshape(-1, queries.shape[2]))
+    expected = torch.arange(tokens, device=output.device)
+    is_each_once = torch.equal(found[found >= 0].sort().values, expected)
+    return found if is_each_once and bool((relative == found).all()) else None

@@ -21,9 +21,9 @@ NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 PROMPT = "read the digits"
 WORDS = ("<end>", "<image>", *PROMPT.split(), *NUMERALS)
 END, IMAGE, FIRST_NUMERAL = 0, 1, WORDS.index("zero")
-GRID = 8
-_CHANNELS = 128
-_WIDTH = 96
+GRID = 16
+_CHANNELS = 64 + 128
+_WIDTH = 64
 _HEADS = 4
 _BLOCKS = 3
 _LONGEST = GRID * GRID + 16  # tokens of a conversation
@@ -39,7 +39,7 @@ class _Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
         self.qkv, self.out = nn.Linear(_WIDTH, 3 * _WIDTH), nn.Linear(_WIDTH, _WIDTH)
-        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 3 * _WIDTH), nn.GELU(), nn.Linear(3 * _WIDTH, _WIDTH))
+        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.GELU(), nn.Linear(2 * _WIDTH, _WIDTH))
 
     def forward(
         self, tokens: torch.Tensor, earlier: tuple[torch.Tensor, torch.Tensor] | None
@@ -54,9 +54,9 @@ class _Block(nn.Module):
 
 
 class DigitsReader(nn.Module):
-    """The demo network's `layer4` as 64 image tokens in front of a prompt, and a decoder of three blocks.
+    """The demo network's `layer3` and `layer4` as 256 image tokens in front of a prompt, and a decoder of three blocks.
 
-    From `input_ids` (N, T), of which 64 are `IMAGE`, and `pixel_values` (N, 3, 64, 64), see `ReaderProcessor`, to
+    From `input_ids` (N, T), of which 256 are `IMAGE`, and `pixel_values` (N, 3, 64, 64), see `ReaderProcessor`, to
     'logits' (N, T, words).
     """
 
@@ -79,7 +79,7 @@ class DigitsReader(nn.Module):
         return self.answered(tokens, past_key_values)
 
     def answered(self, tokens: torch.Tensor, past_key_values: Cache | None = None) -> dict[str, Any]:
-        """The 'logits' behind tokens (N, T, 96) without their places, and what a cache holds of them."""
+        """The 'logits' behind tokens (N, T, 64) without their places, and what a cache holds of them."""
         start = 0 if past_key_values is None else past_key_values[0][0].shape[2]
         tokens = tokens + self.places.weight[start : start + tokens.shape[1]]
         caches: Cache = []
@@ -89,11 +89,12 @@ class DigitsReader(nn.Module):
         return {"logits": self.head(self.norm(tokens)), "past_key_values": caches}
 
     def cells(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What `layer4` of the encoder gives for each cell: (N, 64, 128)."""
+        """What `layer3` of the encoder gives for each cell, and `layer4` drawn at its size: (N, 256, 192)."""
         encoder = self.encoder
         x = encoder.relu(encoder.bn1(encoder.conv1(pixel_values)))
-        maps: torch.Tensor = encoder.layer4(encoder.layer3(encoder.layer2(encoder.layer1(x))))
-        return maps.flatten(2).mT
+        fine = encoder.layer3(encoder.layer2(encoder.layer1(x)))
+        coarse = F.interpolate(encoder.layer4(fine), scale_factor=2.0, mode="bilinear")
+        return torch.cat([fine, coarse], dim=1).flatten(2).mT
 
     @torch.no_grad()
     def generate(self, input_ids: torch.Tensor, pixel_values: torch.Tensor, max_new_tokens: int = 8) -> torch.Tensor:

@@ -37,7 +37,7 @@ def answer_to(scene: Scene) -> list[int]:
 
 
 def names_of_cells(scene: Scene) -> np.ndarray:
-    """For each cell of the encoder the token of the digit whose box covers its centre, else `IMAGE`: (64,)."""
+    """For each cell of the encoder the token of the digit whose box covers its centre, else `IMAGE`: (256,)."""
     centres = (np.arange(GRID) + 0.5) * SIZE / GRID
     names = np.full((GRID, GRID), IMAGE)
     for label, (left, top, right, bottom) in zip(scene.labels, scene.boxes, strict=True):
@@ -47,7 +47,7 @@ def names_of_cells(scene: Scene) -> np.ndarray:
 
 
 def train(
-    model: DigitsReader, scenes: Sequence[Scene], epochs: int, batch_size: int = 64, alignment: float = 0.3
+    model: DigitsReader, scenes: Sequence[Scene], epochs: int, batch_size: int = 32, alignment: float = 0.3
 ) -> DigitsReader:
     """The reader when it has seen each of the scenes so many times; the learning rate follows one cycle.
 
@@ -109,8 +109,8 @@ def held_out_accuracy(model: DigitsReader, scenes: Sequence[Scene]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file for the weights, as float16")
-    parser.add_argument("--scenes", type=int, default=12_000)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--scenes", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--alignment", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

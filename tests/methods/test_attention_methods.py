@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 import ttach
-from attentive import KINDS, Attentive, Windows
+from attentive import DIM, HEADS, KINDS, Attentive, Blocked, Windows
 from nets import CLASSES, SIZES, convolutional, images, in_threads, state_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.attention_oracles import ATTENTION_ORACLES, legrad_of_all_blocks, shown_by
+from benchmarks.attention_oracles import ATTENTION_ORACLES, Shown, legrad_of_all_blocks, shown_by
 from benchmarks.oracles import finished_map
-from pytorch_grad_cam import AGCAM, AttentionRollout, CamWarning, GradECLIP, GradientRollout, LeGrad, TransMM
+from pytorch_grad_cam import AGCAM, AttentionRollout, CamWarning, GradECLIP, GradientRollout, LeGrad, MaskCLIP, TransMM
+from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 GRIDS = {rank: tuple(size // 4 for size in sizes) for rank, sizes in SIZES.items()}
@@ -87,7 +88,7 @@ def test_several_targets_from_one_forward(attention_method):
     cam(x)
     model.register_forward_hook(lambda *_: runs.append(1))
     together = cam(x, [[1, 4, 2], [3, 0, 2]])
-    assert len(runs) == 1
+    assert len(runs) == (2 if attention_method is MaskCLIP else 1)
     singly = [cam(x, column) for column in ([1, 3], [4, 0], [2, 2])]
     np.testing.assert_allclose(together, np.stack(singly, axis=1), atol=1e-6)
 
@@ -288,6 +289,60 @@ def test_methods_of_gradients_need_them():
 def test_windows_are_refused_by_what_follows_tokens(kind):
     with pytest.raises(ValueError, match="within windows: LeGrad"):
         kind(Windows())(images())
+
+
+def place_in_windows(kind, row, column, columns):
+    """Of a cell: which window, and the place in it."""
+    square, within = row // 2 * (columns // 2) + column // 2, row % 2 * 2 + column % 2
+    return (square, within) if kind == "apart" else (within, square)
+
+
+def literal_legrad_of_blocked(net, image, category):
+    """In the order of the cells: (rows, columns)."""
+    rows, columns = (side // 4 for side in image.shape[1:])
+    squares = rows // 2 * columns // 2
+    axes = (1, HEADS, squares, 4, 4) if net.kind == "apart" else (4, HEADS, squares, squares)
+    tokens, total = net.cut(net.patch(image[None])), np.zeros((rows, columns))
+    for block in net.blocks:
+        offset = image.new_zeros(axes).requires_grad_()
+        tokens = block(tokens, offset)
+        mean = tokens.flatten(0, -2).mean(0)[:, None, None].expand(DIM, rows, columns)
+        (gradient,) = torch.autograd.grad(net.score(mean[None])[0, category], offset, retain_graph=True)
+        of_keys = gradient.relu()[0].mean((0, 2)) if net.kind == "apart" else gradient.relu().mean((1, 2))
+        for row, column in np.ndindex(rows, columns):
+            total[row, column] += float(of_keys[place_in_windows(net.kind, row, column, columns)]) / len(net.blocks)
+    return total
+
+
+def literal_grad_eclip_of_blocked(net, image, category):
+    rows, columns = (side // 4 for side in image.shape[1:])
+    shown: list = []
+    score = net(image[None], shown)[0, category]
+    (gradient,) = torch.autograd.grad(score, shown[-1][-1])
+    parts = [part.detach().double().numpy() for part in (*shown[-1][:3], gradient)]
+    parts = [part[0] if net.kind == "apart" else part.swapaxes(0, 1) for part in parts]  # (heads, windows, T, d)
+    total = np.zeros((rows, columns))
+    for row, column in np.ndindex(rows, columns):
+        window, place = place_in_windows(net.kind, row, column, columns)
+        query, key, value, of_output = ([part[:, window]] for part in parts)
+        of_window = ATTENTION_ORACLES["GradECLIP"](Shown([], [], query, key, value, [], of_output, [], np.ones(1)))
+        total[row, column] = of_window[place]
+    return total
+
+
+@pytest.mark.parametrize("kind", ["apart", "folded"])
+@pytest.mark.parametrize(
+    ("of_windows", "literal"), [(LeGrad, literal_legrad_of_blocked), (GradECLIP, literal_grad_eclip_of_blocked)]
+)
+def test_windows_that_the_image_is_cut_into_once_are_put_back(kind, of_windows, literal):
+    """As in Nest and MobileViT, whose blocks see no map but its windows."""
+    net = Blocked(kind)
+    x = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(1))
+    maps = of_windows(net, relu=False, normalize=None)(x, [[0, 2]] * 2, as_tensor=True)
+    for sample, position in np.ndindex(2, 2):
+        expected = torch.from_numpy(literal(net, x[sample], [0, 2][position]))
+        drawn = resize(expected[None, None].float(), (16, 24))[0, 0]
+        torch.testing.assert_close(maps[sample, position], drawn, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (12, 20)])
