@@ -48,7 +48,7 @@ def reach_of(
 def _reach(maps: torch.Tensor, image: torch.Tensor) -> list[int]:
     """Of the middle of maps (1, C, *grid), for each axis."""
     middle = [cells // 2 for cells in maps.shape[2:]]
-    of_cell = maps[(slice(None), slice(None), *middle)]
+    of_cell = maps[(Ellipsis, *middle)]  # type: ignore[index]
     (gradient,) = torch.autograd.grad(of_cell.sum(), image, retain_graph=True)
     strength = gradient[0].abs().double().sum(0)
     return [

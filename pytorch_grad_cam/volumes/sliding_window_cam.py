@@ -59,10 +59,10 @@ class SlidingWindowCAM(MetaCAM):
 
     Cost: a forward and a backward a window, where weights are of the whole image one forward more. One forward a window
     more for targets=None, and up to that where a layer is to be found for a segmentation network. A context of c makes
-    a window of s voxels (1 + 2 c / s) times as long on each axis. Take it for volumes, slides and clips that do not fit
-    the model or the memory; what does is explained in one piece by the base method.
-    Paper: of the windows Cardoso et al. 2022, https://arxiv.org/abs/2211.02701; of the context Ronneberger et al. 2015,
-    https://arxiv.org/abs/1505.04597.
+    a window of s voxels (1 + 2 c / s) times as long on each axis.
+    When to take it: for volumes, slides and clips that do not fit the model or the memory; what does is explained in
+    one piece by the base method.
+    Paper: Cardoso et al. 2022 (MONAI), https://arxiv.org/abs/2211.02701.
     """
 
     batch_size = 1  # of windows, which is not what the base method has at a time
@@ -168,7 +168,7 @@ class SlidingWindowCAM(MetaCAM):
         reach = reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
         beside = self.windows.beside_seams(inputs.image_size)
         axes = zip(reach, beside, self.windows.sizes(inputs.image_size), strict=True)
-        far, near, size = max((axis for axis in axes if axis[1] is not None), key=lambda axis: axis[0] - axis[1])
+        far, near, size = max(axes, key=lambda axis: axis[0] - axis[1])
         why = _CONTRADICT.format(apart=apart, far=far, near=near, size=size)
         issue(CamWarning(why))
 

@@ -60,7 +60,8 @@ class Windows:
                 "window alone, and pass roi_size= and overlap= instead of inferer="
             )
         names = ("roi_size", "overlap", "mode", "sigma_scale", "padding_mode", "cval")
-        return cls(*(_value(getattr(inferer, name)) for name in names), context)
+        values: dict[str, Any] = {name: _value(getattr(inferer, name)) for name in names}
+        return cls(**values, context=context)
 
     def sizes(self, image_size: Sequence[int]) -> tuple[int, ...]:
         """The size of what the model is shown of an image (*image_size): a window with its context, which ends where
@@ -109,14 +110,14 @@ class Windows:
             totals.append(total)
         return totals
 
-    def beside_seams(self, image_size: Sequence[int]) -> list[int | None]:
+    def beside_seams(self, image_size: Sequence[int]) -> list[int]:
         """For each axis how many positions of the image the model is shown beside one in the middle between two
-        windows; None where one shows all of it.
+        windows; as many as there are where one window shows all of it.
         """
         options = _of_axes(self.overlap, image_size, "overlap"), _of_axes(self.context, image_size, "context")
         axes = zip(image_size, self.sizes(image_size), self._kept(image_size), *options, strict=True)
         return [
-            None if size >= length else context + (kept - _step(kept, overlap)) // 2
+            length if size >= length else context + (kept - _step(kept, overlap)) // 2
             for length, size, kept, overlap, context in axes
         ]
 
