@@ -20,8 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.report import table
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
+from pytorch_grad_cam import GradCAM, SlidingWindowCAM
 
 GIGABYTE = 2**30
 
@@ -66,13 +65,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--window", type=int, default=96)
     parser.add_argument("--overlap", type=float, default=0.25)
+    parser.add_argument("--context", type=int, default=0)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
         volume = written(Path(folder) / "volume.npy", arguments.size)
-        cam = SlidingWindowCAM(
-            SmallClassifier(), "features", base_method=GradCAM, roi_size=arguments.window, overlap=arguments.overlap
-        )
+        how = {"roi_size": arguments.window, "overlap": arguments.overlap, "context": arguments.context}
+        cam = SlidingWindowCAM(SmallClassifier(), "features", base_method=GradCAM, **how)
         before, began = peak(), time.perf_counter()
         heat = cam(volume, 1)
         row = {

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from pytorch_grad_cam.explanations.explaining import explain
     from pytorch_grad_cam.explanations.explanation import Explanation
     from pytorch_grad_cam.explanations.report import write_report
+    from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
     from pytorch_grad_cam.zoo.classifiers import load_classifier
     from pytorch_grad_cam.zoo.text_classifier import TextClassifier
 
@@ -127,6 +128,7 @@ __all__ = [
     "SegXResCAM",
     "SegmentationTarget",
     "ShapleyCAM",
+    "SlidingWindowCAM",
     "SmoothGradCAMPlusPlus",
     "TextClassifier",
     "TextRelevance",
@@ -144,10 +146,11 @@ __all__ = [
     "write_report",
 ]
 
-# They need torchvision and Pillow, which the methods do not.
+# They need torchvision and Pillow, which the methods do not, or lie above the methods.
 _IMPORTED_WHEN_USED = {
     "Evaluation": "evaluation.evaluation",
     "Explanation": "explanations.explanation",
+    "SlidingWindowCAM": "volumes.sliding_window_cam",
     "TextClassifier": "zoo.text_classifier",
     "compare": "explanations.comparison",
     "evaluate": "evaluation.evaluating",

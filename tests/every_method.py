@@ -1,7 +1,7 @@
 """The methods that a test with an argument `method` runs for, and the markers that name some of them."""
 
 import pytorch_grad_cam
-from pytorch_grad_cam import CAM, BaseCAM, MetaCAM
+from pytorch_grad_cam import CAM, BaseCAM, MetaCAM, SlidingWindowCAM
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 
 EXPORTED = [
@@ -11,6 +11,8 @@ EXPORTED = [
 ]
 EXPORTED.remove(BaseCAM)
 EXPORTED.remove(MetaCAM)
+# A way to call a method, on images of any size; its contract is in tests/volumes.
+EXPORTED.remove(SlidingWindowCAM)
 # Those on attention explain no convolutional network; their contract is in test_attention_methods.py.
 ATTENTION_METHODS = [method for method in EXPORTED if issubclass(method, AttentionCAM)]
 # CAM refuses a head that is not pooling and one linear layer; its contract is in test_cam.py.

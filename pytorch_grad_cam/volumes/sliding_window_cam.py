@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.base_cam import CamOptions
-from pytorch_grad_cam.engine.cam_warning import maps_are_parts, warn_of_blank
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, maps_are_parts, warn_of_blank
 from pytorch_grad_cam.engine.chunks import in_chunks
 from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
 from pytorch_grad_cam.engine.maps import fused, scalings
@@ -30,7 +30,9 @@ from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from pytorch_grad_cam.volumes.reach import reach_of
 from pytorch_grad_cam.volumes.shared_weights import SharedWeights
+from pytorch_grad_cam.volumes.stitching import Stitching
 from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
 from pytorch_grad_cam.volumes.windows import PaddingMode, Slices, Windows
 
@@ -47,14 +49,20 @@ class SlidingWindowCAM(MetaCAM):
     windows, whose gradients count by $g_w$. Memory: a batch of windows on the model's device, and the map on the host;
     of an image in a file only the windows are read.
 
-    The result is the map of the whole image where the score is a sum over positions, or the linear head of a mean over
-    them, and no position sees farther than half the overlap: convolutional segmentation networks and classifiers with
-    BatchNorm, windows a multiple of the layer's stride apart. Of networks that look at the whole window (attention,
-    InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say.
+    The result is the map of the whole image, to rounding, where the score is a sum over positions, or the linear head
+    of a mean over them, and no position sees farther than `context`, in windows and contexts that are multiples of the
+    network's stride: convolutional segmentation networks and classifiers with BatchNorm. Without a context it is nearly
+    so where half the overlap is more than what a position sees. Of networks that look at the whole window (attention,
+    InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say. Where
+    windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how far a cell
+    sees, and what the windows show it.
 
     Cost: a forward and a backward a window, where weights are of the whole image one forward more. One forward a window
-    more for targets=None, and up to that where a layer is to be found for a segmentation network. Take it for volumes,
-    slides and clips that do not fit the model or the memory; what does is explained in one piece by the base method.
+    more for targets=None, and up to that where a layer is to be found for a segmentation network. A context of c makes
+    a window of s voxels (1 + 2 c / s) times as long on each axis.
+    When to take it: for volumes, slides and clips that do not fit the model or the memory; what does is explained in
+    one piece by the base method.
+    Paper: Cardoso et al. 2022 (MONAI), https://arxiv.org/abs/2211.02701.
     """
 
     batch_size = 1  # of windows, which is not what the base method has at a time
@@ -71,13 +79,14 @@ class SlidingWindowCAM(MetaCAM):
         sigma_scale: float | Sequence[float] = 0.125,
         padding_mode: PaddingMode = "constant",
         cval: float = 0.0,
+        context: int | Sequence[int] = 0,
         batch_size: int = 1,
         inferer: Any = None,
         **options: Unpack[CamOptions],
     ) -> None:
         """Nothing is run yet.
 
-        model to base_method, options: see `MetaCAM.__init__`. roi_size to cval: see `volumes.windows.Windows`.
+        model to base_method, options: see `MetaCAM.__init__`. roi_size to context: see `volumes.windows.Windows`.
         batch_size: windows at a time. inferer: a `monai.inferers.SlidingWindowInferer`, whose windows are taken instead
         of those.
         """
@@ -88,10 +97,10 @@ class SlidingWindowCAM(MetaCAM):
         if not options.get("detach", True):
             raise ValueError("stitched maps are on the host and in no graph: leave out detach=False")
         _, self._scaled = scalings(relu, normalize)
-        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval)
+        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval, context)
         self.batch_size = batch_size
         if inferer is not None:
-            self.windows, self.batch_size = Windows.of(inferer), inferer.sw_batch_size
+            self.windows, self.batch_size = Windows.of(inferer, context), inferer.sw_batch_size
 
     def explain(self, input_tensor: Inputs, targets: Targets, as_tensor: bool = False, **smoothing: bool) -> Any:
         """The stitched maps, float32 (N, *spatial), with K targets an image (N, K, *spatial), see `BaseCAM.__call__`.
@@ -136,22 +145,32 @@ class SlidingWindowCAM(MetaCAM):
                 windows = self._asked_first(inputs, sample, targets, windows)
             made = partial(self._made, inputs, sample, targets, smoothing)
             cam = self._sharing(made, windows, size) if SharedWeights.apply_to(self.base_cam) else self.base_cam
-            of_window, total = self.windows.weights(size), torch.zeros(())
+            stitching = Stitching(self.windows, size)
 
             def add(start: int, stop: int) -> torch.Tensor:
-                nonlocal total
                 maps, scores = made(cam, windows[start:stop])
-                if total.ndim == 0:
-                    total = maps.new_zeros(*maps.shape[1 : maps.ndim - len(size)], *size)
-                for of_part, where in zip(maps * of_window, windows[start:stop], strict=True):
-                    there = total[(Ellipsis, *where)]  # type: ignore[index]
-                    there += self.windows.unpadded(of_part, there.shape[-len(size) :])
+                stitching.add(maps, windows[start:stop])
                 return scores
 
             scores = in_chunks(add, len(windows), self.batch_size, "windows").mean(0)
-        for axis, of_axis in enumerate(self.windows.totals(size)):
-            total /= of_axis.reshape(-1, *[1] * (len(size) - axis - 1))
-        return self._fused(total, len(size)), scores
+        stitched, apart = stitching.finish()
+        if apart > _APART:
+            self._warn_of_seams(inputs, sample, windows[len(windows) // 2], apart)
+        return self._fused(stitched, len(size)), scores
+
+    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, where: Slices, apart: float) -> None:
+        """Say that windows contradict each other, and whether a position sees farther than what they show."""
+        cam = self.base_cam
+        while isinstance(cam, MetaCAM):
+            cam = cam.base_cam
+        shown = inputs.of(sample, [where])
+        as_map = cam._found_layouts.as_map
+        reach = reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
+        beside = self.windows.beside_seams(inputs.image_size)
+        axes = zip(reach, beside, self.windows.sizes(inputs.image_size), strict=True)
+        far, near, size = max(axes, key=lambda axis: axis[0] - axis[1])
+        why = _CONTRADICT.format(apart=apart, far=far, near=near, size=size)
+        issue(CamWarning(why))
 
     def _sharing(self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int]) -> Any:
         """The base method with the weights of the whole image."""
@@ -237,6 +256,13 @@ class SlidingWindowCAM(MetaCAM):
         return list(windows)
 
 
+_APART = 0.02  # of a map's maximum; the error is up to four times that: what counts most is wrong itself
+_CONTRADICT = (
+    "windows contradict each other by up to {apart:.0%} of the map's maximum: it is not the map of the whole image. A "
+    "cell sees {far} positions to each side, or more, and where two windows of {size} meet they show {near}: "
+    "context={far} shows the model as many more around each window. With attention, normalisation over the window or "
+    "several layers behind the pooling a map is the mean of what windows say"
+)
 _SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
 _BLANK = (
     "so are those of all windows; of a segmentation, where no window predicts the class SegmentationTarget(category, "

@@ -26,7 +26,9 @@ class Windows:
     overlap: the share of a window that the next one covers, in [0, 1), for all axes or for each. mode: 'gaussian'
     weights positions by how near they are to the window's centre, 'constant' alike. sigma_scale: the Gaussian's
     standard deviation as a share of the window's size, for all axes or for each. padding_mode, cval: where the image is
-    smaller than the window, it is padded on both sides, by `torch.nn.functional.pad`'s mode and value.
+    smaller than the window, it is padded on both sides, by `torch.nn.functional.pad`'s mode and value. context: how
+    many more positions of the image the model is shown on each side of a window, of which nothing is kept, for all axes
+    or for each (MONAI has none; the overlap-tile strategy of Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597).
     """
 
     roi_size: int | Sequence[int | None] | None
@@ -35,70 +37,108 @@ class Windows:
     sigma_scale: float | Sequence[float] = 0.125
     padding_mode: PaddingMode = "constant"
     cval: float = 0.0
+    context: int | Sequence[int] = 0
 
     def __post_init__(self) -> None:
-        overlaps = self.overlap if isinstance(self.overlap, Sequence) else [self.overlap]
-        if not all(0 <= overlap < 1 for overlap in overlaps):
+        if not all(0 <= overlap < 1 for overlap in _list_of(self.overlap)):
             raise ValueError(f"overlap is {self.overlap}, expected shares in [0, 1)")
         if self.mode not in ("gaussian", "constant"):
             raise ValueError(f"mode is {self.mode!r}, expected 'gaussian' or 'constant'")
+        if any(context < 0 for context in _list_of(self.context)):
+            raise ValueError(f"context is {self.context}, expected numbers of positions, 0 or more")
 
     @classmethod
-    def of(cls, inferer: Any) -> Windows:
-        """Those of a `monai.inferers.SlidingWindowInferer`, or of anything with its attributes."""
+    def of(cls, inferer: Any, context: int | Sequence[int] = 0) -> Windows:
+        """Those of a `monai.inferers.SlidingWindowInferer`, or of anything with its attributes.
+
+        Its devices, buffers and progress are not looked at. Raises ValueError where it gives the model coordinates, or
+        slices of a volume (`SliceInferer`).
+        """
+        if getattr(inferer, "with_coord", False) or hasattr(inferer, "spatial_dim"):
+            raise ValueError(
+                f"{type(inferer).__name__} shows the model {_shown_by(inferer)}: wrap the model so that it takes the "
+                "window alone, and pass roi_size= and overlap= instead of inferer="
+            )
         names = ("roi_size", "overlap", "mode", "sigma_scale", "padding_mode", "cval")
-        return cls(*(_value(getattr(inferer, name)) for name in names))
+        values: dict[str, Any] = {name: _value(getattr(inferer, name)) for name in names}
+        return cls(**values, context=context)
 
     def sizes(self, image_size: Sequence[int]) -> tuple[int, ...]:
-        """The window's size on an image (*image_size). Raises ValueError for another number of axes."""
+        """The size of what the model is shown of an image (*image_size): a window with its context, which ends where
+        the image ends. Raises ValueError for another number of axes.
+        """
+        axes = zip(self._kept(image_size), _of_axes(self.context, image_size, "context"), image_size, strict=True)
+        return tuple(max(size, min(size + 2 * context, length)) for size, context, length in axes)
+
+    def _kept(self, image_size: Sequence[int]) -> list[int]:
+        """The size of the windows themselves."""
         wanted = _of_axes(self.roi_size, image_size, "roi_size")
-        return tuple(size if roi is None or roi < 1 else int(roi) for roi, size in zip(wanted, image_size, strict=True))
+        return [size if roi is None or roi < 1 else int(roi) for roi, size in zip(wanted, image_size, strict=True)]
 
     def on(self, image_size: Sequence[int]) -> list[Slices]:
-        """Where the windows lie, row by row; none begins or ends outside the image, the last ones end at its border."""
-        axes = zip(self._starts(image_size), self.sizes(image_size), image_size, strict=True)
-        ends = [[(at, min(at + size, end)) for at in starts] for starts, size, end in axes]
+        """What the model is shown, row by row; nothing lies outside the image, the last ones end at its border."""
+        axes = zip(self._factors(image_size), self.sizes(image_size), image_size, strict=True)
+        ends = [[(at, min(at + size, end)) for at in factors] for factors, size, end in axes]
         return [tuple(slice(*edges) for edges in where) for where in itertools.product(*ends)]
 
-    def _starts(self, image_size: Sequence[int]) -> list[list[int]]:
-        overlaps = _of_axes(self.overlap, image_size, "overlap")
-        axes = zip(image_size, self.sizes(image_size), overlaps, strict=True)
-        return [window_starts(length, max(1, int(size * (1 - overlap))), size) for length, size, overlap in axes]
-
-    def weights(self, image_size: Sequence[int]) -> torch.Tensor:
-        """How much each position of a window counts (*size), above 0: a product of one Gaussian for each axis.
+    def weights(self, image_size: Sequence[int], where: Slices) -> torch.Tensor:
+        """How much each position of what is shown counts (*size): a product of one Gaussian for each axis, 0 in the
+        context.
 
         Those of MONAI's `compute_importance_map`, but that no factor is below 0.001, where MONAI's products are not:
         there all windows count alike along the image's border, with what their own borders do to the map.
         """
-        return _product(self._factors(image_size))
+        axes = zip(self._factors(image_size), where, strict=True)
+        return _product([factors[slices.start] for factors, slices in axes])
 
     def shares(self, image_size: Sequence[int], where: Slices) -> torch.Tensor:
         """How much of what is said of each position comes from a window (*size): 1 over all windows, 0 on padding."""
         part = [slices.stop - slices.start for slices in where]
         shares = torch.zeros(self.sizes(image_size))
         factors = [total[slices] for total, slices in zip(self.totals(image_size), where, strict=True)]
-        self.unpadded(shares, part).copy_(self.unpadded(self.weights(image_size), part) / _product(factors))
+        self.unpadded(shares, part).copy_(self.unpadded(self.weights(image_size, where), part) / _product(factors))
         return shares
 
     def totals(self, image_size: Sequence[int]) -> list[torch.Tensor]:
         """For each axis the sum (length,) of the windows' factors; the product of them all is that of the weights."""
         totals = []
-        for length, factor, starts in zip(image_size, self._factors(image_size), self._starts(image_size), strict=True):
+        for length, factors in zip(image_size, self._factors(image_size), strict=True):
             total = torch.zeros(length)
-            for start in starts:
-                of_part = self.unpadded(factor, [min(len(factor), length - start)])
-                total[start : start + len(of_part)] += of_part
+            for start, factor in factors.items():
+                part = total[start : start + len(factor)]
+                part += self.unpadded(factor, part.shape)
             totals.append(total)
         return totals
 
-    def _factors(self, image_size: Sequence[int]) -> list[torch.Tensor]:
-        factors = []
-        sizes = self.sizes(image_size)
-        for size, scale in zip(sizes, _of_axes(self.sigma_scale, sizes, "sigma_scale"), strict=True):
-            from_centre = torch.arange(size) - (size - 1) / 2
-            gaussian = torch.exp(-(from_centre**2) / (2 * (size * scale) ** 2)).clamp(min=_LEAST_WEIGHT)
-            factors.append(gaussian if self.mode == "gaussian" else torch.ones(size))
+    def beside_seams(self, image_size: Sequence[int]) -> list[int]:
+        """For each axis how many positions of the image the model is shown beside one in the middle between two
+        windows; as many as there are where one window shows all of it.
+        """
+        options = _of_axes(self.overlap, image_size, "overlap"), _of_axes(self.context, image_size, "context")
+        axes = zip(image_size, self.sizes(image_size), self._kept(image_size), *options, strict=True)
+        return [
+            length if size >= length else context + (kept - _step(kept, overlap)) // 2
+            for length, size, kept, overlap, context in axes
+        ]
+
+    def _factors(self, image_size: Sequence[int]) -> list[dict[int, torch.Tensor]]:
+        """For each axis where what is shown begins, and how much each of its positions counts (size,)."""
+        each = ((self.overlap, "overlap"), (self.sigma_scale, "sigma_scale"), (self.context, "context"))
+        options = [_of_axes(given, image_size, name) for given, name in each]
+        axes = zip(image_size, self._kept(image_size), self.sizes(image_size), *options, strict=True)
+        return [self._factors_along(*axis) for axis in axes]
+
+    def _factors_along(
+        self, length: int, kept: int, size: int, overlap: float, sigma_scale: float, context: int
+    ) -> dict[int, torch.Tensor]:
+        from_centre = torch.arange(kept) - (kept - 1) / 2
+        gaussian = torch.exp(-(from_centre**2) / (2 * (kept * sigma_scale) ** 2)).clamp(min=_LEAST_WEIGHT)
+        counts = gaussian if self.mode == "gaussian" else torch.ones(kept)
+        factors: dict[int, torch.Tensor] = {}
+        for start in window_starts(length, _step(kept, overlap), kept):
+            shown = max(0, min(start - context, length - size))
+            factor = factors.setdefault(shown, torch.zeros(size))
+            factor[start - shown : start - shown + kept] += counts
         return factors
 
     def padded(self, part: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
@@ -117,6 +157,11 @@ class Windows:
         return maps[(Ellipsis, *where)]  # type: ignore[index]
 
 
+def _step(size: int, overlap: float) -> int:
+    """From one window to the next."""
+    return max(1, int(size * (1 - overlap)))
+
+
 def _product(factors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Of factors (length,), one for each axis, the values at all positions (*lengths)."""
     product = torch.ones(())
@@ -131,11 +176,19 @@ def _margins(part: Sequence[int], whole: Sequence[int]) -> list[tuple[int, int]]
     ]
 
 
+def _list_of(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Sequence) else [given]
+
+
 def _of_axes(given: Any, sizes: Sequence[int], name: str) -> Sequence[Any]:
-    each = list(given) if isinstance(given, Sequence) else [given] * len(sizes)
+    each = _list_of(given) if isinstance(given, Sequence) else [given] * len(sizes)
     if len(each) != len(sizes):
         raise ValueError(f"{name} is {given}, expected one number or one for each of the {len(sizes)} axes")
     return each
+
+
+def _shown_by(inferer: Any) -> str:
+    return "single slices of a volume" if hasattr(inferer, "spatial_dim") else "a window with its coordinates"
 
 
 def _value(attribute: Any) -> Any:

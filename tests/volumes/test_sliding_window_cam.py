@@ -1,13 +1,18 @@
 """Maps stitched from windows are those of the whole image, where the network allows it."""
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pytorch_grad_cam import CamWarning, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, explain
+from pytorch_grad_cam import CamWarning, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, SlidingWindowCAM, explain
 from pytorch_grad_cam.utils.model_targets import SegmentationTarget, SemanticSegmentationTarget
-from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
+from pytorch_grad_cam.volumes.stitching import Stitching
+from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
+from pytorch_grad_cam.volumes.windows import Windows
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -64,12 +69,58 @@ def difference(stitched, whole):
     ("network", "rank"), [(Classifier, 1), (Classifier, 2), (Classifier, 3), (Segmenter, 2), (Segmenter, 3)]
 )
 def test_stitched_is_whole(network, rank, base):
+    """A cell sees 5 positions to each side, of its 24 the windows are 8."""
     model, image = network(rank), image_of(rank, 24)
     whole = base(model, "encoder")(image, 1)
-    cam = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=16, overlap=0.75, batch_size=4)
-    apart = difference(cam(image, 1), whole)
+    cam = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=8, context=8, batch_size=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        stitched = cam(image, 1)
+    assert difference(stitched, whole).max() < 1e-5
+
+
+def test_overlap_instead_of_context():
+    model, image = Classifier(2), image_of(2, 24)
+    apart = difference(
+        SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75)(image, 1), GradCAM(model, "encoder")(image, 1)
+    )
     assert apart.max() < 0.05
     assert apart.mean() < 0.01
+
+
+@pytest.mark.parametrize("network", [Classifier, Segmenter])
+def test_windows_that_show_too_little_are_warned_of(network):
+    """By what a cell sees, 4 pixels in whole cells, and what is shown; with as much context nothing is left to say."""
+    model, image = network(2), image_of(2)
+    with pytest.warns(CamWarning) as warned:
+        stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, batch_size=16)(image, 1)
+    (message,) = [str(each.message) for each in warned]
+    assert "sees 4 positions to each side, or more, and where two windows of 8 meet they show 2: context=4" in message
+    said = float(re.search(r"by up to (\d+)%", message)[1]) / 100
+    error = difference(stitched, HiResCAM(model, "encoder")(image, 1)).max()
+    assert 0.25 * error < said < 1.5 * error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, context=4, batch_size=16)(image, 1)
+
+
+class SeesAll(nn.Module):
+    """Its normalisation is over the window."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, image):
+        return self.head(self.encoder(image).mean((2, 3)))
+
+
+def test_networks_that_look_at_all_of_a_window_are_warned_of():
+    image = image_of(2) * torch.linspace(0.2, 1, 32)
+    with pytest.warns(CamWarning, match="normalisation over the window"):
+        SlidingWindowCAM(SeesAll(), "encoder", roi_size=16, batch_size=9)(image, 1)
 
 
 def test_windows_have_one_scale():
@@ -278,7 +329,9 @@ def test_only_windows_are_run():
     options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False}
     SlidingWindowCAM(Classifier(2), "encoder", **options)(image_of(2), 1)
     assert {shape[2:] for shape in FORWARDS} == {(16, 16)}
-    assert sum(shape[0] for shape in FORWARDS) <= 9 + 4  # to see what the output is, and whether the layer is rectified
+    assert (
+        sum(shape[0] for shape in FORWARDS) <= 9 + 5
+    )  # what the output is, whether the layer is rectified, what a cell sees
 
 
 def test_methods_without_targets_need_none():
@@ -309,3 +362,19 @@ def test_a_monai_inferer_is_accepted():
     cam = SlidingWindowCAM(model, "encoder", inferer=inferer)
     assert cam.batch_size == 4
     np.testing.assert_allclose(cam(image, 1), SlidingWindowCAM(model, "encoder", roi_size=16)(image, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"cval": 0.3}, {"mode": "gaussian", "sigma_scale": 0.25}, {"padding_mode": "reflect"}]
+)
+def test_segmentations_are_stitched_as_monai_does(options):
+    """The same windows with the same weights: the network's own output instead of its map."""
+    inferers = pytest.importorskip("monai.inferers")
+    inferer = inferers.SlidingWindowInferer((12, 16), 2, (0.25, 0.5), **options)
+    windows, image = Windows.of(inferer), image_of(2, 32)[..., :10, :]
+    model, inputs = Segmenter(2).eval(), WindowedInputs(image, None, windows)
+    stitching = Stitching(windows, inputs.image_size)
+    with torch.no_grad():
+        for where in windows.on(inputs.image_size):
+            stitching.add(model(inputs.of(0, [where])), [where])
+        np.testing.assert_allclose(stitching.finish()[0], inferer(image, model)[0], atol=2e-3)

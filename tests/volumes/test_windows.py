@@ -35,27 +35,28 @@ def test_the_same_for_all_axes_or_one_for_each():
 
 
 def test_weights_are_gaussian():
-    weights = Windows((9, 4), sigma_scale=0.25).weights((20, 20))
+    weights = Windows((9, 4), sigma_scale=0.25).weights((20, 20), (slice(0, 9), slice(0, 4)))
     rows, columns = torch.arange(9) - 4, torch.arange(4) - 1.5
     expected = torch.exp(-(rows[:, None] ** 2) / (2 * 2.25**2)) * torch.exp(-(columns**2) / 2)
     torch.testing.assert_close(weights, expected)
-    assert (Windows((9, 4), mode="constant").weights((20, 20)) == 1).all()
+    assert (Windows((9, 4), mode="constant").weights((20, 20), (slice(0, 9), slice(0, 4))) == 1).all()
 
 
 def test_no_factor_is_below_a_thousandth():
-    weights = Windows((32, 32)).weights((64, 64))
+    weights = Windows((32, 32)).weights((64, 64), (slice(0, 32), slice(0, 32)))
     assert weights[0, 0] == pytest.approx(1e-6)
     assert weights[0, 16] == pytest.approx(1e-3 * weights[16, 16].item() ** 0.5, rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [(21, 13), (5, 13), (5, 3)])
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
-def test_shares_of_all_windows_are_one(mode, size):
-    windows = Windows((8, 6), 0.4, mode)
+@pytest.mark.parametrize("context", [0, (3, 2)])
+def test_shares_of_all_windows_are_one(context, mode, size):
+    windows = Windows((8, 6), 0.4, mode, context=context)
     total = torch.zeros(size)
     for where in windows.on(size):
         shares = windows.shares(size, where)
-        assert shares.shape == (8, 6)
+        assert shares.shape == windows.sizes(size)
         part = windows.unpadded(shares, [each.stop - each.start for each in where])
         assert part.sum().item() == pytest.approx(shares.sum().item())
         total[where] += part
@@ -75,6 +76,33 @@ def test_a_small_image_is_padded_on_both_sides():
     assert Windows((7, 4), padding_mode="replicate").padded(image + 5, (4, 3))[0, 0, 0, 0] == 5
 
 
+def along(windows, length):
+    """Where windows begin, what each shows, and where it counts."""
+    return [
+        (where.start, where.stop - where.start, windows.weights((length,), (where,)).nonzero()[:, 0].tolist())
+        for (where,) in windows.on((length,))
+    ]
+
+
+def test_context_is_shown_and_does_not_count():
+    first, second, third = along(Windows(4, overlap=0, context=2), 12)
+    assert first == (0, 8, [0, 1, 2, 3])  # at the border there is nothing more to show: it is shown on the other side
+    assert second == (2, 8, [2, 3, 4, 5])
+    assert third == (4, 8, [4, 5, 6, 7])
+
+
+def test_context_as_large_as_the_image_shows_all_of_it_once():
+    windows = Windows(4, context=20)
+    assert along(windows, 10) == [(0, 10, list(range(10)))]
+    torch.testing.assert_close(windows.weights((10,), (slice(0, 10),)), windows.totals((10,))[0])
+    assert Windows(16, context=3).sizes((10,)) == (16,)
+
+
+def test_what_is_shown_beside_a_seam():
+    windows = Windows((8, -1, 8), (0.5, 0.5, 0.25), context=(0, 1, 3))
+    assert windows.beside_seams((32, 30, 32)) == [2, 30, 4]
+
+
 def test_an_inferer_is_read_by_its_attributes():
     mode = SimpleNamespace(value="gaussian")  # MONAI's are enumerations
     others = {"padding_mode": "reflect", "cval": 2.0, "sw_batch_size": 4, "device": None}
@@ -87,6 +115,9 @@ def test_an_inferer_is_read_by_its_attributes():
     [
         (lambda: Windows(8, overlap=1.0), r"overlap is 1.0, expected shares in \[0, 1\)"),
         (lambda: Windows(8, overlap=(0.5, 1.0)), r"expected shares in \[0, 1\)"),
+        (lambda: Windows(8, context=-1), "context is -1, expected numbers of positions, 0 or more"),
+        (lambda: Windows.of(SimpleNamespace(with_coord=True)), "shows the model a window with its coordinates"),
+        (lambda: Windows.of(SimpleNamespace(spatial_dim=1)), "shows the model single slices of a volume"),
         (lambda: Windows(8, mode="mean"), "mode is 'mean', expected 'gaussian' or 'constant'"),
         (lambda: Windows((8, 8)).on(SIZE), "one for each of the 3 axes"),
         (lambda: Windows(8, overlap=(0.5, 0.5)).on(SIZE), "one for each of the 3 axes"),
@@ -102,6 +133,6 @@ def test_as_monai_itself():
     inferers = pytest.importorskip("monai.inferers")
     windows = Windows.of(inferers.SlidingWindowInferer((8, 6, 4), 2, 0.3, "gaussian", 0.2))
     expected = monai_data.compute_importance_map((8, 6, 4), "gaussian", 0.2)
-    torch.testing.assert_close(windows.weights(SIZE), expected)
+    torch.testing.assert_close(windows.weights(SIZE, windows.on(SIZE)[0]), expected)
     steps = [5, 6, 2]
     assert windows.on(SIZE) == [tuple(where) for where in monai_data.dense_patch_slices(SIZE, (8, 6, 4), steps)]
