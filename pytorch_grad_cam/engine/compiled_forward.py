@@ -51,6 +51,8 @@ class CompiledForward:
         """The output, and of each run the number of its layer and what it returned. Cost: one forward; in the first
         call with such inputs it is compiled.
         """
+        if any(zero.is_cuda for zero in zeros):
+            torch.compiler.cudagraph_mark_step_begin()  # what earlier calls returned is needed no longer
         return self._forward(zeros, inputs)  # type: ignore[no-any-return]
 
     def is_of_now(self) -> bool:
