@@ -431,7 +431,7 @@ class BaseCAM(OverridePoints):
         self, transform: AsMap, layer: nn.Module, output: Any, activations: torch.Tensor, image: torch.Tensor
     ) -> AsMap:
         """What reads gradients as maps: the transform, or what it says of them itself."""
-        self._found_layouts.check_proportions(layer, activations.shape[2:], image.shape[2:])
+        self._found_layouts.check_transform(layer, output, activations.shape, image.shape[2:])
         of_gradients = getattr(transform, "of_gradients", None)
         return partial(read_as_map, partial(of_gradients, output) if of_gradients else transform, self.detach)
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Maps = Sequence[torch.Tensor]
 _thread = threading.local()
+_TOKENS_NDIM = 3
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -78,11 +79,17 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
     issue(CamWarning(f"{which}: {why}", why, samples))
 
 
-def warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
-    """Warn where a given reshape_transform gives cells that are not square, and square ones would fit as well.
+def warn_of_transform(output: Any, maps: Sequence[int], image_size: Sequence[int]) -> bool:
+    """Warn where a given reshape_transform gives maps (N, C, *grid) of cells that are not square, and square ones would
+    fit as well, or cuts tokens (N, T, C) into other channels.
 
     Returns whether that is so.
     """
+    grid = maps[2:]
+    if isinstance(output, torch.Tensor) and output.ndim == _TOKENS_NDIM and maps[1] not in output.shape:
+        cut = f"the reshape_transform gives {maps[1]} channels, but the layer returns {tuple(output.shape)}"
+        issue(CamWarning(f"{cut}: its height and width are those of another size of the image, leave it out"))
+        return True
     square = grid_of_proportions(math.prod(grid), image_size)
     if square is None or square == tuple(grid):
         return False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_proportions
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_transform
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom
 from pytorch_grad_cam.engine.layouts import Layout, channels_first, is_even_map, layouts_of
 from pytorch_grad_cam.engine.trees import AsMap, first_tensor, floating_tensors
@@ -63,10 +63,10 @@ class FoundLayouts:
             self._seen.add((layer, size))
             self.unchecked.add(layer)
 
-    def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
-        """Warn where the grid of a given reshape_transform has other proportions than the image."""
-        case = layer, grid, image_size
-        if case not in self._fitting and not warn_of_proportions(grid, image_size):
+    def check_transform(self, layer: nn.Module, output: Any, maps: Size, image_size: Size) -> None:
+        """Warn where what a given reshape_transform made of an output cannot be its map, see `warn_of_transform`."""
+        case = layer, maps[1:], image_size
+        if case not in self._fitting and not warn_of_transform(output, maps, image_size):
             self._fitting.add(case)
             self._check_later(layer, image_size)
 
