@@ -9,6 +9,7 @@ from nets import convolutional, images
 from PIL import Image
 
 from pytorch_grad_cam import (
+    LIFTCAM,
     RISE,
     SESS,
     EigenCAM,
@@ -18,7 +19,6 @@ from pytorch_grad_cam import (
     HiResCAM,
     LayerCAM,
     LeGrad,
-    LIFTCAM,
     RefineCAM,
     explain,
 )
