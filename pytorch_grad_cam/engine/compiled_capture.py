@@ -85,15 +85,15 @@ class CompiledCaptures:
     """
 
     def __init__(self, cam: Any, options: dict[str, Any], at_once: bool = True) -> None:
-        self.cam, self.zeros = cam, dict[Any, list[torch.Tensor] | None]()
-        self._options, self._at_once = options, at_once
+        self.cam, self.zeros, self.at_once = cam, dict[Any, list[torch.Tensor] | None](), at_once
+        self._options = options
         self._come = set[Any]()
         self._forward: CompiledForward | None = None
         self._layers: tuple[nn.Module, ...] = ()
         self._changes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledCaptures, (self.cam, self._options, self._at_once)
+        return CompiledCaptures, (self.cam, self._options, self.at_once)
 
     def __call__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool) -> Capturing:
         how = model, layers, gradients, detach
@@ -117,15 +117,10 @@ class CompiledCaptures:
         """
         if form in self.zeros:
             return False
-        if self._at_once or form in self._come:
+        if self.at_once or form in self._come:
             return True
         self._come.add(form)
         return False
-
-    def announce(self) -> None:
-        """Say that compiling begins, where nobody has asked this CAM for it."""
-        if not self._at_once:
-            issue(CamWarning(_COMPILES))
 
 
 class CompiledCapture:
@@ -146,7 +141,7 @@ class CompiledCapture:
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output. Cost: one forward; the first time for inputs of a form two, a backward and compiling."""
-        forward, form = self._captures.forward_of(self._layers), _form_of(inputs)
+        forward, form = self._captures.forward_of(self._layers), of_form(inputs)
         self._zeros = None if forward is None else self._captures.zeros.get(form)
         if forward is not None and self._zeros is not None:
             outputs, self.runs = self._compiled(forward, self._zeros, inputs)
@@ -179,7 +174,8 @@ class CompiledCapture:
         self._captures.zeros[form] = None
         why = "it changes from call to call" if forward is None else self._why_not(outputs)
         if forward is not None and why is None:
-            self._captures.announce()
+            if not self._captures.at_once:
+                announce_compiling()
             # x + -0 is x for every x, x + 0 is not for -0.
             zeros = [torch.full_like(output, -0.0, requires_grad=self._gradients) for _, output in self.runs]
             why = self._differs(forward, zeros, inputs, outputs)
@@ -216,8 +212,13 @@ class CompiledCapture:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         if self._gradients:
             expected += _gradients(outputs.sum(), expected[1:], keep_graph=True)
-        same = len(found) == len(expected) and all(map(_close, found, expected))
+        same = len(found) == len(expected) and all(map(is_close, found, expected))
         return None if same else "what it gives when it is compiled is not the same"
+
+
+def announce_compiling() -> None:
+    """Say that compiling begins, where nobody has asked the CAM for it."""
+    issue(CamWarning(_COMPILES))
 
 
 def _gradients(
@@ -227,7 +228,7 @@ def _gradients(
         return torch.autograd.grad(score, wanted, retain_graph=keep_graph, materialize_grads=True)
 
 
-def _form_of(inputs: Inputs) -> Any:
+def of_form(inputs: Inputs) -> Any:
     """What a forward is compiled for: the inputs' structure, the tensors' shapes and types, and autocast."""
     leaves, structure = tree_flatten(as_tree(inputs))
     forms = [(leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
@@ -236,7 +237,8 @@ def _form_of(inputs: Inputs) -> Any:
     return *forms, str(structure), *autocast
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def is_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether a tensor of the compiled model is that of the model as it was written, up to rounding."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     tolerance = _ROUNDED.get(found.dtype, 1e-3) * expected.detach().abs().amax().float().item()

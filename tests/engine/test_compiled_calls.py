@@ -10,7 +10,18 @@ from nets import Transformer, convolutional, images
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from pytorch_grad_cam import RISE, AblationCAM, EigenCAM, GradCAM, LayerCAM, LeGrad, RefineCAM, ScoreCAM, ShapleyCAM
+from pytorch_grad_cam import (
+    RISE,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GScoreCAM,
+    LayerCAM,
+    LeGrad,
+    RefineCAM,
+    ScoreCAM,
+    ShapleyCAM,
+)
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.wrappers import compile_options
 
@@ -74,7 +85,7 @@ def test_a_method_without_gradients():
     assert not graphs.backwards
 
 
-@pytest.mark.parametrize("wrapped", [lambda model: model, nn.DataParallel])
+@pytest.mark.parametrize("wrapped", [lambda model: model, pytest.param(nn.DataParallel, marks=pytest.mark.slow)])
 def test_a_cam_of_a_compiled_model_compiles_when_its_inputs_come_again(wrapped):
     net, x, graphs = convolutional(), images(), Graphs()
     expected = GradCAM(net, "last", relu=False)(x, TARGETS)
@@ -100,6 +111,7 @@ def test_what_runs_as_it_was_written_though_the_model_is_compiled(cam_class, opt
     assert GradCAM(compiled, "last").capture_class is not GradCAM.capture_class
 
 
+@pytest.mark.slow
 def test_the_options_of_a_compiled_model():
     users = {"backend": Graphs().backend, "dynamic": False}
     options = compile_options(nn.DataParallel(torch.compile(convolutional(), fullgraph=True, **users)))
@@ -111,6 +123,45 @@ def test_the_options_of_a_compiled_model():
     in_place = convolutional()
     in_place.compile(backend="aot_eager")
     assert compile_options(in_place) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cam_class", [ScoreCAM, GScoreCAM])
+def test_masked_inputs_are_scored_compiled(cam_class):
+    net, x, graphs = convolutional(), images(count=1), Graphs()
+    expected = cam_class(net, "last")(x, [[1, 3]])
+    cam = cam_class(net, "last")
+    cam.compile(backend=graphs.backend, dynamic=False)
+    np.testing.assert_allclose(cam(x, [[1, 3]]), expected, atol=1e-6)
+    graphs.runs = 0
+    np.testing.assert_allclose(cam(x, [[1, 3]]), expected, atol=1e-6)
+    assert graphs.runs == (1 + 1 if cam_class is ScoreCAM else 2 * 2), "the blank image's and the masked ones'"
+    assert not graphs.backwards
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_masked_inputs_of_a_compiled_model():
+    net, x, graphs = convolutional(), images(count=1), Graphs()
+    expected = ScoreCAM(net, "last")(x, 3)
+    cam = ScoreCAM(torch.compile(net, backend=graphs.backend, dynamic=False), "last")
+    np.testing.assert_array_equal(cam(x, 3), expected)
+    assert not graphs.forwards, "a single map is not worth it"
+    with pytest.warns(CamWarning, match="compiles it, too"):
+        np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
+    np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
+    assert graphs.runs > 0
+
+
+@pytest.mark.slow
+def test_masked_inputs_of_a_model_that_is_no_graph():
+    model, x = Broken().eval(), images(count=1)
+    expected = ScoreCAM(model, "last")(x, 3)
+    cam = ScoreCAM(model, "last")
+    cam.compile(backend="eager")
+    with pytest.warns(CamWarning, match="scored by the model as it was written, not compiled: Unsupported"):
+        np.testing.assert_array_equal(cam(x, 3), expected)
+    np.testing.assert_array_equal(cam(x, 3), expected)
 
 
 class StaticBuffers:
@@ -136,6 +187,7 @@ class StaticBuffers:
         return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cam_class", [GradCAM, EigenCAM])
 def test_what_is_handed_out_is_no_memory_of_the_graphs(cam_class):
     net, x = convolutional(), images()
@@ -152,6 +204,7 @@ def test_what_is_handed_out_is_no_memory_of_the_graphs(cam_class):
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.slow
 def test_compiling_twice_takes_the_latter_options():
     net, x, first, second = convolutional(), images(), Graphs(), Graphs()
     cam = GradCAM(net, "last", relu=False)
@@ -266,6 +319,7 @@ def test_what_runs_as_it_was_written(kind, layer, why):
     np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_form_of_the_inputs():
     net, graphs = convolutional(), Graphs()
     cam, plain = (GradCAM(net, "last", relu=False, check_place=False) for _ in range(2))
@@ -293,6 +347,7 @@ def test_the_model_is_as_it_was():
     assert not net.last._forward_hooks
 
 
+@pytest.mark.slow
 def test_copies_compile_anew():
     cam = GradCAM(convolutional(), "last", relu=False)
     cam.compile(backend="aot_eager")
