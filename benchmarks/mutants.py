@@ -49,7 +49,7 @@ MODULES = (
     "volumes.stitching", "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti", "volumes.dicom",
     "volumes.frames", "volumes.films", "volumes.signals", "seg_xres_cam",
     "engine.segmentation.regions", "engine.segmentation.segments",
-    "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture",
+    "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture", "engine.compiled_model",
     "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",
     "mask_clip", "attention.value_path", "attention.tokens", "attention.windows", "attention.blocked_tokens",
 )  # fmt: skip

@@ -24,7 +24,7 @@ from pytorch_grad_cam.compat.override_points import (
 )
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
-from pytorch_grad_cam.engine.compiled_capture import compile_cam
+from pytorch_grad_cam.engine.compiled_capture import compile_cam, compile_like
 from pytorch_grad_cam.engine.detections.box_targets import checked_predictions
 from pytorch_grad_cam.engine.detections.one_by_one import maps_of_each, one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
@@ -122,7 +122,8 @@ class BaseCAM(OverridePoints):
     ) -> None:
         """Nothing is run yet.
 
-        model: any module; it is run in evaluation mode and left exactly as it was.
+        model: any module; it is run in evaluation mode and left exactly as it was. In `torch.compile(model)` calls come
+        to run compiled, too, see `compile`.
         target_layers: modules or dotted names of the model, one or several; the map is the mean over the layers. None:
         the layer is found at the first call with an input of a new size (see `locate.locate`); `location` then says
         which.
@@ -162,8 +163,12 @@ class BaseCAM(OverridePoints):
         self.reshape_transform = self._transform = reshape_transform
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
-        self.align = checked_alignment(align)
-        self.call_index, self.check_place, self.fuse = call_index, check_place, fuse
+        self.align, self.call_index, self.check_place, self.fuse = (
+            checked_alignment(align),
+            call_index,
+            check_place,
+            fuse,
+        )
         check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
@@ -178,6 +183,7 @@ class BaseCAM(OverridePoints):
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._suppressing = suppressing_modules(self.model)
         self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
+        compile_like(model, self)
 
     @overload
     def __call__(
@@ -425,7 +431,7 @@ class BaseCAM(OverridePoints):
         self, transform: AsMap, layer: nn.Module, output: Any, activations: torch.Tensor, image: torch.Tensor
     ) -> AsMap:
         """What reads gradients as maps: the transform, or what it says of them itself."""
-        self._found_layouts.check_proportions(layer, activations.shape[2:], image.shape[2:])
+        self._found_layouts.check_transform(layer, output, activations.shape, image.shape[2:])
         of_gradients = getattr(transform, "of_gradients", None)
         return partial(read_as_map, partial(of_gradients, output) if of_gradients else transform, self.detach)
 

@@ -14,7 +14,7 @@ from pytorch_grad_cam.compat.old_spellings import old_constructor
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.grad_cam import grad_cam_weights
-from pytorch_grad_cam.perturbation.masked_scores import channel_scores, channels_by_energy
+from pytorch_grad_cam.perturbation.masked_scores import channels_by_energy
 from pytorch_grad_cam.score_cam import ScoreCAM, score_cam_weights
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ class GScoreCAM(ScoreCAM):
     def weigh(self, run: LayerRun) -> torch.Tensor:
         chosen = highest_gradients(run.grads, self.share) & channels_by_energy(run.activations, 1)
         with undisturbed(self.model), torch.no_grad():
-            (scores,) = channel_scores(run, chosen.to(run.image.device), [run.targets], self.batch_size)
+            (scores,) = self.scores_of_channels(run, chosen.to(run.image.device), [run.targets])
             return score_cam_weights(scores)

@@ -11,8 +11,11 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import BaseCAM, CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
+from pytorch_grad_cam.engine.compiled_model import CompiledModel
 from pytorch_grad_cam.engine.layer_run import LayerRun
+from pytorch_grad_cam.engine.targets import TargetLists
 from pytorch_grad_cam.engine.undisturbed import undisturbed
+from pytorch_grad_cam.engine.wrappers import compile_options
 from pytorch_grad_cam.perturbation.masked_scores import channel_scores, channels_by_energy
 
 if TYPE_CHECKING:
@@ -37,8 +40,9 @@ class ScoreCAM(BaseCAM):
     activations, the strongest first; the others count as if they were blank. Further options are those of BaseCAM.
     `batch_size` is the number of masked inputs that the model gets at a time; channels of several images share a batch,
     those that do not vary are scored once. None is 8 on a CPU and 64 elsewhere, with the masked inputs channels last in
-    memory on a CPU; where there are many, another number or layout that the first of them show to be faster, see
-    `engine.fastest_way`. In `torch.autocast`, which is the caller's to enter, maps differ by some hundredths.
+    memory on a CPU; where there are many and the model is not compiled, another number or layout that the first of them
+    show to be faster, see `engine.fastest_way`. In `torch.autocast`, which is the caller's to enter, maps differ by
+    some hundredths.
     No bound on the map's error can be had before all channels are scored: the score behind a weak channel's mask has no
     limit. In order of energy half of the channels leave an error of up to .45 on the bundled digits, so that there is
     no early stopping but `share_of_energy`.
@@ -55,6 +59,7 @@ class ScoreCAM(BaseCAM):
     uses_gradients = is_differentiable = False
     takes_rectified = True
     batch_size: int | None = None
+    _compiled: CompiledModel | None = None
 
     @old_constructor
     def __init__(
@@ -67,12 +72,30 @@ class ScoreCAM(BaseCAM):
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.share_of_energy = share_of_energy
+        told = compile_options(model)
+        self._compiled = None if told is None else CompiledModel(self.model, told, at_once=False)
+
+    def compile(self, **options: Any) -> None:
+        """Let the model score the masked inputs compiled; the first forward of a call runs as it was written.
+
+        options: those of `torch.compile`. The first masked inputs of each number compile, which takes from seconds to
+        minutes, and are compared with the model as it was written; what cannot be compiled, or gives something else,
+        runs so, with a CamWarning. A ScoreCAM of a `torch.compile(model)` does this by itself in the second call with
+        images of one shape, and says so.
+        """
+        self._compiled = CompiledModel(self.model, options)
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         chosen = channels_by_energy(run.activations.to(run.image.device), self.share_of_energy)
         with undisturbed(self.model), torch.no_grad():
-            scores = run.of_targets(partial(channel_scores, run, chosen, batch_size=self.batch_size, shown=self.shown))
-            return score_cam_weights(scores)
+            return score_cam_weights(run.of_targets(partial(self.scores_of_channels, run, chosen)))
+
+    def scores_of_channels(self, run: LayerRun, chosen: torch.Tensor, target_lists: TargetLists) -> torch.Tensor:
+        """The scores (K, N, C) of the input seen through each of the chosen channels (N, C), by K target lists."""
+        work = run.layer, run.call_index, run.position, run.image.shape
+        if self._compiled is not None and self._compiled.is_to_take(work):
+            run = run._replace(call=run.call._replace(model=self._compiled))
+        return channel_scores(run, chosen, target_lists, self.batch_size, self.shown)
 
     def shown(self, masks: torch.Tensor) -> Iterable[torch.Tensor]:
         """The masks that the input is seen through in the place of these (M, *spatial)."""

@@ -245,8 +245,9 @@ def contributions_of(
     """For each run of each target layer what its channels say, see `BaseCAM.contributions`. weighted_sum: the evidence
     that is made of them.
     """
+    no_sum = ValueError(f"a map of {type(cam).__name__} is no weighted sum of channels: none has a share in it")
     if type(cam).evidence is not weighted_sum:
-        raise ValueError(f"a map of {type(cam).__name__} is no weighted sum of channels: none has a share in it")
+        raise no_sum
     recorder, kept = copy(cam), defaultdict(list)
     recorder._scaled, recorder._rescaled = scalings(relu=False, normalize=None)
 
@@ -258,6 +259,8 @@ def contributions_of(
 
     recorder.evidence = record
     recorder(inputs, targets)
+    if not kept:  # a method with evidence of another kind, as of attention, biases or masks
+        raise no_sum
     several = several_an_image(targets) is not None
     return [torch.stack(of_lists, dim=1) if several else of_lists[0] for of_lists in kept.values()]
 

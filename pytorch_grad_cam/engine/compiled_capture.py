@@ -18,6 +18,7 @@ from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
 from pytorch_grad_cam.engine.rectifiers import RectifiedCapture, known_rectifiers
 from pytorch_grad_cam.engine.torch_quirks.compiled_functions import as_compiled
 from pytorch_grad_cam.engine.trees import copied
+from pytorch_grad_cam.engine.wrappers import compile_options
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 _ROUNDED = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _MOST_FORWARDS = 8  # as often as PyTorch compiles a function anew
 _SCORES_NDIM = 2
+_COMPILES = (
+    "the model was given in torch.compile, so this CAM compiles it, too, up to the layer and behind it, which takes "
+    "from seconds to minutes; later calls with inputs of this form run compiled. To have them run as the model was "
+    "written, pass the model itself, `model._orig_mod`"
+)
 
 
 def compile_cam(cam: Any, **options: Any) -> None:
@@ -39,9 +45,15 @@ def compile_cam(cam: Any, **options: Any) -> None:
     Models that are no single graph, whose outputs are no scores (N, classes), whose scores may be probabilities, and
     layers of which what is explained is behind a rectifier run as they were written, which a CamWarning says.
 
+    With `mode="reduce-overhead"` a CUDA device runs each of the two as one CUDA graph. What a call hands out is no part
+    of its memory.
+
+    A CAM of a `torch.compile(model)` does this by itself, with the options given there, once inputs of one form come a
+    second time: a single map is not worth it. A CamWarning says so when it begins to compile.
+
     Raises ValueError for a method with a capture of its own, for `detach=False` and for `compute_input_gradient=True`.
     """
-    if cam.capture_class is not Capture or not cam.detach or cam.compute_input_gradient:
+    if not _can_be_compiled(cam):
         raise ValueError(
             f"{type(cam).__name__} cannot be compiled with these options: only methods of one forward and one backward "
             "can be, with detach=True and compute_input_gradient=False"
@@ -49,20 +61,39 @@ def compile_cam(cam: Any, **options: Any) -> None:
     cam.capture_class = CompiledCaptures(cam, options)
 
 
+def compile_like(model: nn.Module, cam: Any) -> None:
+    """Let the calls of a new CAM run compiled as its model is, if they can be and it is in a `torch.compile`.
+
+    Not where the most of a call are other forwards than that which is captured, as of ScoreCAM.
+    """
+    options = compile_options(model)
+    if options is not None and cam.is_differentiable and _can_be_compiled(cam):
+        cam.capture_class = CompiledCaptures(cam, options, at_once=False)
+
+
+def _can_be_compiled(cam: Any) -> bool:
+    """Whether its forward is a `Capture` of layers: not for attention, whose capture is made of blocks."""
+    is_plain = cam.capture_class is Capture or isinstance(cam.capture_class, CompiledCaptures)
+    captures_layers = cam.uses_layers and is_plain and not hasattr(cam, "capture_of_blocks")
+    return captures_layers and cam.detach and not cam.compute_input_gradient
+
+
 class CompiledCaptures:
     """Makes the captures of a CAM's calls, and keeps the compiled forward. zeros: its own of each form of inputs;
-    None where the model runs as it was written.
+    None where the model runs as it was written. at_once: whether the first inputs of a form are compiled for, or the
+    second.
     """
 
-    def __init__(self, cam: Any, options: dict[str, Any]) -> None:
-        self.cam, self.zeros = cam, dict[Any, list[torch.Tensor] | None]()
+    def __init__(self, cam: Any, options: dict[str, Any], at_once: bool = True) -> None:
+        self.cam, self.zeros, self.at_once = cam, dict[Any, list[torch.Tensor] | None](), at_once
         self._options = options
+        self._come = set[Any]()
         self._forward: CompiledForward | None = None
         self._layers: tuple[nn.Module, ...] = ()
         self._changes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledCaptures, (self.cam, self._options)
+        return CompiledCaptures, (self.cam, self._options, self.at_once)
 
     def __call__(self, model: nn.Module, layers: Sequence[nn.Module], gradients: bool, detach: bool) -> Capturing:
         how = model, layers, gradients, detach
@@ -79,6 +110,17 @@ class CompiledCaptures:
             self._layers = tuple(layers)
             self._forward = CompiledForward(self.cam.model, layers, self._options)
         return self._forward if self._changes <= _MOST_FORWARDS else None
+
+    def is_to_compile(self, form: Any) -> bool:
+        """Whether to compile for inputs of this form, which have come: not twice, and not for the first of them where
+        nobody has said so.
+        """
+        if form in self.zeros:
+            return False
+        if self.at_once or form in self._come:
+            return True
+        self._come.add(form)
+        return False
 
 
 class CompiledCapture:
@@ -99,7 +141,7 @@ class CompiledCapture:
 
     def run(self, inputs: Inputs) -> Any:
         """The model's output. Cost: one forward; the first time for inputs of a form two, a backward and compiling."""
-        forward, form = self._captures.forward_of(self._layers), _form_of(inputs)
+        forward, form = self._captures.forward_of(self._layers), of_form(inputs)
         self._zeros = None if forward is None else self._captures.zeros.get(form)
         if forward is not None and self._zeros is not None:
             outputs, self.runs = self._compiled(forward, self._zeros, inputs)
@@ -107,7 +149,7 @@ class CompiledCapture:
         with self._eager:
             outputs = self._eager.run(inputs)
         self.runs = self._eager.runs
-        if form not in self._captures.zeros:
+        if self._captures.is_to_compile(form):
             self._learn(forward, form, inputs, outputs)
         return outputs
 
@@ -124,13 +166,16 @@ class CompiledCapture:
     ) -> tuple[Any, list[tuple[nn.Module, torch.Tensor]]]:
         with as_compiled(), torch.set_grad_enabled(self._gradients):
             outputs, runs = forward(zeros, copied(as_tree(inputs)))
-        return outputs, [(self._layers[number], output) for number, output in runs]
+        # What CUDA graphs return is overwritten by the next call; the output is the only part that outlives its own.
+        return outputs.clone(), [(self._layers[number], output) for number, output in runs]
 
     def _learn(self, forward: CompiledForward | None, form: Any, inputs: Inputs, outputs: Any) -> None:
         """Compile the forward for inputs of this form, and keep whether it gives what the model gave."""
         self._captures.zeros[form] = None
         why = "it changes from call to call" if forward is None else self._why_not(outputs)
         if forward is not None and why is None:
+            if not self._captures.at_once:
+                announce_compiling()
             # x + -0 is x for every x, x + 0 is not for -0.
             zeros = [torch.full_like(output, -0.0, requires_grad=self._gradients) for _, output in self.runs]
             why = self._differs(forward, zeros, inputs, outputs)
@@ -167,8 +212,13 @@ class CompiledCapture:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         if self._gradients:
             expected += _gradients(outputs.sum(), expected[1:], keep_graph=True)
-        same = len(found) == len(expected) and all(map(_close, found, expected))
+        same = len(found) == len(expected) and all(map(is_close, found, expected))
         return None if same else "what it gives when it is compiled is not the same"
+
+
+def announce_compiling() -> None:
+    """Say that compiling begins, where nobody has asked the CAM for it."""
+    issue(CamWarning(_COMPILES))
 
 
 def _gradients(
@@ -178,7 +228,7 @@ def _gradients(
         return torch.autograd.grad(score, wanted, retain_graph=keep_graph, materialize_grads=True)
 
 
-def _form_of(inputs: Inputs) -> Any:
+def of_form(inputs: Inputs) -> Any:
     """What a forward is compiled for: the inputs' structure, the tensors' shapes and types, and autocast."""
     leaves, structure = tree_flatten(as_tree(inputs))
     forms = [(leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
@@ -187,7 +237,8 @@ def _form_of(inputs: Inputs) -> Any:
     return *forms, str(structure), *autocast
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def is_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether a tensor of the compiled model is that of the model as it was written, up to rounding."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     tolerance = _ROUNDED.get(found.dtype, 1e-3) * expected.detach().abs().amax().float().item()

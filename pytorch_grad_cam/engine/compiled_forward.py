@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, filterfalse
 from operator import is_
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import nn
 from pytorch_grad_cam.engine.inputs import Inputs, apply
 from pytorch_grad_cam.engine.replicas import replicated
 from pytorch_grad_cam.engine.torch_quirks.compiled_functions import compiled_apart
+from pytorch_grad_cam.engine.watch import Watch
 
 _END = object()
+_HOOKS = "_forward_hooks", "_forward_pre_hooks"
 
 
 class CompiledForward:
@@ -30,8 +33,13 @@ class CompiledForward:
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], options: dict[str, Any]) -> None:
         replicas = replicated(model)
-        self._tables = [table for module in replicas for table in _tables_of(module)]
-        self._contents = [*chain.from_iterable(map(dict.values, self._tables)), _END]
+        for replica in replicas.values():
+            for name in _HOOKS:
+                kept = {key: hook for key, hook in vars(replica)[name].items() if not _is_ours(hook)}
+                replica.__dict__[name] = OrderedDict(kept)
+        self._tables = [table for module in replicas for table in (vars(module), module._modules)]
+        self._hooks = [vars(module)[name] for module in replicas for name in _HOOKS]
+        self._contents = list(self._now())
         self._zeros: Sequence[torch.Tensor] = ()
         self._runs: list[tuple[int, torch.Tensor]] = []
         for number, layer in enumerate(layers):
@@ -51,12 +59,17 @@ class CompiledForward:
         """The output, and of each run the number of its layer and what it returned. Cost: one forward; in the first
         call with such inputs it is compiled.
         """
+        if any(zero.is_cuda for zero in zeros):
+            torch.compiler.cudagraph_mark_step_begin()  # what earlier calls returned is needed no longer
         return self._forward(zeros, inputs)  # type: ignore[no-any-return]
 
     def is_of_now(self) -> bool:
         """Whether the model's modules still have the attributes, children and hooks with which they were compiled."""
-        now = chain(chain.from_iterable(map(dict.values, self._tables)), (_END,))
-        return all(map(is_, now, self._contents))
+        return all(map(is_, self._now(), self._contents))
+
+    def _now(self) -> Iterator[Any]:
+        hooks = filterfalse(_is_ours, chain.from_iterable(map(dict.values, self._hooks)))
+        return chain(chain.from_iterable(map(dict.values, self._tables)), hooks, (_END,))
 
     def _recording(self, number: int, forward: Callable[..., Any]) -> Callable[..., torch.Tensor]:
         def recording(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -67,5 +80,6 @@ class CompiledForward:
         return recording
 
 
-def _tables_of(module: nn.Module) -> list[dict[str, Any]]:
-    return [vars(module), module._modules, module._forward_hooks, module._forward_pre_hooks]  # type: ignore[list-item]
+def _is_ours(hook: Any) -> bool:
+    """Whether it is of a call that goes on: such hooks come and go, and are none of the model's."""
+    return isinstance(getattr(hook, "__self__", None), Watch)

@@ -31,7 +31,7 @@ class Way(NamedTuple):
     channels_last: bool
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, Way]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, dict[Hashable, Way]]] = weakref.WeakKeyDictionary()
 
 
 def in_fastest_chunks(model: nn.Module, run: Run, total: int, images: torch.Tensor, description: str) -> torch.Tensor:
@@ -39,14 +39,14 @@ def in_fastest_chunks(model: nn.Module, run: Run, total: int, images: torch.Tens
     these (N, C, *spatial).
 
     The first results are computed in several ways, twice each, and the others in the fastest, which is remembered for
-    the model, the size and type of the images, autocast and the number of threads. That is only done where it is a
-    small part of the work, and not under `torch.use_deterministic_algorithms`: ways differ by rounding. Autocast is
-    the caller's to choose, for maps differ by more.
+    the model as it is, the size and type of the images, autocast and the number of threads. That is only done where it
+    is a small part of the work, and not under `torch.use_deterministic_algorithms`: ways differ by rounding. Autocast
+    is the caller's to choose, for maps differ by more.
     Cost: a wait for the device after each result that is timed. Of a CUDA device's memory see `in_chunks`.
     """
     device = images.device
     usual = Way(images_at_a_time(device), device.type == "cpu" and images.ndim in _LAYOUT_NDIMS)
-    known = _known.setdefault(model, {})
+    known = _known_of(model)
     how = torch.get_num_threads(), torch.is_autocast_enabled(device.type), device
     case = tuple(images.shape[1:]), images.dtype, *how
     trial = _Trial(run, device)
@@ -58,6 +58,15 @@ def in_fastest_chunks(model: nn.Module, run: Run, total: int, images: torch.Tens
         return run(tried + start, tried + stop, way.channels_last)
 
     return torch.cat([*trial.results, in_chunks(following, total - tried, way.images, description)])
+
+
+def _known_of(model: nn.Module) -> dict[Hashable, Way]:
+    """The ways that were found for the model as it is: its modules, and how its parameters lie in memory."""
+    parameters = tuple((parameter.dtype, parameter.device, parameter.stride()) for parameter in model.parameters())
+    form = tuple(map(type, model.modules())), parameters
+    if model not in _known or _known[model][0] != form:
+        _known[model] = form, {}
+    return _known[model][1]
 
 
 def _is_worth_it(total: int, usual: Way, device: torch.device) -> bool:

@@ -35,7 +35,7 @@ class RecordedTails:
     ) -> None:
         self.runs: Captured = ()
         self.tails: Mapping[tuple[nn.Module, int], PartialForward] = {}
-        self._model, self._layers = model, layers
+        self._model, self._layers = model, list(dict.fromkeys(layers))
         self._how = output_transform, spatial_from, known
 
     def __enter__(self) -> Self:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from pytorch_grad_cam.engine.torch_quirks.compiled_modules import options_of
+
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -44,13 +46,24 @@ def unwrapped(model: Any) -> nn.Module:
         raise TypeError(f"{name} has no layers that can be watched: pass the nn.Module that it was made of")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}, expected an nn.Module")
+    inside = _inside(model)
+    return model if inside is None else unwrapped(inside)
+
+
+def compile_options(model: nn.Module) -> dict[str, Any] | None:
+    """What `torch.compile` was told for the model or a wrapper of it: backend and mode, and dynamic; None where it is
+    not, or by `model.compile()`, which does not say.
+    """
+    inside = _inside(model)
+    return options_of(model) or (None if inside is None else compile_options(inside))
+
+
+def _inside(model: Any) -> Any:
+    """The model in a wrapper; None for what is none."""
     if isinstance(model, _WRAPPERS):
-        return unwrapped(model.module)
+        return model.module
     network = model._modules.get("model")
-    if network is not None and hasattr(model, "predictor"):
-        return unwrapped(network)
-    compiled = model._modules.get("_orig_mod")  # of torch.compile
-    return model if compiled is None else unwrapped(compiled)
+    return network if network is not None and hasattr(model, "predictor") else model._modules.get("_orig_mod")
 
 
 def _is_exported(model: Any) -> bool:

@@ -25,7 +25,8 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     is the image with its axes in another order, with an axis more, or with frames folded into the batch; the last axis
     that anything else reads of a sequence (N, T, features).
     Cost: nothing, or one forward of the first sample where the numbers do not fit. Within `undisturbed`. Raises
-    ValueError where no convolution tells and the last axis is as short as colours are, but not the second.
+    ValueError where no convolution tells and the last axis is as short as colours are, but not the second, and where
+    the model fails at what seems to be one image without the axis of the batch.
     """
     for key, shapes, ndim in _PACKED:
         if isinstance(inputs, Mapping) and shapes in inputs and key in inputs and inputs[key].ndim == ndim:
@@ -39,7 +40,12 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
         return spatial_from
     learned = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
     with torch.no_grad(), traced(model, set(learned)) as calls:
-        call(model, rows_of(inputs, torch.tensor([0]), len(image)))
+        try:
+            call(model, rows_of(inputs, torch.tensor([0]), len(image)))
+        except RuntimeError as error:
+            if convolution is not None and _lacks_batch(image.shape, convolution):
+                raise ValueError(_LACKS_BATCH.format(tuple(image.shape), convolution.in_channels)) from error
+            raise
     for entry in calls:
         channels = _channels_of(entry, image.shape)
         if channels is not _UNKNOWN:
@@ -54,6 +60,10 @@ _MAY_BE_CHANNELS_LAST = (
     "the image is {0}, whose channels seem to be its last axis, and the model has no convolution of PyTorch that says "
     "so: pass axes='N{1}C', or axes='NC{1}' if they are its second axis"
 )
+_LACKS_BATCH = (
+    "the image is {0}, and the model's first convolution takes {1} channels: the axis of the batch seems to be "
+    "missing, pass image[None]"
+)
 # Patches of images in their own proportions, where their grids are, and the axes of the patches: NaFlex in transformers
 # and in timm, and what language models that look at images read in transformers.
 _PACKED = (("pixel_values", "spatial_shapes", 3), ("patches", "patch_coord", 3), ("pixel_values", "image_grid_thw", 2))
@@ -66,6 +76,11 @@ def _block_of(model: nn.Module) -> int:
 
 def _may_be_channels_last(shape: Sequence[int]) -> bool:
     return len(shape) > 3 and shape[-1] <= _MOST_COLOURS < min(shape[1:-1])
+
+
+def _lacks_batch(shape: Sequence[int], convolution: _Convolution) -> bool:
+    """Whether it is the shape of one image of the convolution's channels."""
+    return shape[0] == convolution.in_channels and len(shape) == len(convolution.kernel_size) + 1
 
 
 def _image_of(inputs: Any, spatial_from: SpatialFrom, takes_signals: bool) -> torch.Tensor:

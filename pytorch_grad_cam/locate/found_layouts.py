@@ -18,6 +18,7 @@ from pytorch_grad_cam.locate.runs_of_image import runs_of_other_inputs
 from pytorch_grad_cam.locate.search import layout_of
 
 Size = tuple[int, ...]
+_TOKENS_NDIM = 3
 
 
 class FoundLayouts:
@@ -74,10 +75,10 @@ class FoundLayouts:
             self._seen.add((layer, size))
             self.unchecked.add(layer)
 
-    def check_proportions(self, layer: nn.Module, grid: Size, image_size: Size) -> None:
-        """Warn where the grid of a given reshape_transform has other proportions than the image."""
-        case = layer, grid, image_size
-        if case not in self._fitting and not _warn_of_proportions(grid, image_size):
+    def check_transform(self, layer: nn.Module, output: Any, maps: Size, image_size: Size) -> None:
+        """Warn where what a given reshape_transform made of an output cannot be its map, see `_warn_of_transform`."""
+        case = layer, maps[1:], image_size
+        if case not in self._fitting and not _warn_of_transform(output, maps, image_size):
             self._fitting.add(case)
             self._check_later(layer, image_size)
 
@@ -95,11 +96,17 @@ def _warn_of_levels(layer: nn.Module, shapes: Sequence[Size], of_image: Size) ->
         )
 
 
-def _warn_of_proportions(grid: Sequence[int], image_size: Sequence[int]) -> bool:
-    """Warn where a given reshape_transform gives cells that are not square, and square ones would fit as well.
+def _warn_of_transform(output: Any, maps: Sequence[int], image_size: Sequence[int]) -> bool:
+    """Warn where a given reshape_transform gives maps (N, C, *grid) of cells that are not square, and square ones would
+    fit as well, or cuts tokens (N, T, C) into other channels.
 
     Returns whether that is so.
     """
+    grid = maps[2:]
+    if isinstance(output, torch.Tensor) and output.ndim == _TOKENS_NDIM and maps[1] not in output.shape:
+        cut = f"the reshape_transform gives {maps[1]} channels, but the layer returns {tuple(output.shape)}"
+        issue(CamWarning(f"{cut}: its height and width are those of another size of the image, leave it out"))
+        return True
     square = grid_of_proportions(math.prod(grid), image_size)
     if square is None or square == tuple(grid):
         return False

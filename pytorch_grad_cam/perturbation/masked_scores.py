@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
+from torch import nn
 
-from pytorch_grad_cam.engine.chunks import in_chunks
+from pytorch_grad_cam.engine.chunks import images_at_a_time, in_chunks
 from pytorch_grad_cam.engine.fastest_way import in_fastest_chunks
 from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import min_max, most_precise_dtype
@@ -65,10 +66,11 @@ def masked_scores(
             found.append(scores_of_lists(outputs, [target_list[start:stop] for target_list in targets]).T)
         return torch.stack(found).mean(0)
 
-    if batch_size is None:
+    if batch_size is None and isinstance(run.call.model, nn.Module):
         return in_fastest_chunks(run.call.model, scores, len(rows), images, "ScoreCAM channels")
+    size = images_at_a_time(images.device) if batch_size is None else batch_size  # each other one is compiled for
     in_usual_layout = partial(scores, channels_last=images.device.type == "cpu")
-    return in_chunks(in_usual_layout, len(rows), batch_size, "ScoreCAM channels")
+    return in_chunks(in_usual_layout, len(rows), size, "ScoreCAM channels")
 
 
 def channels_by_energy(activations: torch.Tensor, share: float) -> torch.Tensor:

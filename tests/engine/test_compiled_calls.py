@@ -10,8 +10,20 @@ from nets import Transformer, convolutional, images
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM, RefineCAM, ShapleyCAM
+from pytorch_grad_cam import (
+    RISE,
+    AblationCAM,
+    EigenCAM,
+    GradCAM,
+    GScoreCAM,
+    LayerCAM,
+    LeGrad,
+    RefineCAM,
+    ScoreCAM,
+    ShapleyCAM,
+)
 from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.engine.wrappers import compile_options
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch >= 2.6")
 TARGETS = [[1, 3], [4, 0]]
@@ -71,6 +83,136 @@ def test_a_method_without_gradients():
         np.testing.assert_allclose(cam(x), expected, atol=1e-6)
     assert graphs.runs == 2
     assert not graphs.backwards
+
+
+@pytest.mark.parametrize("wrapped", [lambda model: model, pytest.param(nn.DataParallel, marks=pytest.mark.slow)])
+def test_a_cam_of_a_compiled_model_compiles_when_its_inputs_come_again(wrapped):
+    net, x, graphs = convolutional(), images(), Graphs()
+    expected = GradCAM(net, "last", relu=False)(x, TARGETS)
+    cam = GradCAM(wrapped(torch.compile(net, backend=graphs.backend)), "last", relu=False)
+    np.testing.assert_array_equal(cam(x, TARGETS), expected)
+    assert not graphs.forwards, "a single map is not worth it"
+    with pytest.warns(CamWarning, match=r"compiles it, too.* from seconds to minutes.*pass the model itself"):
+        np.testing.assert_allclose(cam(x, TARGETS), expected, atol=1e-6)
+    graphs.runs = 0
+    np.testing.assert_allclose(cam(x, TARGETS), expected, atol=1e-6)
+    assert graphs.runs == 1 + 2
+    assert len(graphs.forwards) == len(graphs.backwards) == 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.parametrize(
+    ("cam_class", "options"),
+    [(ScoreCAM, {}), (AblationCAM, {}), (ShapleyCAM, {}), (LeGrad, {}), (GradCAM, {"detach": False})],
+)
+def test_what_runs_as_it_was_written_though_the_model_is_compiled(cam_class, options):
+    compiled = torch.compile(convolutional(), backend="eager")
+    assert cam_class(compiled, "last", **options).capture_class is cam_class.capture_class
+    assert GradCAM(compiled, "last").capture_class is not GradCAM.capture_class
+
+
+@pytest.mark.slow
+def test_the_options_of_a_compiled_model():
+    users = {"backend": Graphs().backend, "dynamic": False}
+    options = compile_options(nn.DataParallel(torch.compile(convolutional(), fullgraph=True, **users)))
+    assert options["dynamic"] is False
+    assert options["backend"].compiler_fn is users["backend"]
+    graphs = compile_options(torch.compile(convolutional(), mode="reduce-overhead"))
+    assert graphs["backend"].config["triton.cudagraphs"], "one CUDA graph is asked for by the mode"
+    assert compile_options(convolutional()) is None
+    in_place = convolutional()
+    in_place.compile(backend="aot_eager")
+    assert compile_options(in_place) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cam_class", [ScoreCAM, GScoreCAM])
+def test_masked_inputs_are_scored_compiled(cam_class):
+    net, x, graphs = convolutional(), images(count=1), Graphs()
+    expected = cam_class(net, "last")(x, [[1, 3]])
+    cam = cam_class(net, "last")
+    cam.compile(backend=graphs.backend, dynamic=False)
+    np.testing.assert_allclose(cam(x, [[1, 3]]), expected, atol=1e-6)
+    graphs.runs = 0
+    np.testing.assert_allclose(cam(x, [[1, 3]]), expected, atol=1e-6)
+    assert graphs.runs == (1 + 1 if cam_class is ScoreCAM else 2 * 2), "the blank image's and the masked ones'"
+    assert not graphs.backwards
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_masked_inputs_of_a_compiled_model():
+    net, x, graphs = convolutional(), images(count=1), Graphs()
+    expected = ScoreCAM(net, "last")(x, 3)
+    cam = ScoreCAM(torch.compile(net, backend=graphs.backend, dynamic=False), "last")
+    np.testing.assert_array_equal(cam(x, 3), expected)
+    assert not graphs.forwards, "a single map is not worth it"
+    with pytest.warns(CamWarning, match="compiles it, too"):
+        np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
+    np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
+    assert graphs.runs > 0
+
+
+@pytest.mark.slow
+def test_masked_inputs_of_a_model_that_is_no_graph():
+    model, x = Broken().eval(), images(count=1)
+    expected = ScoreCAM(model, "last")(x, 3)
+    cam = ScoreCAM(model, "last")
+    cam.compile(backend="eager")
+    with pytest.warns(CamWarning, match="scored by the model as it was written, not compiled: Unsupported"):
+        np.testing.assert_array_equal(cam(x, 3), expected)
+    np.testing.assert_array_equal(cam(x, 3), expected)
+
+
+class StaticBuffers:
+    """A backend that returns the same memory in every run of a graph, as CUDA graphs do."""
+
+    def __init__(self):
+        self.backend = aot_autograd(
+            fw_compiler=self.compiler, bw_compiler=self.compiler, inference_compiler=self.compiler
+        )
+
+    def compiler(self, graph, example):
+        kept = []
+
+        def run(*args):
+            found = graph(*args)
+            if not kept:
+                kept.extend(each.detach().clone() if isinstance(each, torch.Tensor) else each for each in found)
+            for buffer, each in zip(kept, found, strict=True):
+                if isinstance(each, torch.Tensor):
+                    buffer.copy_(each)
+            return [each.detach() if isinstance(each, torch.Tensor) else each for each in kept]
+
+        return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cam_class", [GradCAM, EigenCAM])
+def test_what_is_handed_out_is_no_memory_of_the_graphs(cam_class):
+    net, x = convolutional(), images()
+    plain, cam = (cam_class(net, "last", relu=False) for _ in range(2))
+    cam.compile(backend=StaticBuffers().backend)
+    cam(x, TARGETS)
+    expected, scores = plain(x, TARGETS), plain.outputs
+    maps, outputs = cam(x, TARGETS, as_tensor=True), cam.outputs
+    of_channels = cam.contributions(x, TARGETS) if cam_class is GradCAM else []
+    cam(-x, TARGETS)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    torch.testing.assert_close(outputs, scores)
+    for found, wanted in zip(of_channels, plain.contributions(x, TARGETS) if of_channels else [], strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.slow
+def test_compiling_twice_takes_the_latter_options():
+    net, x, first, second = convolutional(), images(), Graphs(), Graphs()
+    cam = GradCAM(net, "last", relu=False)
+    cam.compile(backend=first.backend)
+    cam.compile(backend=second.backend)
+    cam(x, 3)
+    assert second.runs
+    assert not first.runs
 
 
 @pytest.mark.parametrize("how", ["around", "in place"])
@@ -177,6 +319,7 @@ def test_what_runs_as_it_was_written(kind, layer, why):
     np.testing.assert_allclose(cam(x, 3), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_form_of_the_inputs():
     net, graphs = convolutional(), Graphs()
     cam, plain = (GradCAM(net, "last", relu=False, check_place=False) for _ in range(2))
@@ -204,6 +347,7 @@ def test_the_model_is_as_it_was():
     assert not net.last._forward_hooks
 
 
+@pytest.mark.slow
 def test_copies_compile_anew():
     cam = GradCAM(convolutional(), "last", relu=False)
     cam.compile(backend="aot_eager")
@@ -225,7 +369,13 @@ def test_a_method_around_a_method():
 
 @pytest.mark.parametrize(
     ("cam_class", "options"),
-    [(ShapleyCAM, {}), (GradCAM, {"detach": False}), (GradCAM, {"compute_input_gradient": True})],
+    [
+        (ShapleyCAM, {}),
+        (LeGrad, {}),
+        (RISE, {}),
+        (GradCAM, {"detach": False}),
+        (GradCAM, {"compute_input_gradient": True}),
+    ],
 )
 def test_what_cannot_be_compiled(cam_class, options):
     with pytest.raises(ValueError, match=f"{cam_class.__name__} cannot be compiled"):

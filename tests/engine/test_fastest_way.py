@@ -63,6 +63,25 @@ def test_it_is_remembered_for_the_model_and_the_size_of_its_images(clocked):
     assert len({*clocked(seconds, model=model, x=torch.zeros(1, 3, 9, 9))}) > 4
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.to(memory_format=torch.channels_last),
+        nn.Module.double,
+        lambda model: model.append(nn.ReLU()),
+    ],
+)
+def test_it_is_forgotten_when_the_model_changes(clocked, change):
+    def seconds(images, channels_last):
+        return images * (1 if images == 32 else 2)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    clocked(seconds, model=model)
+    assert {*clocked(seconds, model=model)} == {Way(32, False), Way(24, False)}
+    change(model)
+    assert len({*clocked(seconds, model=model)}) > 4
+
+
 def test_little_work_and_determinism_are_done_as_usual(clocked):
     def seconds(images, channels_last):
         return images * (1 if images == 32 else 2)

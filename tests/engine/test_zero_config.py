@@ -405,3 +405,18 @@ def test_a_blank_map_of_a_method_without_targets_speaks_against_none():
     with pytest.warns(CamWarning, match="this method makes of the layer has nothing above zero") as issued:
         assert not FEM(model, "0", check_place=False)(images(), 3).any()
     assert "target" not in str(issued[0].message)
+
+
+def test_a_transform_for_another_size_of_the_image():
+    """Twelve cells of eight channels are asked for: of 24 tokens they get sixteen each, of two tokens."""
+    model = Transformer().eval()
+
+    def transform(tokens):
+        return tokens[:, 1:].reshape(len(tokens), 3, 4, -1).permute(0, 3, 1, 2)
+
+    cam = GradCAM(model, "norm", transform)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cam(images(), 3)
+    with pytest.warns(CamWarning, match=r"gives 16 channels, but the layer returns \(2, 25, 8\): its height and width"):
+        cam(torch.randn(2, 3, 24, 16), 3)

@@ -525,3 +525,10 @@ def test_a_model_without_modules_has_none_to_find():
 @pytest.mark.parametrize("shape", [(2, 3, 64, 48), (2, 1, 64, 4), (2, 64, 48, 16), (2, 4, 8, 4)])
 def test_other_images_without_a_convolution_are_channels_first(shape):
     assert found_axes(nn.Linear(shape[-1], 4), drawn(*shape), None) is None
+
+
+def test_one_image_without_the_axis_of_the_batch():
+    with pytest.raises(ValueError, match=r"the image is \(3, 12, 16\), .* takes 3 channels: .* pass image\[None\]"):
+        GradCAM(convolutional())(images()[0], 3)
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        GradCAM(convolutional())(images()[:, 0], 3)

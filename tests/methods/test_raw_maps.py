@@ -4,10 +4,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attentive import Attentive
 from nets import convolutional, images
 from PIL import Image
 
-from pytorch_grad_cam import SESS, EigenCAM, FinerCAM, FullGrad, GradCAM, HiResCAM, LayerCAM, RefineCAM, explain
+from pytorch_grad_cam import (
+    LIFTCAM,
+    RISE,
+    SESS,
+    EigenCAM,
+    FinerCAM,
+    FullGrad,
+    GradCAM,
+    HiResCAM,
+    LayerCAM,
+    LeGrad,
+    RefineCAM,
+    explain,
+)
 from pytorch_grad_cam.demo import example_scene, preprocess_scene
 
 
@@ -70,9 +84,19 @@ def test_contributions_leave_the_cam_as_it_was():
     assert "evidence" not in vars(cam)
 
 
-def test_contributions_of_a_map_that_is_no_sum():
-    with pytest.raises(ValueError, match="a map of EigenCAM is no weighted sum of channels"):
-        EigenCAM(convolutional(), "last").contributions(images())
+@pytest.mark.parametrize("kind", [EigenCAM, FullGrad, RISE, LeGrad])
+def test_contributions_of_a_map_that_is_no_sum(kind):
+    model, layers = (Attentive("fused"), None) if kind is LeGrad else (convolutional(), "last")
+    options = {"masks": 4} if kind is RISE else {}
+    cam = kind(model, layers if kind.uses_layers else None, **options)
+    with pytest.raises(ValueError, match=f"a map of {kind.__name__} is no weighted sum of channels"):
+        cam.contributions(images(), 3)
+
+
+@pytest.mark.parametrize("kind", [GradCAM, LIFTCAM])
+def test_a_layer_that_is_named_twice(kind):
+    maps = [kind(convolutional(), layers)(images(), 3) for layers in (["last"], ["last", "last"])]
+    np.testing.assert_allclose(*maps, atol=1e-6)
 
 
 def test_explain_draws_signed_maps_in_diverging_colours(digits_net):

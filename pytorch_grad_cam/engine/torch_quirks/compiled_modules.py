@@ -1,5 +1,6 @@
 """Compiled parts of a model: in them hooks are compiled away, and graphs can neither be kept nor derived twice."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,21 @@ def is_compiled(module: nn.Module) -> bool:
     """Whether a module was compiled, in its place, as a module around it, or in its `forward`."""
     in_place, around = module._compiled_call_impl is not None, "_orig_mod" in module._modules
     return in_place or around or hasattr(getattr(module, "forward", None), "_torchdynamo_orig_callable")
+
+
+def options_of(module: nn.Module) -> dict[str, Any] | None:
+    """What `torch.compile(module)`, which gave this one, was told; None for other modules.
+
+    The backend has the mode and its options in it.
+    """
+    context = vars(module).get("dynamo_ctx")
+    backend = getattr(context, "callback", None)
+    if not callable(backend):
+        return None
+    inner = "_torchdynamo_orig_backend", "_torchdynamo_orig_callable"  # the second before torch 2.8
+    while (name := next(filter(partial(hasattr, backend), inner), None)) is not None:
+        backend = getattr(backend, name)
+    return {"backend": backend, "dynamic": getattr(context, "_dynamic", None)}
 
 
 _stances: list[Any] = []  # contexts of torch.compiler.set_stance
