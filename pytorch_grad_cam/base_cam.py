@@ -163,12 +163,8 @@ class BaseCAM(OverridePoints):
         self.reshape_transform = self._transform = reshape_transform
         self.output_transform = output_transform or scores_in
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
-        self.align, self.call_index, self.check_place, self.fuse = (
-            checked_alignment(align),
-            call_index,
-            check_place,
-            fuse,
-        )
+        self.align, self.call_index = checked_alignment(align), call_index
+        self.check_place, self.fuse = check_place, fuse
         check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
@@ -326,8 +322,7 @@ class BaseCAM(OverridePoints):
 
     def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:
         """Which of the found layers each target reads, see `FoundLayers.read_by`."""
-        asked = Asked(call.inputs, call.image, targets)
-        return self._found_layers.read_by(asked, call.scores, call.target_lists, capture.runs)
+        return self._found_layers.read_by(call, targets, capture.runs)
 
     def _joined(self, of_layers: list[torch.Tensor], call: Call, of_targets: torch.Tensor | None) -> torch.Tensor:
         """The layers' maps (N * lists, 1, *spatial) as one, as `fuse` says, or all of them.

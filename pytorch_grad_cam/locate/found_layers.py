@@ -14,6 +14,7 @@ from torch import nn
 from pytorch_grad_cam.engine.capture import Capture, Captured
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, rows_of
+from pytorch_grad_cam.engine.layer_run import Call
 from pytorch_grad_cam.engine.targets import ClassifierOutputTarget, Target, TargetRule, Targets, scores_of_lists
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.locate.asked_score import sum_of_lists
@@ -93,9 +94,7 @@ class FoundLayers:
             is_whole = len(asked.image) == len(search.forward.image)
             return found.location, search.capture(found.location) if is_whole else None
 
-    def read_by(
-        self, asked: Asked, scores: Any, target_lists: Sequence[Sequence[Target]], runs: Captured
-    ) -> torch.Tensor | None:
+    def read_by(self, call: Call, targets: Targets, runs: Captured) -> torch.Tensor | None:
         """Which of the found layers each target reads other than through another one of them: bool (N * K, layers), or
         None where all do.
 
@@ -103,10 +102,11 @@ class FoundLayers:
         the tensors of several levels are put together. Raises FoundElsewhere where the targets read other levels than
         those for which the layers were kept, and have other layers.
         """
+        asked = Asked(call.inputs, call.image, targets)
         kept = self._kept[asked.key]
         if kept.ways is None or not self.uses_gradients:
             return None
-        of_lists = scores_of_lists(scores, target_lists)
+        of_lists = scores_of_lists(call.scores, call.target_lists)
         layers = list(dict.fromkeys(layer for layer, _ in runs))
         nodes = layers_of([(layers.index(layer), first_tensor(output)) for layer, output in runs])
         if not of_lists.requires_grad:
