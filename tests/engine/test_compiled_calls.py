@@ -25,7 +25,10 @@ from pytorch_grad_cam import (
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.wrappers import compile_options
 
-pytestmark = pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch >= 2.6")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch >= 2.6"),
+]
 TARGETS = [[1, 3], [4, 0]]
 
 

@@ -36,6 +36,7 @@ def found(metrics, methods=GradCAM, **options):
     return evaluate(convolutional(), images(count=5), methods, metrics, **options)
 
 
+@pytest.mark.slow
 def test_each_number_is_the_metrics_own():
     model, x = convolutional(), images(count=5)
     evaluation = found(
@@ -91,6 +92,7 @@ def tables_alike(one, other):
             np.testing.assert_allclose(values, b.values[metric], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_forms_of_data_give_the_same_table():
     metrics, x = ["deletion", "iou"], images(count=5)
     expected = found(metrics, truth=BOXES)
@@ -107,6 +109,7 @@ def test_forms_of_data_give_the_same_table():
     assert np.isfinite(found("deletion", targets=3).rows[0].values["deletion"]).all(), "one class for all images"
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_whose_boxes_are_in_their_own_pixels(tmp_path):
     rng = np.random.default_rng(0)
     scenes = [make_scene(rng) for _ in range(3)]

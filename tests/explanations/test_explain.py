@@ -310,6 +310,7 @@ def test_a_notebook_shows_the_overlays_and_escapes(found):
     assert "<script>" not in shown
 
 
+@pytest.mark.slow
 def test_figure(found, tmp_path):
     figure = found.grid()
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
@@ -321,6 +322,7 @@ def test_figure(found, tmp_path):
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_dollars_in_names_are_no_formulas(found, tmp_path):
     found.title = "cost_$5^$.jpg"
     found.panels = [panel._replace(name="$^$", method="$^$", layer="$_$") for panel in found.panels]

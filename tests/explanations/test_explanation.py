@@ -77,6 +77,7 @@ def test_what_is_no_colour_map(found):
         found.overlay(0, 2)
 
 
+@pytest.mark.slow
 def test_assumptions_stand_on_the_figure(found):
     text = " ".join(found.grid().get_supxlabel().split())
     assert text == "; ".join(found.assumptions)
@@ -98,6 +99,7 @@ def test_models_beside_each_other(digits_net):
     assert caption.count("probabilities: by the given function") == 1, "what is said of both is said once"
 
 
+@pytest.mark.slow
 def test_pdfs_have_fonts_that_journals_take(found, tmp_path):
     found.grid().savefig(tmp_path / "figure.pdf")
     content = (tmp_path / "figure.pdf").read_bytes()
@@ -105,6 +107,7 @@ def test_pdfs_have_fonts_that_journals_take(found, tmp_path):
     assert not re.search(rb"/Subtype\s*/Type3", content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(112, 320), (64, 64), (320, 112)])
 def test_labels_do_not_overlap(size):
     """Of a wide picture, rows are lower than their labels are long."""

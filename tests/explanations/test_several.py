@@ -80,6 +80,7 @@ def test_images_of_several_sizes_keep_their_order(net):
         assert one.assumptions == other.assumptions
 
 
+@pytest.mark.slow
 def test_a_stream_takes_images_as_it_is_asked_and_keeps_none(net):
     taken, alive = [], []
 

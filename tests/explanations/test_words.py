@@ -118,6 +118,7 @@ class _Patches:
         return "".join(f" w{int(token)}" for token in ids)
 
 
+@pytest.mark.slow
 def test_patches_of_a_whole_picture():
     """What is shown is the picture itself, at most 672 pixels long, and the map is all over it."""
     picture = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)

@@ -79,6 +79,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.slow
 def test_results(folder, tmp_path, capsys):
     output = tmp_path / "output"
     records = explained(folder, output, "--save", *KINDS)

@@ -58,6 +58,7 @@ def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
+@pytest.mark.slow
 def test_every_line_of_real_manifests_is_valid(lines):
     assert [list(VALIDATOR.iter_errors(line)) for line in lines] == [[]] * len(lines)
     assert {len(line) for line in lines} == {2, 7}, "both kinds of lines"

@@ -472,6 +472,7 @@ def test_clips_in_a_list_have_the_map_of_the_pathway_that_reads_them(pathway):
     np.testing.assert_allclose(cam(clips, 1), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_crnn_pooled_in_its_rows_only():
     torch.manual_seed(0)
     body = stack(nn.Conv2d, [(1, 1), (1, 1)])

@@ -1,6 +1,7 @@
 """What holds for any shape, rank, batch, layout, target and layer: drawn by hypothesis."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -8,6 +9,8 @@ from nets import CONVOLUTIONS, POOLINGS
 from torch import nn
 
 import pytorch_grad_cam as P
+
+pytestmark = pytest.mark.slow
 
 CLASSES = 4
 # Deterministic functions of an image; the wrappers and RandomCAM have tests of their own.

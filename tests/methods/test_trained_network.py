@@ -19,6 +19,8 @@ from pytorch_grad_cam import FullGrad, GradCAM
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.registration import registration_of
 
+pytestmark = pytest.mark.slow
+
 PHOTO = Path(__file__).parents[1] / "data/cat.png"
 METHODS = (
     "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
