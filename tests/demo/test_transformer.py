@@ -16,6 +16,7 @@ def transformer():
     return load_digits_transformer()
 
 
+@pytest.mark.slow
 def test_maps_from_attention_lie_on_the_digit(transformer):
     """On few scenes; the whole measurement is in `python -m benchmarks.digits`."""
     scenes = scenes_got_right(transformer, 20, seed=5)
