@@ -6,6 +6,9 @@ box (energy), the overlap of the map's upper half with the box (IoU). Of fewer t
 averaged while the pixels are taken away (deletion, lower is better) or put back (insertion, higher is better) in the
 order of the map; ROAD over four percentiles (higher is better); the correlation with the map of the same network with a
 random head, and with random parameters throughout: a map that does not change tells nothing about them.
+
+And the same, without the random networks, for the methods of transformers on the demo's transformer, on the scenes that
+it gets right.
 """
 
 import argparse
@@ -19,12 +22,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import pytorch_grad_cam
 from benchmarks.contest import HERE, LIBRARIES, Contestant, Failure, contestants
 from benchmarks.maps import finished
 from benchmarks.report import rows_of, save, table, write_report
 from pytorch_grad_cam.demo import load_digits_net, preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy
+from pytorch_grad_cam.demo.transformer import load_digits_transformer
 from pytorch_grad_cam.metrics.deletion_insertion import Deletion, Insertion
 from pytorch_grad_cam.metrics.ground_truth import masks_of
 from pytorch_grad_cam.metrics.localisation import energy_pointing_game, iou, pointing_game
@@ -33,6 +38,10 @@ from pytorch_grad_cam.metrics.similarity import similarity
 
 MINUTES_LONG = ("ScoreCAM", "GScoreCAM", "GroupCAM", "SESS", "AblationCAM", "GuidedGradCAM", "FullGrad")
 HOURS_LONG = ("SSCAM", "ISCAM")
+OF_TRANSFORMERS = (
+    "GradCAM", "LayerCAM", "HiResCAM", "PathCAM", "LeGrad", "GradECLIP", "TransMM", "AGCAM", "GradientRollout",
+    "AttentionRollout",
+)  # fmt: skip
 FEW_SCENES = 48
 GRID = 8
 STEPS = 16
@@ -173,6 +182,8 @@ def main() -> None:
         noise = rng.random((len(judge.all.labels), SIZE, SIZE)).astype(np.float32)
         rows[f"noise, {HERE}"] = localisation(noise, judge.all.boxes, judge.all.others)
     rows[f"ceiling, {HERE}"] = _ceiling(scenes)
+    if HERE in arguments.libraries and not arguments.quick:
+        write_report("digits_transformer", *_transformer_rows(arguments.scenes, arguments.seed))
     if arguments.quick:
         sys.stdout.write(table(rows) + "\n")
         return
@@ -180,6 +191,22 @@ def main() -> None:
     rows = dict(sorted(rows.items(), key=lambda row: methods.index(row[0].partition(", ")[0])))
     write_report("digits_all", rows, notes)
     write_report("digits", {method: _summary(rows, method) for method in methods}, notes)
+
+
+def _transformer_rows(count: int, seed: int) -> tuple[dict[str, dict], str]:
+    """The rows of the demo's transformer, whose layer is found, and how good it is."""
+    model = load_digits_transformer()
+    mean_precision, both_right = held_out_accuracy(model)
+    scenes = scenes_got_right(model, count, seed)
+    targets, few = Targets(scenes), Targets(scenes[:FEW_SCENES])
+    rows = {}
+    for method in OF_TRANSFORMERS:
+        with getattr(pytorch_grad_cam, method)(model) as cam:
+            maps = cam(targets.images, targets.labels.tolist())
+            of_few = cam(few.images, few.labels.tolist())
+        found = {"targets": len(maps), **localisation(maps, targets.boxes, targets.others)}
+        rows[method] = found | faithfulness(model, few, of_few)
+    return rows, f"held-out mAP {mean_precision:.3f}, both digits right in {both_right:.1%} of 2,000 scenes"
 
 
 def _entries(racing: list[Contestant]) -> Iterator[tuple[Contestant, str, str, dict[str, str]]]:

@@ -503,6 +503,31 @@ def full_grad(model, layer, image, category):
     return total
 
 
+@oracle("PathCAM")
+def path_cam(model, layer, image, category):
+    """Of modules one behind the other; Grad-CAM alone where none is in front. What is rectified next is left out."""
+    size = image.shape[1:]
+    of_class = np.maximum(grad_cam(model, layer, image, category), 0)
+    of_class = (of_class - of_class.min()) / (of_class.max() - of_class.min())
+    modules = list(model.children())
+    in_front = [
+        module
+        for number, module in enumerate(modules[: modules.index(layer)])
+        if not isinstance(modules[number + 1], nn.ReLU)
+    ]
+    if not in_front:
+        return grad_cam(model, layer, image, category)
+    mean = np.zeros(size)
+    for module in in_front:
+        a, g = activation_and_gradient(model, module, image, category)
+        of_module = np.zeros(a.shape[1:])
+        for k in range(len(a)):
+            for p in positions(a):
+                of_module[p] += max(g[k][p], 0) * max(a[k][p], 0)
+        mean += finished_map(of_module, size) / len(in_front)
+    return enlarged(of_class, size) * mean**3
+
+
 @oracle("FinerCAM")
 def finer_cam(model, layer, image, category):
     """Grad-CAM of the mean of y^c - y^d over the three classes d with the closest logits, weighted by probability."""

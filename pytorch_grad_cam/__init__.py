@@ -41,6 +41,7 @@ from pytorch_grad_cam.locate import suggest_layers
 from pytorch_grad_cam.mask_clip import MaskCLIP
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.odam import ODAM
+from pytorch_grad_cam.path_cam import PathCAM
 from pytorch_grad_cam.random_cam import RandomCAM
 from pytorch_grad_cam.recipro_cam import ReciproCAM
 from pytorch_grad_cam.refine_cam import RefineCAM
@@ -117,6 +118,7 @@ __all__ = [
     "LeGrad",
     "MaskCLIP",
     "MetaCAM",
+    "PathCAM",
     "Predictions",
     "RandomCAM",
     "ReciproCAM",

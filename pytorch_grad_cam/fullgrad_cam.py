@@ -30,15 +30,15 @@ class FullGrad(BaseCAM):
 
     Biases are those that are added to maps: of convolutions; of batch normalisations, with what they subtract; of layer
     normalisations and linear layers on maps with their channels last (ConvNeXt, Swin), which the paper has not. Those
-    of tokens (N, T, C) are left out. Where no bias is left, the map is input x gradient alone, and a CamWarning says
-    so. A bias' gradient is taken at each position that it is added to. $\psi$ rescales each sample's contribution of a
-    layer as a whole, as the authors' code does, and channels are summed before they are resized, which is linear.
+    of tokens (N, T, C) are left out, class tokens and position embeddings too, and where no bias is left, the map is
+    input x gradient alone; a CamWarning says either. A bias' gradient is taken at each position that it is added to.
+    $\psi$ rescales each sample's contribution of a layer as a whole, as the authors' code does, and channels are summed
+    before they are resized, which is linear.
     eigen_smooth: the first principal component of the layers' maps instead of their sum.
 
     target_layers and reshape_transform are not used, which a UserWarning says where layers are given.
-    When to take it: to point at an object when the last layer is coarse, best multiplied with Grad-CAM; no layer
-    has to be chosen. Not on transformers, whose biases it hardly counts, nor alone where several objects are in the
-    picture.
+    When to take it: to see what biases add to a score; no layer has to be chosen. To point at an object PathCAM is
+    better. Not on transformers, whose biases it hardly counts, nor where several objects are in the picture.
     Cost: one forward with its graph, one whole backward.
     Paper: Srinivas & Fleuret 2019, https://arxiv.org/abs/1905.00780.
     """
@@ -74,6 +74,8 @@ class FullGrad(BaseCAM):
             norms.append(torch.linalg.vector_norm(full_precision(gradient).flatten(1), dim=1))
         if without_biases:
             issue(CamWarning(_WITHOUT_BIASES.format(type(self.model).__name__)))
+        elif cast(BiasContributions, capture).leaves_out_tokens:
+            issue(CamWarning(_WITHOUT_TOKENS.format(type(self.model).__name__)))
         evidence = RunEvidence(image, torch.stack(signed, dim=1), torch.stack(norms, dim=1))
         scaled = self._scaled(evidence.signed.flatten(0, 1))
         return [scaled[:, None]], partial(warn_of_blank_maps, [scaled], [evidence], str, call)
@@ -98,6 +100,10 @@ class FullGrad(BaseCAM):
 _WITHOUT_BIASES = (
     "{} adds no bias to a map of the image on which the score depends: this map of FullGrad is input x gradient alone, "
     "which is noisy; take another method"
+)
+_WITHOUT_TOKENS = (
+    "{} adds biases to tokens, which this map of FullGrad leaves out: it has a part of the score only; take a method "
+    "for transformers, as LeGrad or LayerCAM"
 )
 
 

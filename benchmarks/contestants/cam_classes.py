@@ -16,8 +16,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 _NAMES = (
     "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "ShapleyCAM", "EigenCAM",
-    "EigenGradCAM", "SegEigenCAM", "KPCA_CAM", "FEM", "RandomCAM", "FinerCAM", "RefineCAM", "FullGrad",
-    "GuidedGradCAM", "AblationCAM", "ScoreCAM", "SESS", "CAM", "SSGradCAM", "ODAM", "LIFTCAM", "ReciproCAM",
+    "EigenGradCAM", "SegEigenCAM", "KPCA_CAM", "FEM", "RandomCAM", "FinerCAM", "RefineCAM", "PathCAM",
+    "FullGrad", "GuidedGradCAM", "AblationCAM", "ScoreCAM", "SESS", "CAM", "SSGradCAM", "ODAM", "LIFTCAM", "ReciproCAM",
     "LayerIntegratedGradients", "SmoothGradCAMPlusPlus", "GScoreCAM", "GroupCAM", "ISCAM", "SSCAM",
 )  # fmt: skip
 _OF_FUNCTIONS = ("GuidedGradCAM",)

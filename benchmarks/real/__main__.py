@@ -37,11 +37,14 @@ from benchmarks.report import rows_of, save, write_report
 
 METHODS = (
     "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
-    "KPCA_CAM", "FEM", "ShapleyCAM", "FinerCAM", "AblationCAM", "RefineCAM", "FullGrad",
+    "KPCA_CAM", "FEM", "ShapleyCAM", "FinerCAM", "AblationCAM", "RefineCAM", "PathCAM",
+    "FullGrad",
 )  # fmt: skip
 PRODUCT = "FullGrad ** 3 * GradCAM"
 # They take a forward for each of up to 1,280 channels, and one for each window.
 HOURS_LONG = ("ScoreCAM", "SESS")
+# Registering each of the fifty layers of its path takes 25 forwards.
+OF_TILES = ("PathCAM",)
 OF_NAMED_LAYERS = ("GradCAM", "LayerCAM")
 PEERS = ("grad-cam 1.5.7", "torch-cam 0.5")
 # A choice: as many images at a time as other libraries have memory for.
@@ -130,6 +133,8 @@ def our_row(network: Network, method: str, layers: Sequence[str] | None, objects
         whole, coarse = (_maps(network.model, name, None, objects, "cell")[0] for name in ("FullGrad", "GradCAM"))
         return row_of(objects, [a**3 * b for a, b in zip(whole, coarse, strict=True)], None)
     plain, _ = _maps(network.model, method, layers, objects, "cell")
+    if method in OF_TILES:
+        return row_of(objects, plain, None)
     registered, where = _maps(network.model, method, layers, objects[:1], "receptive_field")
     are_moved = method == "FullGrad" or any(any(each.shift) for each in where)
     if are_moved:

@@ -33,6 +33,7 @@ class BiasGradients:
         self._model = model
         self._edges: list[GradientEdge] = []
         self._added: list[Added] = []
+        self.leaves_out_tokens = False  # whether the last forward added biases to tokens (N, T, C)
 
     def __enter__(self) -> BiasGradients:
         return self
@@ -49,8 +50,10 @@ class BiasGradients:
                 self._edges.append(get_gradient_edge(result))
                 self._added.append(added)
 
-        with BiasWatch(self._model, keep), torch.enable_grad():
-            return call(self._model, inputs)
+        with BiasWatch(self._model, keep) as watch, torch.enable_grad():
+            outputs = call(self._model, inputs)
+        self.leaves_out_tokens = watch.sees_tokens
+        return outputs
 
     def differentiate(
         self, score: torch.Tensor, keep_graph: bool = False, inputs: Sequence[torch.Tensor] = ()
@@ -117,6 +120,10 @@ class OfLastAxis(NamedTuple):
     bias: torch.Tensor
 
 
+class OfTokens(NamedTuple):
+    """A bias (C,) of tokens (N, T, C): of several, whose places nothing tells here."""
+
+
 Added = torch.Tensor | Normalisation | OfLastAxis
 
 
@@ -161,11 +168,13 @@ def _made_of_zeros(normalisations: Sequence[Any], eps: float) -> list[torch.Tens
 
 
 class BiasWatch(TorchFunctionMode):
-    """Hands on the result of each operation by which a model adds a bias, and what it adds."""
+    """Hands on the result of each operation by which a model adds a bias, and what it adds; but those of tokens, of
+    which `sees_tokens` says whether there were any.
+    """
 
     def __init__(self, model: nn.Module, keep: Callable[[torch.Tensor, Added], None]) -> None:
         super().__init__()
-        self.keep = keep
+        self.keep, self.sees_tokens = keep, False
         self._own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __torch_function__(
@@ -177,12 +186,15 @@ class BiasWatch(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         adds = _ADDS.get(function)
         added = None if adds is None else adds(*args, **(kwargs or {}))
-        if added is not None and not (adds is _sum_adds and self._is_foreign(added)):
+        if isinstance(added, OfTokens):
+            self.sees_tokens |= result.requires_grad
+        elif added is not None and not (adds is _sum_adds and self._is_foreign(added)):
             self.keep(result, added)
         return result
 
     def _is_foreign(self, added: Any) -> bool:
-        return added.untyped_storage().data_ptr() not in self._own
+        bias = _own_bias(added)
+        return bias.untyped_storage().data_ptr() not in self._own
 
 
 def _convolution_adds(
@@ -212,33 +224,46 @@ def _layer_norm_adds(
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
-) -> Added | None:
+) -> Added | OfTokens | None:
     """What it subtracts depends on the input and is no bias."""
     return _of_last_axis(input, bias if len(normalized_shape) == 1 else None)
 
 
-def _linear_adds(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Added | None:
+def _linear_adds(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> Added | OfTokens | None:
     return _of_last_axis(input, bias)
 
 
-def _of_last_axis(input: torch.Tensor, bias: torch.Tensor | None) -> Added | None:
-    """None for features (N, C), which are no map, and tokens (N, T, C), whose places nothing tells here."""
-    return None if bias is None or input.ndim < _LEAST_NDIM_OF_MAPS else OfLastAxis(bias)
+def _of_last_axis(input: torch.Tensor, bias: torch.Tensor | None) -> OfLastAxis | OfTokens | None:
+    """None for features (N, C), which are no map, and for a single token."""
+    if bias is None or input.ndim < _NDIM_OF_TOKENS:
+        return None
+    if input.ndim == _NDIM_OF_TOKENS:
+        return OfTokens() if input.shape[1] > 1 else None
+    return OfLastAxis(bias)
 
 
 def _sum_adds(input: Any, other: Any, *, alpha: float = 1, **_: Any) -> Any:
-    """The one of two tensors (C,) that has a value for each channel of the other."""
+    """The one of two tensors (C,) that has a value for each channel of the other, which are its second axis or, in
+    converted graphs, its last one.
+    """
     if not isinstance(input, torch.Tensor) or not isinstance(other, torch.Tensor) or alpha != 1:
         return None
     bias, maps = sorted((input, other), key=torch.numel)
     sizes = (1,) * (maps.ndim - bias.ndim) + bias.shape
     of_channels = (1, *maps.shape[1:2], *(1,) * (maps.ndim - 2))
-    return bias.flatten() if bias.numel() < maps.numel() and sizes == of_channels and maps.ndim > 2 else None
+    if bias.numel() == maps.numel() or maps.ndim < _NDIM_OF_TOKENS:
+        return None
+    if sizes == of_channels:
+        return bias.flatten()
+    is_of_last = maps.ndim > _NDIM_OF_TOKENS and sizes == (*(1,) * (maps.ndim - 1), maps.shape[-1])
+    return OfLastAxis(bias.flatten()) if is_of_last else None
 
 
-_LEAST_NDIM_OF_MAPS = 4  # (N, H, W, C)
+_NDIM_OF_TOKENS = 3  # (N, T, C)
 
-_ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | None]] = {
+_ADDS: dict[Callable[..., torch.Tensor], Callable[..., Added | OfTokens | None]] = {
     F.conv1d: _convolution_adds,
     F.conv2d: _convolution_adds,
     F.conv3d: _convolution_adds,

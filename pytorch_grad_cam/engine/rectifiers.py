@@ -162,6 +162,17 @@ def _reader_of(output: Any, readers: dict[tuple[Any, int], list[Any]]) -> Any:
     return None
 
 
+def is_rectified(tensor: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether a tensor of the graph is another one rectified, or a copy of that."""
+    node = tensor.grad_fn
+    if node is None or before.grad_fn is None or _rectifier_of(node) is None:
+        return False
+    (read, _), *_ = node.next_functions
+    while read is not None and read is not before.grad_fn and read.name().startswith("CloneBackward"):
+        (read, _), *_ = read.next_functions
+    return read is before.grad_fn
+
+
 def _rectifier_of(node: Any) -> Rectifier | None:
     bounds = _BOUNDS.get(node.name())
     lowest, highest = (None, None) if bounds is None else bounds(node)

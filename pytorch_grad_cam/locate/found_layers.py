@@ -72,6 +72,7 @@ class FoundLayers:
         self._lock = threading.Lock()
         self._kept: dict[tuple[Size, Hashable], Found] = {}
         self._advice: dict[tuple[tuple[nn.Module, ...], Size, Hashable], str] = {}
+        self._paths: dict[tuple[tuple[nn.Module, ...], bool, Size, Hashable], list[Location]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy searches for itself."""
@@ -120,6 +121,16 @@ class FoundLayers:
             return None
         reading = [ways_between(score, nodes).first for of_sample in of_lists.mT for score in of_sample]
         return torch.tensor([[number in first for number in range(len(layers))] for first in reading])
+
+    def path_to(self, layers: Sequence[nn.Module], asked: Asked, alike: bool) -> list[Location]:
+        """`Search.path_to` for the size and the kind of target. Cost: for new ones that of a `Search` and one whole
+        backward.
+        """
+        known = tuple(layers), alike, *asked.key
+        if known not in self._paths:
+            search, _ = self._searched(asked)
+            self._paths[known] = search.path_to(layers, alike)
+        return self._paths[known]
 
     def advice(self, layers: Sequence[nn.Module], asked: Asked, found: bool) -> str:
         """Which layer to take where no gradient reaches these, as the end of a sentence; empty where there is none.

@@ -13,6 +13,7 @@ from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
+from pytorch_grad_cam.engine.rectifiers import is_rectified
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trace import traced
@@ -279,6 +280,26 @@ class Search:
                 facts = *of_graph, self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
                 maps.append(CandidateMap(entry, layout, tuple(other_layouts), gradient, *facts))
         return maps
+
+    def path_to(self, layers: Sequence[nn.Module], alike: bool = False) -> list[Location]:
+        """The maps in front of these layers that every path to the score goes through and that are alive, in the order
+        of execution; of a map and the same rectified the latter.
+
+        alike: only those of the shape that one of the layers returns. Cost: one whole backward.
+        """
+        own = [(number, entry.returned) for number, entry in enumerate(self.calls) if entry.module in layers]
+        begin = min((number for number, _ in own), default=len(self.calls))
+        ends, shapes = [tensor for _, tensor in own], {tensor.shape for _, tensor in own}
+        in_front = {id(entry) for entry in self.calls[:begin] if all(entry.returned is not end for end in ends)}
+        cuts = [m for m in self.maps() if m.is_cut and id(m.call) in in_front and self.rules.is_alive(m)]
+        behind = [*(m.call.returned for m in cuts), *ends]
+        found = [
+            self.location(candidate, "every path to the score goes through it")
+            for candidate in cuts
+            if (candidate.call.returned.shape in shapes or not alike)
+            and not any(is_rectified(tensor, candidate.call.returned) for tensor in behind)
+        ]
+        return list({location.layer: location for location in found}.values())
 
     def location(self, chosen: CandidateMap, why: str) -> Location:
         """The location of a map, named by a module that returns it: one that runs once and returns nothing else

@@ -16,6 +16,7 @@ from pytorch_grad_cam import (
     EigenGradCAM,
     GradCAM,
     LayerCAM,
+    PathCAM,
     RefineCAM,
     ScoreCAM,
     ShapleyCAM,
@@ -101,10 +102,10 @@ def waits_of(call) -> list[str]:
 @pytest.mark.except_for("RandomCAM", reason="its weights are drawn on the host")
 @pytest.mark.parametrize("targets", [3, [3, 1]], ids=str)
 def test_one_wait_a_call(method, targets):
-    """RefineCAM waits twice: it also looks whether the maps of its layers have anything in common."""
+    """RefineCAM and PathCAM wait twice: they also look whether the maps of their layers have anything in common."""
     cam, x = method(convolutional().cuda(), "last"), images().cuda()
     cam(x, targets)
-    assert len(waits_of(lambda: cam(x, targets, as_tensor=True))) == (2 if method is RefineCAM else 1)
+    assert len(waits_of(lambda: cam(x, targets, as_tensor=True))) == (2 if method in (RefineCAM, PathCAM) else 1)
 
 
 @pytest.mark.parametrize("method_of_tokens", [GradCAM, LayerCAM, EigenCAM, EigenGradCAM, KPCA_CAM, ShapleyCAM])

@@ -201,7 +201,7 @@ class TestNoTrace:
         state = state_of(broken)
         looks_for_rectifiers = getattr(cam, "takes_rectified", False) and not cam.uses_gradients  # by another forward
         runs_more = {"RISE", "AblationCAM", "ReciproCAM", "LayerIntegratedGradients", "LIFTCAM", "SESS", "GroupCAM"}
-        runs_more |= {"ScoreCAM", "GScoreCAM", "ISCAM", "SSCAM", "SmoothGradCAMPlusPlus"}
+        runs_more |= {"ScoreCAM", "GScoreCAM", "ISCAM", "SSCAM", "SmoothGradCAMPlusPlus", "PathCAM"}
         if after == 0 or looks_for_rectifiers or method.__name__ in runs_more:
             with pytest.raises(type(error)):
                 cam(self.x, None)

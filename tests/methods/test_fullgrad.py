@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from nets import CONVOLUTIONS, convolutional, images
+from nets import CONVOLUTIONS, Transformer, convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import FullGrad
@@ -115,31 +115,47 @@ class AddedApart(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """A block as ConvNeXt's, its normalisation and its linear layer on (N, H, W, C). apart: with biases added."""
+    """A block as ConvNeXt's, its normalisation and its linear layer on (N, H, W, C). add: what adds biases apart."""
 
-    def __init__(self, apart):
+    def __init__(self, add=None):
         super().__init__()
         torch.manual_seed(0)
+        self.add = add
         self.stem, self.norm, self.linear = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6), nn.Linear(6, 8)
         nn.init.normal_(self.norm.bias)
         self.biases = nn.ParameterList([self.norm.bias, self.linear.bias])
-        if apart:
+        if add is not None:
             self.norm.bias = self.linear.bias = None
 
     def forward(self, x):
         x = self.stem(x).permute(0, 2, 3, 1)
         for layer, bias in zip((self.norm, self.linear), self.biases, strict=True):
             x = layer(x)
-            if layer.bias is None:  # seen as the bias of a channel of (N, C, H, W), the addition that is read anyway
-                x = (x.permute(0, 3, 1, 2) + bias[:, None, None]).permute(0, 2, 3, 1)
-            x = x.relu()
+            x = (x if self.add is None else self.add(x, bias)).relu()
         return x.mean((1, 2))
 
 
+def _added_to_second_axis(x, bias):
+    return (x.permute(0, 3, 1, 2) + bias[:, None, None]).permute(0, 2, 3, 1)
+
+
 @pytest.mark.parametrize("align", ["cell", "receptive_field"])
-def test_biases_of_channels_that_are_the_last_axis(align):
-    found, expected = (FullGrad(ChannelsLast(apart).eval(), align=align)(images(), 3) for apart in (False, True))
+@pytest.mark.parametrize("add", [None, torch.add, lambda x, bias: bias[None, None, None] + x])
+def test_biases_of_channels_that_are_the_last_axis(align, add):
+    """Of layers, and added apart, as graphs that were converted from TensorFlow do."""
+    forms = ChannelsLast(add).eval(), ChannelsLast(_added_to_second_axis).eval()
+    found, expected = (FullGrad(form, align=align)(images(), 3) for form in forms)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_biases_of_tokens_are_left_out_and_that_is_told():
+    """Not where there are none: a linear layer behind the pooling has features, one on maps has cells."""
+    with pytest.warns(CamWarning, match="Transformer adds biases to tokens, which .* leaves out"):
+        FullGrad(Transformer())(images(), 3)
+    for model in (convolutional(), ChannelsLast().eval()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CamWarning)
+            FullGrad(model)(images(), 3)
 
 
 def test_biases_of_each_heads_tokens_are_no_map():

@@ -1,0 +1,113 @@
+"""PathCAM."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.compat.override_points import weighted
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_blank
+from pytorch_grad_cam.engine.capture import Capturing
+from pytorch_grad_cam.engine.inputs import Inputs
+from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun
+from pytorch_grad_cam.engine.maps import min_max
+from pytorch_grad_cam.engine.targets import Targets
+from pytorch_grad_cam.engine.trees import AsMap
+from pytorch_grad_cam.grad_cam import grad_cam_weights
+from pytorch_grad_cam.locate.found_layers import Asked
+
+# Chosen on EfficientNet-Lite0 and Lite1 (`benchmarks.real`): the second power has the same hits and less of the map on
+# the object, the fourth more.
+POWER = 3
+
+
+def rectified_layer_cam(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+    r"""$\sum_k ReLU(\partial y / \partial A^k) \odot ReLU(A^k)$: (N, C, *spatial) to (N, *spatial)."""
+    return (grads.relu() * activations.relu()).sum(1)
+
+
+def along_path(class_map: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+    r"""$L \odot (\frac{1}{|P|} \sum_{l \in P} L_l)^3$ of a map (N, 1, *spatial) and those of the path (N, P, *spatial),
+    each scaled to [0, 1].
+    """
+    scaled = min_max(path.flatten(0, 1)).reshape(path.shape)
+    return class_map * scaled.mean(1, keepdim=True) ** POWER
+
+
+def warn_where_apart(of_class: torch.Tensor, joined: torch.Tensor, call: Call) -> None:
+    """A CamWarning for the maps of a class (N * K, layers, *spatial) that are blank only since they were joined."""
+    blank = of_class.flatten(1).any(1) & ~joined.flatten(1).any(1)
+    if blank.any():
+        maps = blank.reshape(len(call.image), -1)
+        warn_of_blank(maps.any(1).nonzero()[:, 0].tolist(), len(maps), _APART)
+
+
+class PathCAM(BaseCAM):
+    r"""Grad-CAM where the layers in front of it look: $L_{GradCAM} \odot (\frac{1}{|P|} \sum_{l \in P} L_l)^3$ with
+    $L_l = \sum_k ReLU(\partial y / \partial A^k_l) \odot ReLU(A^k_l)$, each scaled to [0, 1] at the image's size.
+
+    The last layer knows the class and has few cells; those in front of it know the place. The path $P$ are all maps in
+    front of Grad-CAM's layer that every path from the image to the score goes through. It is found for one layer or
+    none; of several named ones the last is Grad-CAM's and the others are the path. A reshape_transform reads all
+    layers: the path are the maps of the shape that it takes.
+    When to take it: to point at an object when the last layer is coarse; of our methods it is the best at that, and
+    needs neither biases nor a choice of layers. Not on transformers, where its maximum lies on another object in a
+    quarter of our scenes, nor where the network has no map before its last one.
+    Cost: one forward and one whole backward.
+    Ours, published nowhere: on the path it has the maps of the paper, of rectified activations.
+    Paper: Jiang et al. 2021, IEEE TIP 30, https://doi.org/10.1109/TIP.2021.3089943.
+    """
+
+    averages_positions = True
+
+    @property
+    def _of_class(self) -> list[nn.Module]:
+        """The layers of Grad-CAM's maps: the found ones, or the last named one."""
+        of_class: list[nn.Module] = self.target_layers if self._finds_layers else self.target_layers[-1:]
+        return of_class
+
+    def evidence(self, run: LayerRun) -> torch.Tensor:
+        if run.layer in self._of_class:
+            return weighted(grad_cam_weights(run.grads), run)
+        return rectified_layer_cam(run.activations, run.grads)
+
+    def _prepared(self, inputs: Inputs, targets: Targets) -> tuple[Inputs, torch.Tensor, Capturing, AsMap | None]:
+        inputs, image, capture, transform = super()._prepared(inputs, targets)
+        if not len(image) or (not self._finds_layers and len(self.target_layers) > 1):
+            return inputs, image, capture, transform
+        path = self._found_layers.path_to(self.target_layers, Asked(inputs, image, targets), transform is not None)
+        for location in path:
+            self._found_layouts.keep(location, tuple(image.shape[2:]))
+        layers = [*(location.layer for location in path), *self.target_layers]
+        how = self.uses_gradients or not self.detach, self.detach
+        return inputs, image, self.capture_class(self.model, layers, *how), transform
+
+    def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:
+        asked = Asked(call.inputs, call.image, targets)
+        of_class = [run for run in capture.runs if run[0] in self.target_layers]
+        return self._found_layers.read_by(asked, call.scores, call.target_lists, of_class)
+
+    def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:
+        """Grad-CAM's maps along the path, and their check."""
+        of_path = [each for each in runs if each.run.layer not in self._of_class]
+        drawn, check = super()._drawn(call, [each for each in runs if each.run.layer in self._of_class])
+        if not of_path:
+            if len(call.image):
+                issue(CamWarning(_NO_PATH.format(type(self.model).__name__)))
+            return drawn, check
+        path, _ = super()._drawn(call, of_path)
+        joined = [along_path(each, torch.cat(path, dim=1)) for each in drawn]
+
+        def check_joined() -> None:
+            check()
+            warn_where_apart(torch.cat(drawn, dim=1), torch.cat(joined, dim=1), call)
+
+        return joined, check_joined
+
+
+_APART = "no position is high both in Grad-CAM's map and in those of the path"
+_NO_PATH = (
+    "{} has no map in front of Grad-CAM's layer that every path to the score goes through: this map is Grad-CAM's "
+    "alone; name layers that show more cells in front of the last"
+)
