@@ -84,9 +84,8 @@ class PathCAM(BaseCAM):
         return inputs, image, self.capture_class(self.model, layers, *how), transform
 
     def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:
-        asked = Asked(call.inputs, call.image, targets)
         of_class = [run for run in capture.runs if run[0] in self.target_layers]
-        return self._found_layers.read_by(asked, call.scores, call.target_lists, of_class)
+        return self._found_layers.read_by(call, targets, of_class)
 
     def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:
         """Grad-CAM's maps along the path, and their check."""
