@@ -57,6 +57,12 @@ def answer_explained(model: nn.Module, image: Any, asked: Asked, title: str = ""
     inputs = inputs_of_prompt(asked.processor, picture, asked.prompt)
     tam = TAM(model, asked.processor, **for_constructor(TAM, asked.options))
     said = tam(inputs, max_new_tokens=asked.longest)
+    if len(said.evidence) > 1:
+        raise ValueError(
+            f"{type(model).__name__} is shown the picture as {len(said.evidence)} pictures, and nothing says where "
+            "each lies in it: pass a processor that shows it as one (`crop_to_patches=False`, `do_pan_and_scan=False`) "
+            "or call TAM(model), whose evidence has a map for each"
+        )
     tokenizer = getattr(asked.processor, "tokenizer", asked.processor)
     words = words_of(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), said.ids.tolist())
     if not words:

@@ -127,6 +127,17 @@ def test_patches_of_a_whole_picture():
     assert explained.masks(in_original=True).shape == (2, 600, 900)
 
 
+def test_a_picture_that_is_shown_as_several():
+    """As InternVL's tiles, which nothing names: the map of one is no map of the picture."""
+
+    class Tiles:
+        def __call__(self, images, text, return_tensors):
+            return CASES["LLaVA, two images"][1]
+
+    with pytest.raises(ValueError, match=r"shown the picture as 2 pictures.*crop_to_patches=False"):
+        explain(model_called("Llava"), example_scene(), prompt="what?", processor=Tiles(), max_new_tokens=1)
+
+
 def test_words_between_spaces():
     pieces = ["A", " gir", "affe", ",", " eats", "", "."]
 
