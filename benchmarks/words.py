@@ -2,8 +2,7 @@
 
 Held-out scenes of two digits, which the bundled reader spells from left to right. Of each word that is a digit of the
 scene: how often the map's maximum lies in its own digit's box (hit) or in the other's (wrong), and the share of the
-map's sum inside its own box (energy). TAM, also without its filter of 3 x 3, which on the reader's grid of 8 x 8, where
-digits are two or three cells wide, is a coarse one; and methods with gradients by TokenTarget.
+map's sum inside its own box (energy). TAM, also without its filter of 3 x 3, and methods with gradients by TokenTarget.
 
 The cost of TAM on a model of LLaVA's form with random weights: the processor time that it takes beside the generation,
 and how many forwards there are for how many words. Generation and TAM are measured in turn, in one process.

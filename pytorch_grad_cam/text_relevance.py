@@ -34,8 +34,9 @@ class TextRelevance:
     r"""Which tokens of a text speak for its similarity to an image: the relevance of each for the one that is read.
 
     $R = I$, then for each block of the text's encoder $R \leftarrow R + E_h[(\nabla A \odot A)^+] R$ (eqs. 5 and 6),
-    with the gradient of the similarity; of $R - I$ the rows of the tokens that the similarity reads. A model without
-    attention between image and text, as CLIP, has one such relevance on each side; that of the image is `TransMM`.
+    with the gradient of the similarity as the model scales it (its logit); of $R - I$ the rows of the tokens that the
+    similarity reads. A model without attention between image and text, as CLIP, has one such relevance on each side;
+    that of the image is `TransMM`.
 
     When to take it: to see which word of a prompt a similarity is about. Several texts are compared with one image at
     once. The first token of CLIP, and the last, mark the text's ends: what they get is nobody's word.
@@ -73,7 +74,9 @@ class TextRelevance:
             if not attentions:
                 raise ValueError(f"the text's encoder of {type(model).__name__} computes no attention that can be seen")
             weights = [attention.weights for attention in attentions]
-            gradients = torch.autograd.grad(similarity.sum(), weights)  # each text has its own
+            scale = getattr(model, "logit_scale", None)
+            logits = similarity if scale is None else similarity * scale.detach().exp()
+            gradients = torch.autograd.grad(logits.sum(), weights)  # each text has its own
         blocks = [
             tuple(full_precision(by_image(each.detach(), len(similarity))) for each in pair)
             for pair in zip(weights, gradients, strict=True)

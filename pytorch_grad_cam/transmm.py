@@ -88,6 +88,9 @@ class TransMM(AttentionCAM):
     mean of their rows. Of an encoder and a decoder (the DETR family) it is that for the query of the box that is asked
     for. For CLIP that of the image's tokens; that of the text's is `TextRelevance`.
 
+    Departs from the authors' code for DETR where a query has gained nothing from the others: it is normalised to NaN
+    there, and all that the queries see in that layer is left out; here its row stays.
+
     When to take it: for a transformer's class, where the whole way from the patches to the score should count and not
     the last blocks alone (LeGrad).
 

@@ -58,7 +58,11 @@ def model_called(name: str) -> Any:
     made = getattr(transformers, f"{name}ForConditionalGeneration", None)
     if made is None:
         pytest.skip(f"this transformers has no {name}")
-    return made(getattr(transformers, f"{name}Config")(**_configuration(name, transformers))).eval()
+    model = made(getattr(transformers, f"{name}Config")(**_configuration(name, transformers))).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():  # Gemma 3 projects its image by zeros at first
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 def _configuration(name: str, transformers: Any) -> dict[str, Any]:
@@ -91,6 +95,14 @@ def _configuration(name: str, transformers: Any) -> dict[str, Any]:
             vision = {**_VISION, "patch_size": 4}
             text = {**_TEXT, "model_type": "llama"}
             return {"vision_config": vision, "text_config": text, "image_token_id": IMAGE, "scale_factor": 2}
+        case "InternVL":
+            vision = {**_VISION, "image_size": [32, 32], "patch_size": [4, 4]}
+            text = {**_TEXT, "model_type": "qwen2"}
+            return {"vision_config": vision, "text_config": text, "image_token_id": IMAGE, "downsample_ratio": 0.5}
+        case "Gemma3":
+            text = {**_TEXT, "head_dim": 8}
+            of_image = {"mm_tokens_per_image": 4, "image_token_index": IMAGE}
+            return {"vision_config": _VISION, "text_config": text, **of_image}
         case "Idefics2":
             heads = {"resampler_n_heads": 2, "resampler_head_dim": 8, "num_key_value_heads": 2}
             perceiver = {"hidden_size": 32, "resampler_n_latents": 16, "resampler_depth": 1, **heads}
@@ -190,6 +202,16 @@ CASES: dict[str, tuple[str, dict[str, torch.Tensor], list[tuple[int, ...]]]] = {
     "Qwen2-VL, video": ("Qwen2VL", _qwen_video(apart=False), [(2, 4, 4)]),
     "Qwen2.5-VL, video": ("Qwen2_5_VL", _qwen_video(apart=False), [(2, 4, 4)]),
     "Qwen3-VL, video": ("Qwen3VL", _qwen_video(apart=True), [(2, 4, 4)]),
+    "InternVL": ("InternVL", _prompt(1, [IMAGE] * 16, 5, 6, pixel_values=_random(1, 3, 32, 32)), [(4, 4)]),
+    "Gemma3": (
+        "Gemma3",
+        _prompt(
+            *(1, [IMAGE] * 4, 5, 6),
+            pixel_values=_random(1, 3, 32, 32),
+            token_type_ids=torch.tensor([[0, 1, 1, 1, 1, 0, 0]]),
+        ),
+        [(2, 2)],
+    ),
     "PaliGemma": (
         "PaliGemma",
         _prompt(

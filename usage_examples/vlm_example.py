@@ -32,12 +32,8 @@ if options.weights == "default":
 else:  # a small model that reads digits from left to right, without a network
     model, processor, prompt = load_digits_reader(), ReaderProcessor(), PROMPT
 
-# The method's filter of 3 x 3 cells is for more image tokens than the reader's 8 x 8.
-smooth = options.weights == "default"
 # One generation, and a map for each word; the page shows the sentence and the map of the word under the pointer.
-explanation = explain(
-    model.to(options.device), image, prompt=prompt, processor=processor, max_new_tokens=options.words, smooth=smooth
-)
+explanation = explain(model.to(options.device), image, prompt=prompt, processor=processor, max_new_tokens=options.words)
 print(f"{prompt} -> {explanation.said}")
 
 options.output_dir.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,8 @@ class BlockScores(AttentionCapture):
         outputs = super().run(inputs)
         self.of_blocks = []
         for block in self._blocks:
-            with torch.enable_grad(), Exchanged(self._blocks[-1], self._means[block]):
+            tokens = self._means[block].contiguous()  # what is behind may join their axes without a copy
+            with torch.enable_grad(), Exchanged(self._blocks[-1], tokens):
                 self.of_blocks.append(call(self._model, inputs))
         return outputs
 

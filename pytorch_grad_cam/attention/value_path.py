@@ -43,7 +43,10 @@ class ValuePath(AttentionCapture):
         outputs = super().run(inputs)
         last, layout = self._blocks[-1], self.tower.layout
         cells = layout(self._values).flatten(2).mT.flatten(0, 1)
-        with torch.set_grad_enabled(not self._detach), Exchanged(last, _as_images(cells, layout, self._values)):
+        with (
+            torch.set_grad_enabled(not self._detach),
+            Exchanged(last, _as_images(cells, layout, self._values).contiguous()),
+        ):
             try:
                 self.of_cells = call(self._model, inputs)
             except Exception as error:

@@ -19,6 +19,7 @@ from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
 from pytorch_grad_cam.engine.wrappers import unwrapped
+from pytorch_grad_cam.explanations.answers import written_answers
 from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
 from pytorch_grad_cam.explanations.explanation import Explanation
@@ -158,6 +159,7 @@ def explain(
     folder. None takes a loader's labels that are numbers of classes.
     prompt: what a vision-language model is asked about the picture, which its `processor` reads. It answers with at
     most `max_new_tokens`, and each word has a panel, see `words.answer_explained`; `sentence` has them as they stand.
+    With an `output_dir` each word has its files, and the manifest what was said.
     batch_size: images at a time, and what a method has at a time besides; None: see `engine.chunks.images_at_a_time`.
     workers: the processes that decode files, and the threads that draw; None is one for each core.
     output_dir: of a folder, a glob or a list of paths, write the files that `save` names ('overlay', 'map', 'mask',
@@ -189,7 +191,7 @@ def explain(
         of_words = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
         asked = Asked(prompt, processor or preprocess, methods_of(of_words), max_new_tokens, options)
         check_keywords(options, asked.methods, inspect.signature(explain).parameters)
-        return _answers(model, image, asked)
+        return _answers(model, image, asked, output_dir, save)
     contrastive, texts = cast(Any, model), cast(Any, targets)
     if is_contrastive(contrastive) and _are_texts(texts):
         classifier = classifier_of_texts(contrastive, texts, processor, preprocess)
@@ -272,12 +274,16 @@ def _written(
     workers: int | None,
     truth: Truth | None,
 ) -> Iterator[Explanation]:
+    images = _listed_images(image, output_dir, kinds)
+    return _continued(classifier, request, images, output_dir, kinds, batch_size, workers, truth)
+
+
+def _listed_images(image: Any, output_dir: Path, kinds: Sequence[str]) -> list[ListedImage]:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not isinstance(image, str | os.PathLike):
         what = f"save is {list(kinds)}, expected some of {', '.join(KINDS)}" if unknown else _FOR_FILES
         raise UnusableInput(what)
-    images = images_in(os.fspath(image), output_dir)
-    return _continued(classifier, request, images, output_dir, kinds, batch_size, workers, truth)
+    return images_in(os.fspath(image), output_dir)
 
 
 def _continued(
@@ -340,12 +346,17 @@ def _several_methods(methods: Any) -> Sequence[Any]:
     return methods if isinstance(methods, list | tuple) else [methods]
 
 
-def _answers(model: Any, image: Any, asked: Asked) -> Explanation | Iterator[Explanation]:
+def _answers(
+    model: Any, image: Any, asked: Asked, output_dir: Any, kinds: Sequence[str]
+) -> Explanation | Iterator[Explanation]:
     if asked.processor is None:
         raise ValueError("a prompt needs the model's processor: pass processor=")
     if is_given(image):
         raise ValueError("with a prompt pass a picture, or several; TAM(model) explains what a processor gave")
     model = unwrapped(getattr(model, "model", model) if not isinstance(model, nn.Module) else model)
+    if output_dir is not None:
+        folder = Path(output_dir)
+        return written_answers(model, _listed_images(image, folder, kinds), folder, kinds, asked)
     several = several_of(image, model)
     if several is None:
         return answer_explained(model, image, asked, _title_of(image))

@@ -25,6 +25,7 @@ from pytorch_grad_cam.zoo.classifiers import Classifier
 from pytorch_grad_cam.zoo.pictures import as_picture
 from pytorch_grad_cam.zoo.placement import Placements
 from pytorch_grad_cam.zoo.preprocessing import given_preprocessing
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _LONGEST = 672  # of a picture whose patches the model takes in any number, in pixels: a map a word is kept of it
 _NOTHING = "nothing that the image's tokens say of it is more than the words before it explain"
@@ -57,10 +58,16 @@ def answer_explained(model: nn.Module, image: Any, asked: Asked, title: str = ""
     inputs = inputs_of_prompt(asked.processor, picture, asked.prompt)
     tam = TAM(model, asked.processor, **for_constructor(TAM, asked.options))
     said = tam(inputs, max_new_tokens=asked.longest)
+    if len(said.evidence) > 1:
+        raise ValueError(
+            f"{type(model).__name__} is shown the picture as {len(said.evidence)} pictures, and nothing says where "
+            "each lies in it: pass a processor that shows it as one (`crop_to_patches=False`, `do_pan_and_scan=False`) "
+            "or call TAM(model), whose evidence has a map for each"
+        )
     tokenizer = getattr(asked.processor, "tokenizer", asked.processor)
     words = words_of(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), said.ids.tolist())
     if not words:
-        raise ValueError(f"{type(model).__name__} answers nothing to the prompt {asked.prompt!r}")
+        raise UnusableInput(f"{type(model).__name__} answers nothing to the prompt {asked.prompt!r}")
     shown, original = _shown(model, asked, picture, inputs)
     panels: list[Panel] = []
     warnings: list[str] = []

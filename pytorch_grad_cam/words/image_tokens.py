@@ -26,11 +26,17 @@ def image_tokens(model: nn.Module, inputs: Mapping[str, Any], tokenizer: Any = N
     own packing is asked), else the pictures of `pixel_values`, each of as many tokens. tokenizer: of models whose tiles
     lie apart in the prompt and are named there (Idefics3, SmolVLM).
 
-    Raises ValueError for several conversations, and where there are no image tokens, or they are no grid.
+    Raises ValueError for several conversations, for encoders and decoders, and where there are no image tokens, or they
+    are no grid.
     """
+    config: Any = model.config
+    if "input_ids" not in inputs or getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{type(model).__name__} answers by a decoder that looks at the image, whose tokens are not in front of "
+            f"the words: {_BY_GRADIENTS}"
+        )
     if len(inputs["input_ids"]) != 1:
         raise ValueError(f"there are {len(inputs['input_ids'])} conversations: pass one at a time")
-    config: Any = model.config
     ids = inputs["input_ids"][0]
     for resampler in ("perceiver_config", "qformer_config"):
         if getattr(config, resampler, None) is not None:
@@ -127,6 +133,11 @@ def _pictures(inputs: Mapping[str, Any], places: torch.Tensor, tokenizer: Any) -
     pixels = inputs["pixel_values"]
     *batch, _, height, width = pixels.shape
     count = math.prod(batch)
+    if len(places) < count:
+        raise ValueError(
+            f"the prompt has {len(places)} image tokens for {count} pictures, whose cells are none of its tokens (does "
+            f"the model look at them by cross-attention?): {_BY_GRADIENTS}"
+        )
     mask = inputs.get("pixel_attention_mask")
     if mask is not None and not bool(mask.all()):
         raise ValueError("pictures of the prompt are padded to one size: pass images of one size, or one image")
@@ -160,7 +171,9 @@ def _together(tiles: Sequence[tuple[int, int, View]]) -> list[View]:
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
     rows = round(math.sqrt(tokens * height / width))
     if rows == 0 or tokens % rows or abs(tokens // rows * height - rows * width) > 1e-6 * rows * width:
-        raise ValueError(f"{tokens} image tokens are no grid of a picture of {height} x {width} pixels")
+        raise ValueError(
+            f"{tokens} image tokens are no grid of a picture of {height} x {width} pixels: {_BY_GRADIENTS}"
+        )
     return rows, tokens // rows
 
 

@@ -12,7 +12,7 @@ from pytorch_grad_cam.demo.train_reader import answer_to, names_of_cells, train
 
 @pytest.fixture(scope="module")
 def row():
-    return figures(load_digits_reader(), scenes_of(24, seed=11), smooth=False)
+    return figures(load_digits_reader(), scenes_of(24, seed=11))
 
 
 def test_digits_are_read_from_left_to_right(row):
@@ -37,9 +37,9 @@ def test_answers_and_cells():
     numerals = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     expected = [numerals[int(scene.labels[left])], numerals[int(scene.labels[1 - left])]]
     assert processor.decode(answer_to(scene), skip_special_tokens=True).split() == expected
-    cells = names_of_cells(scene).reshape(8, 8)
+    cells = names_of_cells(scene).reshape(16, 16)
     for label, (x0, y0, x1, y1) in zip(scene.labels, scene.boxes, strict=True):
-        row, column = (y0 + y1) // 16, (x0 + x1) // 16
+        row, column = (y0 + y1) // 8, (x0 + x1) // 8
         assert processor.decode([cells[row, column]]) == numerals[int(label)]
 
 

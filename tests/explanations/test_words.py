@@ -1,9 +1,12 @@
 """What a model answers to a prompt: its words, their maps, and the page that shows them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from pages import PICTURE, explanation, in_browser, panels
+from PIL import Image
 from vlms import CASES, IMAGE, model_called
 
 from pytorch_grad_cam import TAM, CamWarning, LayerCAM, explain
@@ -11,6 +14,7 @@ from pytorch_grad_cam.demo import example_scene
 from pytorch_grad_cam.demo.reader import PROMPT, DigitsReader, ReaderProcessor
 from pytorch_grad_cam.engine.maps import resize, scaled_evidence
 from pytorch_grad_cam.explanations.words import words_of
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,44 @@ def test_patches_of_a_whole_picture():
     assert explained.maps.shape == (2, 448, 672)
     assert explained.original_size == (600, 900)
     assert explained.masks(in_original=True).shape == (2, 600, 900)
+
+
+def test_a_picture_that_is_shown_as_several():
+    """As InternVL's tiles, which nothing names: the map of one is no map of the picture."""
+
+    class Tiles:
+        def __call__(self, images, text, return_tensors):
+            return CASES["LLaVA, two images"][1]
+
+    with pytest.raises(ValueError, match=r"shown the picture as 2 pictures.*crop_to_patches=False"):
+        explain(model_called("Llava"), example_scene(), prompt="what?", processor=Tiles(), max_new_tokens=1)
+
+
+def test_a_folder_with_a_prompt(reader, tmp_path):
+    """Each word has its files, the manifest what was said; what is there is not made again, another prompt refused."""
+    for number, scene in enumerate([example_scene(), example_scene()[:, ::-1]]):
+        Image.fromarray(scene).save(tmp_path / f"{number}.png")
+    (tmp_path / "9.png").write_bytes(b"no picture")
+    maps = tmp_path / "maps"
+    how = {**HOW, "output_dir": maps, "save": ["overlay", "map"]}
+    made = list(explain(reader, tmp_path, **how))
+    *records, failed = map(json.loads, (maps / "manifest.jsonl").read_text().splitlines())
+    assert failed.keys() == {"path", "error"}
+    for record, explained in zip(records, made, strict=True):
+        assert record["prompt"] == PROMPT
+        assert record["said"] == explained.said
+        assert [target["name"] for target in record["targets"]] == [panel.name for panel in explained]
+        for target, panel in zip(record["targets"], explained, strict=True):
+            np.testing.assert_array_equal(np.load(maps / target["files"]["map"]), panel.map)
+            assert (maps / target["files"]["overlay"]).is_file()
+    assert list(explain(reader, tmp_path, **how)) == []
+    (maps / records[1]["targets"][0]["files"]["map"]).unlink()
+    (again,) = explain(reader, tmp_path, **how)
+    assert again.title == "1.png"
+    with pytest.raises(UnusableInput, match="max_new_tokens was 3, is 2"):
+        list(explain(reader, tmp_path, **{**how, "max_new_tokens": 2}))
+    with pytest.raises(UnusableInput, match="output_dir is for files"):
+        explain(reader, example_scene(), **how)
 
 
 def test_words_between_spaces():

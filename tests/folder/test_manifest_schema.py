@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_grad_cam import explain
 from pytorch_grad_cam.demo import load_digits_net
 from pytorch_grad_cam.demo.detectors import load_digits_detector
+from pytorch_grad_cam.demo.reader import PROMPT, ReaderProcessor, load_digits_reader
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.demo.segmenter import load_digits_segmenter
 
@@ -40,11 +41,13 @@ def lines(photos, tmp_path_factory):
     net, output = load_digits_net(), tmp_path_factory.mktemp("maps")
     difference = {"5 rather than 7": lambda logits: logits[5] - logits[7]}
     detector = load_digits_detector("dense")
+    reader = {"prompt": PROMPT, "processor": ReaderProcessor()}
     return [
         *manifest(net, photos, output / "all", methods=["gradcam", "fullgrad"], save=KINDS, top=2),
         *manifest(net, photos, output / "maps", save=["map"], targets=difference),
         *manifest(detector, photos, output / "boxes", methods="layercam", save=KINDS, preprocess=_as_tensor),
         *manifest(load_digits_segmenter(), photos, output / "regions", save=["map"], preprocess=_as_tensor),
+        *manifest(load_digits_reader(), photos, output / "words", save=KINDS, **reader),
     ]
 
 
@@ -61,7 +64,7 @@ def test_the_schema_is_one():
 @pytest.mark.slow
 def test_every_line_of_real_manifests_is_valid(lines):
     assert [list(VALIDATOR.iter_errors(line)) for line in lines] == [[]] * len(lines)
-    assert {len(line) for line in lines} == {2, 7}, "both kinds of lines"
+    assert {len(line) for line in lines} == {2, 7, 9}, "all kinds of lines"
     assert any("explained_boxes" in target for line in lines for target in line.get("targets", ()))
     assert any("explained_region" in target for line in lines for target in line.get("targets", ()))
 

@@ -291,6 +291,23 @@ def test_windows_are_refused_by_what_follows_tokens(kind):
         kind(Windows())(images())
 
 
+@pytest.mark.parametrize("kind", [LeGrad, MaskCLIP])
+def test_a_part_behind_the_blocks_that_views_its_tokens(kind):
+    """As InternVL's, which knows how many images there are, and joins axes without a copy."""
+
+    class Viewing(Attentive):
+        def tokens(self, x):
+            tokens = super().tokens(x)
+            self.shape = tokens.shape
+            return tokens
+
+        def score(self, tokens):
+            count = self.shape[0] if kind is LeGrad else len(tokens)
+            return super().score(tokens.view(count, -1).unflatten(1, (tokens.shape[1], DIM)))
+
+    np.testing.assert_allclose(kind(Viewing())(images(), 3), kind(Attentive())(images(), 3), atol=1e-6)
+
+
 def place_in_windows(kind, row, column, columns):
     """Of a cell: which window, and the place in it."""
     square, within = row // 2 * (columns // 2) + column // 2, row % 2 * 2 + column % 2

@@ -123,7 +123,7 @@ def test_the_demo_is_such_a_model():
         logits = model(**said.inputs)["logits"][0]
     for place, token, probability in zip(said.places, said.ids, said.probabilities, strict=True):
         torch.testing.assert_close(logits[place - 1].softmax(0)[token], probability)
-    assert [of_image.shape for of_image in said.evidence] == [(len(said.ids), 8, 8)]
+    assert [of_image.shape for of_image in said.evidence] == [(len(said.ids), 16, 16)]
 
 
 def test_activations_by_hand():

@@ -44,7 +44,7 @@ def literal_relevance(model, pixels, texts, read):
     for number, place in enumerate(read):
         one = {name: value[number : number + 1] for name, value in texts.items()}
         outputs = model.get_text_features(**one, output_attentions=True)
-        score = normalize(outputs.pooler_output, dim=1)[0] @ image
+        score = normalize(outputs.pooler_output, dim=1)[0] @ image * model.logit_scale.exp()
         gradients = torch.autograd.grad(score, outputs.attentions)
         relevance = np.eye(one["input_ids"].shape[1])
         for weights, gradient in zip(outputs.attentions, gradients, strict=True):

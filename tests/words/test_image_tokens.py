@@ -1,5 +1,7 @@
 """Where an image's tokens lie in the prompt, on which grid, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from vlms import CASES, IMAGE, VIDEO, TileTokenizer, model_called
@@ -43,3 +45,21 @@ def test_other_numbers_of_tokens():
     inputs = {**CASES["LLaVA"][1], "pixel_values": torch.zeros(1, 3, 32, 48)}
     with pytest.raises(ValueError, match="16 image tokens are no grid of a picture of 32 x 48"):
         TAM(model_called("Llava"))(inputs)
+
+
+def _configured(**configuration):
+    return SimpleNamespace(config=SimpleNamespace(image_token_id=IMAGE, **configuration))
+
+
+@pytest.mark.parametrize("inputs", [{"pixel_values": torch.zeros(1, 3, 32, 32)}, CASES["LLaVA"][1]])
+def test_encoders_and_decoders(inputs):
+    """As TrOCR, which has no prompt, and Florence-2, whose answer is not behind it."""
+    with pytest.raises(ValueError, match=r"a decoder that looks at the image.*TokenTarget"):
+        image_tokens(_configured(is_encoder_decoder=True), inputs)
+
+
+def test_fewer_tokens_than_pictures():
+    """As Llama 3.2, which looks at tiles by cross-attention, from one token."""
+    inputs = {"input_ids": torch.tensor([[1, IMAGE, 5]]), "pixel_values": torch.zeros(1, 1, 4, 3, 32, 32)}
+    with pytest.raises(ValueError, match=r"1 image tokens for 4 pictures.*cross-attention.*TokenTarget"):
+        image_tokens(_configured(), inputs)
