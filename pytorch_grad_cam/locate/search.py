@@ -20,7 +20,7 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
-from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before, nodes_ahead
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
@@ -217,12 +217,25 @@ class Search:
                 paths = Paths(edge, self.forward.image, self._dead)
                 cuts = [m._replace(is_cut=True) for m in maps if paths.are_cut_by(m.call.returned)]
                 of_edge, _ = self.rules.best(self._through(join, place, cuts))
+                if of_edge is not None and self._is_one_of_a_row(of_edge, join, best):
+                    of_edge = best
                 if of_edge is not None:
                     levels[of_edge.call.module] = of_edge
             grids = {level.layout.grid for level in levels.values()}
             if len(grids) > 1 and len(grids) == len(levels):
                 return list(levels.values())
         return []
+
+    def _is_one_of_a_row(self, of_edge: CandidateMap, join: Any, best: CandidateMap | None) -> bool:
+        """Whether a map lies in front of the best one, that all paths go through, and what is put together behind that
+        is read by something learned: the times of a recurrent layer, not the predictions for several boxes. That few
+        cells lead to the first of the times says nothing against the best map.
+        """
+        if best is None or not best.is_cut or of_edge.call.run >= best.call.run:
+            return False
+        within = nodes_behind(self.rules.asked.edge.node, ends=[join])
+        learned = {entry.returned.grad_fn for entry in self.calls if entry.module._parameters}
+        return not learned.isdisjoint(nodes_ahead(within, [join]) - {join})
 
     def _through(self, join: Any, place: int, maps: Sequence[CandidateMap]) -> list[CandidateMap]:
         """The maps with the gradient that comes through one edge of a join: which cells of a level are alive is nothing
