@@ -125,14 +125,20 @@ class MapChoice(NamedTuple):
         of_grid = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
         most = max(candidate.paths for candidate in of_grid)
         coarse = [candidate for candidate in of_grid if candidate.paths >= _MOST_PATHS * most]
-        changes = self.readings.changes({candidate.call.module for candidate in coarse})
-        answers = [answer(candidate.layout, changes(candidate.call)).correlation for candidate in coarse]
+        self.readings.changes({candidate.call.module for candidate in maps})  # for what is asked later, too
+        answers = [self._clearness(candidate) for candidate in coarse]
         clear = [m for m, found in zip(coarse, answers, strict=True) if found >= _NEARLY_AS_CLEAR * max(answers)]
         return (clear or coarse)[-1]
 
+    def _clearness(self, candidate: CandidateMap) -> float:
+        """How clearly the cells answer to noise on the image where they lie. Cost: a forward for a new module."""
+        change = self.readings.changes({candidate.call.module})(candidate.call)
+        return answer(candidate.layout, change).correlation
+
     def _first_decoded(self, encoded: CandidateMap, maps: Sequence[CandidateMap]) -> CandidateMap | None:
         """The last map of the next finer grid that is between the encoder's last one and the score on all ways, as
-        behind a U-Net's first step up; None where there is none, or it has over twice as many cells along an axis.
+        behind a U-Net's first step up; None where there is none, or it has over twice as many cells along an axis, or
+        its cells do not answer where they lie: what an autoencoder decodes from a vector looks at all of the image.
 
         Of the bundled U-Net (`python -m benchmarks.segmentation`) Grad-CAM has .85 of its sum in the digit's box there,
         .43 at the encoder's last map. Nearer to the output a map repeats the mask.
@@ -149,7 +155,8 @@ class MapChoice(NamedTuple):
         ]
         coarsest = min((math.prod(candidate.layout.grid) for candidate in finer), default=0)
         of_grid = [candidate for candidate in finer if math.prod(candidate.layout.grid) == coarsest]
-        return of_grid[-1] if of_grid else None
+        least = _NEARLY_AS_CLEAR * self._clearness(encoded)
+        return of_grid[-1] if of_grid and self._clearness(of_grid[-1]) >= least else None
 
     def _has_lost_cells(self, candidate: CandidateMap) -> bool:
         """Whether most cells do not lead to the score; of tokens, whose score is one of them, all but a few."""

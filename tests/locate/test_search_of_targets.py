@@ -357,6 +357,34 @@ def test_the_map_of_a_time_lies_where_its_character_does(time):
     assert abs(drawn).sum(0).argmax() // 4 == time
 
 
+class Autoencoder(nn.Module):
+    """Decodes the image from a vector, or from the encoder's map."""
+
+    def __init__(self, through_vector):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        vector = nn.Flatten(), nn.Linear(8 * 8 * 8, 16), nn.Linear(16, 8 * 8 * 8), nn.Unflatten(1, (8, 8, 8))
+        self.code = nn.Sequential(*vector) if through_vector else nn.Identity()
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, 2))
+
+    def forward(self, x):
+        return self.decoder(self.code(self.encoder(x)))
+
+
+@pytest.mark.parametrize(("through_vector", "name"), [(True, "encoder"), (False, "decoder.1")])
+def test_what_is_decoded_from_a_vector_is_explained_in_front_of_it(through_vector, name):
+    """The decoder's cells look at all of the image: a change of one part is a change of all of them."""
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    errors = [lambda output, image=image: (output - image).square().mean() for image in x]
+    for targets in (0, errors):
+        cam = GradCAM(Autoencoder(through_vector).eval(), relu=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CamWarning)
+            cam(x, targets)
+        assert cam.location.name == name
+
+
 class HighestPlaces(nn.Module):
     """Convolutions whose classes' scores are the highest of all places."""
 
