@@ -50,6 +50,7 @@ MODULES = (
     "volumes.signals", "seg_xres_cam", "engine.segmentation.regions", "engine.segmentation.segments",
     "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture",
     "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",
+    "locate.runs_of_image",
 )  # fmt: skip
 TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
@@ -60,6 +61,7 @@ TESTS = [
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
         "segmentation", "fastest_way", "compiled_calls", "tam", "text_relevance", "letterbox", "degenerate",
+        "runs_of_image",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]
