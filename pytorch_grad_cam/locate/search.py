@@ -302,7 +302,7 @@ class Search:
         # Of names of one length the last: modules behind it may have written into what the others returned.
         named = min(same[::-1], key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         samples, shape, axes = len(self.forward.image), [*named.returned.shape], chosen.layout.axes
-        shape[axes.index("F" if "F" in axes else "N")] //= samples
+        shape[axes.index(next(axis for axis in "FNT" if axis in axes))] //= samples
         return Location(named.name, named.module, tuple(shape), chosen.layout, why)
 
 
