@@ -30,6 +30,7 @@ _MOST_PATHS = Fraction(4, 5)
 _SMALLEST_GRIDS = (3, 2, 1)
 # How much longer than high a line of text is at least. A choice: readers get 32 x 100 and 48 x 320 pixels.
 _LINE = 3
+ONE_OF_SEVERAL = "the last map that the score depends on; none lies on every path to it"
 
 
 class MapChoice(NamedTuple):
@@ -111,7 +112,7 @@ class MapChoice(NamedTuple):
                 return readers[0], "the last map before positions lose their way to the score (class token)"
         if best.is_cut:
             return best, "the last map that every path to the score goes through"
-        return best, "the last map that the score depends on; none lies on every path to it"
+        return best, ONE_OF_SEVERAL
 
     def _behind_encoder(self, maps: Sequence[CandidateMap]) -> CandidateMap:
         """Of the maps of the coarsest grid through which most paths lead the last that answers to noise nearly as

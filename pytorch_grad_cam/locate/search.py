@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
@@ -22,7 +23,7 @@ from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
 from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before, nodes_ahead
 from pytorch_grad_cam.locate.location import Location
-from pytorch_grad_cam.locate.map_choice import MapChoice
+from pytorch_grad_cam.locate.map_choice import ONE_OF_SEVERAL, MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
 from pytorch_grad_cam.locate.traced_forward import KnownGradients, TracedForward
 from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
@@ -192,7 +193,27 @@ class Search:
         if levels:
             first, *others = [self.location(level, "") for level in levels]
             return first._replace(others=tuple(others), why="together they have all paths to the score")
+        if best is not None and why == ONE_OF_SEVERAL and self.is_of_whole_image:
+            self._warn_of_branches(best)
         return None if best is None else self.location(best, why)
+
+    def _warn_of_branches(self, best: CandidateMap) -> None:
+        """A CamWarning where another map leads to the score beside the best one, as that of an ensemble's other member:
+        what it says is not in the map.
+        """
+        in_front = {*nodes_behind(best.call.returned.grad_fn)}
+        for other in reversed(self.maps()):
+            node = other.call.returned.grad_fn
+            is_beside = node not in in_front and best.call.returned.grad_fn not in nodes_behind(node)
+            if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
+                names = best.call.name, self.location(other, "").name
+                issue(
+                    CamWarning(
+                        f"the score depends on {names[0]}, which is explained, and beside it on {names[1]}, whose part "
+                        f"is not in the map. The mean of both is that of target_layers={[*names]}"
+                    )
+                )
+                return
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""

@@ -385,6 +385,30 @@ def test_what_is_decoded_from_a_vector_is_explained_in_front_of_it(through_vecto
         assert cam.location.name == name
 
 
+class Members(nn.Module):
+    """An ensemble: the mean of the scores of members, or of one that looks at the others' features."""
+
+    def __init__(self, members):
+        super().__init__()
+        torch.manual_seed(0)
+        self.members = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()) for _ in range(members))
+        self.head = nn.Linear(8 * members, 5)
+
+    def forward(self, x):
+        return self.head(torch.cat([member(x).mean((2, 3)) for member in self.members], 1))
+
+
+def test_what_another_member_says_is_announced():
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    both = r"beside it on members\.0, .* target_layers=\['members\.1', 'members\.0'\]"
+    with pytest.warns(CamWarning, match=both):
+        GradCAM(Members(2).eval())(x, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        GradCAM(Members(2).eval(), ["members.1", "members.0"])(x, 1)
+        GradCAM(Members(1).eval())(x, 1)
+
+
 class HighestPlaces(nn.Module):
     """Convolutions whose classes' scores are the highest of all places."""
 
