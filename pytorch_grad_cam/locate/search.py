@@ -198,13 +198,14 @@ class Search:
         return None if best is None else self.location(best, why)
 
     def _warn_of_branches(self, best: CandidateMap) -> None:
-        """A CamWarning where another map leads to the score beside the best one, as that of an ensemble's other member:
-        what it says is not in the map.
+        """A CamWarning where another map leads to the score beside all runs of the best one's module, as that of an
+        ensemble's other member: what it says is not in the map.
         """
-        in_front = {*nodes_behind(best.call.returned.grad_fn)}
+        runs = {entry.returned.grad_fn for entry in self.calls if entry.module is best.call.module}
+        in_front = {*nodes_behind(*runs)}
         for other in reversed(self.maps()):
             node = other.call.returned.grad_fn
-            is_beside = node not in in_front and best.call.returned.grad_fn not in nodes_behind(node)
+            is_beside = node not in in_front and runs.isdisjoint(nodes_behind(node))
             if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
                 names = best.call.name, self.location(other, "").name
                 issue(

@@ -407,6 +407,9 @@ def test_what_another_member_says_is_announced():
         warnings.simplefilter("error", CamWarning)
         GradCAM(Members(2).eval(), ["members.1", "members.0"])(x, 1)
         GradCAM(Members(1).eval())(x, 1)
+        twice = Members(2)
+        twice.members[1] = twice.members[0]
+        GradCAM(twice.eval())(x, 1)
 
 
 class HighestPlaces(nn.Module):
