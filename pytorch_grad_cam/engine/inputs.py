@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only, tree_unflatten
 
+from pytorch_grad_cam.engine.layouts import of_squares
 from pytorch_grad_cam.engine.trees import copied, has_rows
 
 Inputs = Any
@@ -117,8 +118,7 @@ class PackedPatches(NamedTuple):
         images, rows, columns = self._grids(inputs)
         packed: torch.Tensor = inputs[self.key]
         of_grid = packed[:, : rows * columns] if packed.ndim > 2 else packed[: images * rows * columns]
-        squares = rows // self.block, columns // self.block, self.block, self.block
-        return of_grid.reshape(images, *squares, -1).permute(0, 5, 1, 3, 2, 4).reshape(images, -1, rows, columns)
+        return of_squares(of_grid, (rows, columns), self.block)
 
     def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
         """The inputs with other patches, and the padding as it is."""

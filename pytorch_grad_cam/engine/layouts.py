@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import pairwise, permutations
 from typing import Any, NamedTuple
@@ -35,7 +35,8 @@ class Layout(NamedTuple):
     spatial axis (frames, views) folded into it. grid: the cells along each axis of
     the image. extra: how many tokens (class, distillation, registers) stand before those of the grid. spans: where
     others stand among or behind them, the tokens of the grid, from and to. order: where the tensor has the spatial axes
-    in another order than the image, which of them are the image's first, second and third.
+    in another order than the image, which of them are the image's first, second and third. block: where tokens of all
+    images follow each other (axes 'TC') in squares, the length of one.
     """
 
     axes: str
@@ -43,6 +44,7 @@ class Layout(NamedTuple):
     extra: int = 0
     spans: tuple[tuple[int, int], ...] = ()
     order: tuple[int, ...] = ()
+    block: int = 1
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.axes.startswith("NCS") and not self.order:
@@ -50,6 +52,8 @@ class Layout(NamedTuple):
         if self.axes.startswith("F"):
             of_frames = self._replace(axes="N" + self.axes[1:], grid=self.grid[1:])(tensor)
             return torch.unflatten(of_frames, 0, (-1, self.grid[0])).movedim(1, 2)
+        if "N" not in self.axes:
+            return of_squares(tensor, self.grid, self.block)
         maps = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" in self.axes:
             maps = torch.unflatten(self._of_grid(maps), 2, self._grid_of_tensor())
@@ -81,6 +85,26 @@ class Layout(NamedTuple):
             extra = " of the tokens " + " and ".join(f"{first} to {last - 1}" for first, last in self.spans)
         order = f", its axes in the order {self.order} of the image's" if self.order else ""
         return f"{self.axes}, grid {' x '.join(map(str, self.grid))}{extra}{order}"
+
+
+def of_squares(packed: torch.Tensor, grid: Sequence[int], block: int) -> torch.Tensor:
+    """Patches (images * rows * columns, C), or with an axis of images in front, as (images, C, rows, columns).
+
+    They come in squares of `block` x `block`.
+    """
+    rows, columns = grid
+    squares = packed.reshape(-1, rows // block, columns // block, block, block, packed.shape[-1])
+    return squares.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def packed_layouts(shape: Sequence[int], batch: int, grids: Collection[tuple[int, ...]], block: int) -> list[Layout]:
+    """The readings of patches of all images one behind the other; of the finest grid they come in squares."""
+    finest = max(grids, key=math.prod)
+    return [
+        Layout("TC", grid, block=block if grid == finest else 1)
+        for grid in grids
+        if batch * math.prod(grid) == shape[0] and shape[1] > 1
+    ]
 
 
 def channels_first(shape: Sequence[int]) -> Layout:

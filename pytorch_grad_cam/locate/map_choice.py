@@ -30,6 +30,7 @@ _MOST_PATHS = Fraction(4, 5)
 _SMALLEST_GRIDS = (3, 2, 1)
 # How much longer than high a line of text is at least. A choice: readers get 32 x 100 and 48 x 320 pixels.
 _LINE = 3
+ONE_OF_SEVERAL = "the last map that the score depends on; none lies on every path to it"
 
 
 class MapChoice(NamedTuple):
@@ -111,7 +112,7 @@ class MapChoice(NamedTuple):
                 return readers[0], "the last map before positions lose their way to the score (class token)"
         if best.is_cut:
             return best, "the last map that every path to the score goes through"
-        return best, "the last map that the score depends on; none lies on every path to it"
+        return best, ONE_OF_SEVERAL
 
     def _behind_encoder(self, maps: Sequence[CandidateMap]) -> CandidateMap:
         """Of the maps of the coarsest grid through which most paths lead the last that answers to noise nearly as
@@ -125,14 +126,20 @@ class MapChoice(NamedTuple):
         of_grid = [candidate for candidate in strided if math.prod(candidate.layout.grid) == coarsest]
         most = max(candidate.paths for candidate in of_grid)
         coarse = [candidate for candidate in of_grid if candidate.paths >= _MOST_PATHS * most]
-        changes = self.readings.changes({candidate.call.module for candidate in coarse})
-        answers = [answer(candidate.layout, changes(candidate.call)).correlation for candidate in coarse]
+        self.readings.changes({candidate.call.module for candidate in maps})  # for what is asked later, too
+        answers = [self._clearness(candidate) for candidate in coarse]
         clear = [m for m, found in zip(coarse, answers, strict=True) if found >= _NEARLY_AS_CLEAR * max(answers)]
         return (clear or coarse)[-1]
 
+    def _clearness(self, candidate: CandidateMap) -> float:
+        """How clearly the cells answer to noise on the image where they lie. Cost: a forward for a new module."""
+        change = self.readings.changes({candidate.call.module})(candidate.call)
+        return answer(candidate.layout, change).correlation
+
     def _first_decoded(self, encoded: CandidateMap, maps: Sequence[CandidateMap]) -> CandidateMap | None:
         """The last map of the next finer grid that is between the encoder's last one and the score on all ways, as
-        behind a U-Net's first step up; None where there is none, or it has over twice as many cells along an axis.
+        behind a U-Net's first step up; None where there is none, or it has over twice as many cells along an axis, or
+        its cells do not answer where they lie: what an autoencoder decodes from a vector looks at all of the image.
 
         Of the bundled U-Net (`python -m benchmarks.segmentation`) Grad-CAM has .85 of its sum in the digit's box there,
         .43 at the encoder's last map. Nearer to the output a map repeats the mask.
@@ -149,7 +156,8 @@ class MapChoice(NamedTuple):
         ]
         coarsest = min((math.prod(candidate.layout.grid) for candidate in finer), default=0)
         of_grid = [candidate for candidate in finer if math.prod(candidate.layout.grid) == coarsest]
-        return of_grid[-1] if of_grid else None
+        least = _NEARLY_AS_CLEAR * self._clearness(encoded)
+        return of_grid[-1] if of_grid and self._clearness(of_grid[-1]) >= least else None
 
     def _has_lost_cells(self, candidate: CandidateMap) -> bool:
         """Whether most cells do not lead to the score; of tokens, whose score is one of them, all but a few."""

@@ -21,6 +21,7 @@ from pytorch_grad_cam.engine.layouts import (
     is_even_map,
     layouts_of,
     layouts_without,
+    packed_layouts,
 )
 from pytorch_grad_cam.engine.trace import Call, traced
 from pytorch_grad_cam.locate.answers import FEW, answer, unmoved_tokens, with_noise
@@ -67,6 +68,8 @@ class Readings:
             return []
         if id(entry.returned) in self._channels_first:
             return convolutions_layouts(shape, len(self._image), self.size)
+        if len(shape) == 2 and isinstance(self._spatial_from, PackedPatches):
+            return packed_layouts(shape, len(self._image), self._spatial_from.grids(self._x), self._spatial_from.block)
         if shape not in self._by_numbers:
             self._by_numbers[shape] = layouts_of(shape, len(self._image), self.size, self._grids)
         return self._by_numbers[shape]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
@@ -21,9 +22,9 @@ from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
-from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before
+from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before, nodes_ahead
 from pytorch_grad_cam.locate.location import Location
-from pytorch_grad_cam.locate.map_choice import MapChoice
+from pytorch_grad_cam.locate.map_choice import ONE_OF_SEVERAL, MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
 from pytorch_grad_cam.locate.traced_forward import KnownGradients, TracedForward
 from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
@@ -193,7 +194,28 @@ class Search:
         if levels:
             first, *others = [self.location(level, "") for level in levels]
             return first._replace(others=tuple(others), why="together they have all paths to the score")
+        if best is not None and why == ONE_OF_SEVERAL and self.is_of_whole_image:
+            self._warn_of_branches(best)
         return None if best is None else self.location(best, why)
+
+    def _warn_of_branches(self, best: CandidateMap) -> None:
+        """A CamWarning where another map leads to the score beside all runs of the best one's module, as that of an
+        ensemble's other member: what it says is not in the map.
+        """
+        runs = {entry.returned.grad_fn for entry in self.calls if entry.module is best.call.module}
+        in_front = {*nodes_behind(*runs)}
+        for other in reversed(self.maps()):
+            node = other.call.returned.grad_fn
+            is_beside = node not in in_front and runs.isdisjoint(nodes_behind(node))
+            if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
+                names = best.call.name, self.location(other, "").name
+                issue(
+                    CamWarning(
+                        f"the score depends on {names[0]}, which is explained, and beside it on {names[1]}, whose part "
+                        f"is not in the map. The mean of both is that of target_layers={[*names]}"
+                    )
+                )
+                return
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""
@@ -218,12 +240,25 @@ class Search:
                 paths = Paths(edge, self.forward.image, self._dead)
                 cuts = [m._replace(is_cut=True) for m in maps if paths.are_cut_by(m.call.returned)]
                 of_edge, _ = self.rules.best(self._through(join, place, cuts))
+                if of_edge is not None and self._is_one_of_a_row(of_edge, join, best):
+                    of_edge = best
                 if of_edge is not None:
                     levels[of_edge.call.module] = of_edge
             grids = {level.layout.grid for level in levels.values()}
             if len(grids) > 1 and len(grids) == len(levels):
                 return list(levels.values())
         return []
+
+    def _is_one_of_a_row(self, of_edge: CandidateMap, join: Any, best: CandidateMap | None) -> bool:
+        """Whether a map lies in front of the best one, that all paths go through, and what is put together behind that
+        is read by something learned: the times of a recurrent layer, not the predictions for several boxes. That few
+        cells lead to the first of the times says nothing against the best map.
+        """
+        if best is None or not best.is_cut or of_edge.call.run >= best.call.run:
+            return False
+        within = nodes_behind(self.rules.asked.edge.node, ends=[join])
+        learned = {entry.returned.grad_fn for entry in self.calls if entry.module._parameters}
+        return not learned.isdisjoint(nodes_ahead(within, [join]) - {join})
 
     def _through(self, join: Any, place: int, maps: Sequence[CandidateMap]) -> list[CandidateMap]:
         """The maps with the gradient that comes through one edge of a join: which cells of a level are alive is nothing
@@ -310,7 +345,7 @@ class Search:
         # Of names of one length the last: modules behind it may have written into what the others returned.
         named = min(same[::-1], key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
         samples, shape, axes = len(self.forward.image), [*named.returned.shape], chosen.layout.axes
-        shape[axes.index("F" if "F" in axes else "N")] //= samples
+        shape[axes.index(next(axis for axis in "FNT" if axis in axes))] //= samples
         return Location(named.name, named.module, tuple(shape), chosen.layout, why)
 
 

@@ -117,7 +117,8 @@ class TokenTarget(_Named):
 
     place: from 0, or from the end; that behind the last token is their number, as 'the next word'. token: its number;
     None is the likeliest one there. `cam(inputs, [[TokenTarget(place) for place in places]])` explains an answer from
-    one forward of prompt and answer, which `TAM` gives as `inputs` and `places`.
+    one forward of prompt and answer, which `TAM` gives as `inputs` and `places`. Not for CTC, whose time t has its
+    logits at t, not in front of it: there `lambda logits: logits[t, character]`.
     Paper: Li et al. 2025, https://arxiv.org/abs/2506.23270.
     """
 

@@ -1,5 +1,7 @@
 """Images that a model takes as patches in their own proportions, with their grids in another input."""
 
+import warnings
+
 import literal
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM, ScoreCAM
 from pytorch_grad_cam.engine.inputs import PackedPatches
+from pytorch_grad_cam.locate.search import layout_of
 
 ROWS, COLUMNS = 4, 6
 NUMBERS = DIM = 12
@@ -72,6 +75,21 @@ class WordsAndPatches(nn.Module):
         return self.head(tokens[:, -1])
 
 
+class WithDecoder(WordsAndPatches):
+    """Says which of its modules read text: there are no maps of the image in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch_norm = nn.LayerNorm(NUMBERS)
+        self.decoder = nn.ModuleList([self.norms, self.attentions])
+
+    def get_decoder(self):
+        return self.decoder
+
+    def forward(self, input_ids, pixel_values, image_grid_thw):
+        return super().forward(input_ids, self.patch_norm(pixel_values), image_grid_thw)
+
+
 def with_words(samples=1, grid=(ROWS, COLUMNS)):
     cells = grid[0] * grid[1]
     ids = torch.tensor([[1, 2, *[9] * (cells // 4), *range(1, 9), *range(1, 9), *range(1, 9)]] * samples)
@@ -101,11 +119,10 @@ def test_patches_with_padding_have_a_map_with_a_cell_for_each_patch(key, shapes,
 @pytest.mark.parametrize("samples", [1, 3])
 def test_patches_in_the_place_of_words_have_a_map_with_a_cell_for_each_patch(samples):
     model, inputs = WordsAndPatches().eval(), with_words(samples)
-    cam = GradCAM(model)
-    maps = cam(inputs, 1)
+    maps = GradCAM(model, "norms.1")(inputs, 1)
     grid = ROWS // 2, COLUMNS // 2
-    assert cam.location.name == "norms.1"
-    assert (cam.location.layout.grid, cam.location.layout.spans) == (grid, ((2, 8),))
+    layout = layout_of(model, inputs, model.norms[1], PackedPatches("pixel_values", "image_grid_thw", 2))
+    assert (layout.grid, layout.spans) == (grid, ((2, 8),))
 
     def as_map(tokens):
         return tokens[:, 2:8].mT.unflatten(2, grid)
@@ -114,6 +131,33 @@ def test_patches_in_the_place_of_words_have_a_map_with_a_cell_for_each_patch(sam
         model, model.norms[1], inputs, lambda output: output[:, 1].sum(), (ROWS, COLUMNS), as_map
     )
     assert maps.shape == (samples, ROWS, COLUMNS)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(("layer", "name"), [(None, "merge"), ("merge", "merge"), ("patch_norm", "patch_norm")])
+def test_patches_of_all_images_one_behind_the_other(layer, name, samples):
+    """Those that are merged lie row by row, those in front of the merging two by two."""
+    rows, columns = 2 * ROWS, 2 * COLUMNS
+    model, inputs = WithDecoder().eval(), with_words(samples, (rows, columns))
+    cam = GradCAM(model, layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps = cam(inputs, 1)
+    if layer is None:
+        assert (cam.location.name, cam.location.layout.grid) == (name, (rows // 2, columns // 2))
+        assert cam.location.shape == (rows * columns // 4, DIM)
+
+    def as_map(patches):
+        squares = patches.unflatten(0, (samples, rows // 2, columns // 2, -1)) if name == "patch_norm" else None
+        if squares is None:
+            return patches.unflatten(0, (samples, rows // 2, columns // 2)).movedim(-1, 1)
+        upper, lower = (torch.stack([squares[..., at, :], squares[..., at + 1, :]], 3) for at in (0, 2))
+        return torch.stack([upper.flatten(2, 3), lower.flatten(2, 3)], 2).flatten(1, 2).movedim(-1, 1)
+
+    expected = literal.grad_cam(
+        model, model.get_submodule(name), inputs, lambda output: output[:, 1].sum(), (rows, columns), as_map
+    )
     np.testing.assert_allclose(maps, expected, atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 """The layer is looked for from the score that is asked for: detectors, segmentations, branches; one rule a test."""
 
 import inspect
+import warnings
 
 import literal
 import numpy as np
@@ -22,7 +23,7 @@ from detectors import (
 from nets import Residual, convolutional, images
 from torch import nn
 
-from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM, ScoreCAM, XGradCAM
+from pytorch_grad_cam import EigenCAM, GradCAM, HiResCAM, LayerCAM, ScoreCAM, XGradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.locate import locate, suggest_layers
 
@@ -309,6 +310,106 @@ def test_a_row_of_cells_across_a_picture_is_none():
     """It says nothing of the other axis."""
     model, x = text_reader(), torch.randn(1, 3, 16, 32, generator=torch.Generator().manual_seed(0))
     assert locate(model, x).layout.grid == (4, 8)
+
+
+class Reader(nn.Module):
+    """A CRNN: a row of cells along a line of text, a recurrent layer over them, scores of each (N, time, classes)."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = (
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, (2, 1), 1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d((1, 20)),
+        )
+        self.stem, self.row = nn.Sequential(*layers[:2]), nn.Sequential(*layers[2:])
+        self.recurrent, self.head = nn.LSTM(8, 8, bidirectional=True, batch_first=True), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.recurrent(self.row(self.stem(x)).squeeze(2).transpose(1, 2))[0])
+
+
+@pytest.mark.parametrize("targets", [3, lambda scores: scores[7, 3]])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_reader_of_text_has_one_map_for_all_its_times(targets, samples):
+    x = torch.randn(samples, 3, 16, 80, generator=torch.Generator().manual_seed(0))
+    model = Reader().eval()
+    cam = GradCAM(model, relu=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = cam(x, [targets] * samples if callable(targets) else targets)
+    assert drawn.shape == (samples, 16, 80)
+    assert cam.location.layers == [model.row]
+    assert cam.location.layout.grid == (1, 20)
+
+
+@pytest.mark.parametrize("time", [2, 10, 17])
+def test_the_map_of_a_time_lies_where_its_character_does(time):
+    """Without the recurrent layer each time reads its own cell."""
+    model = Reader().eval()
+    model.recurrent = nn.Identity()
+    model.recurrent.forward = lambda x: (torch.cat([x, x], 2),)
+    x = torch.randn(1, 3, 16, 80, generator=torch.Generator().manual_seed(0))
+    drawn = HiResCAM(model, "row", relu=False, normalize=None)(x, [lambda scores: scores[time, 3]])[0]
+    assert abs(drawn).sum(0).argmax() // 4 == time
+
+
+class Autoencoder(nn.Module):
+    """Decodes the image from a vector, or from the encoder's map."""
+
+    def __init__(self, through_vector):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU())
+        vector = nn.Flatten(), nn.Linear(8 * 8 * 8, 16), nn.Linear(16, 8 * 8 * 8), nn.Unflatten(1, (8, 8, 8))
+        self.code = nn.Sequential(*vector) if through_vector else nn.Identity()
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, 2))
+
+    def forward(self, x):
+        return self.decoder(self.code(self.encoder(x)))
+
+
+@pytest.mark.parametrize(("through_vector", "name"), [(True, "encoder"), (False, "decoder.1")])
+def test_what_is_decoded_from_a_vector_is_explained_in_front_of_it(through_vector, name):
+    """The decoder's cells look at all of the image: a change of one part is a change of all of them."""
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    errors = [lambda output, image=image: (output - image).square().mean() for image in x]
+    for targets in (0, errors):
+        cam = GradCAM(Autoencoder(through_vector).eval(), relu=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", CamWarning)
+            cam(x, targets)
+        assert cam.location.name == name
+
+
+class Members(nn.Module):
+    """An ensemble: the mean of the scores of members, or of one that looks at the others' features."""
+
+    def __init__(self, members):
+        super().__init__()
+        torch.manual_seed(0)
+        self.members = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()) for _ in range(members))
+        self.head = nn.Linear(8 * members, 5)
+
+    def forward(self, x):
+        return self.head(torch.cat([member(x).mean((2, 3)) for member in self.members], 1))
+
+
+def test_what_another_member_says_is_announced():
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    both = r"beside it on members\.0, .* target_layers=\['members\.1', 'members\.0'\]"
+    with pytest.warns(CamWarning, match=both):
+        GradCAM(Members(2).eval())(x, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        GradCAM(Members(2).eval(), ["members.1", "members.0"])(x, 1)
+        GradCAM(Members(1).eval())(x, 1)
+        twice = Members(2)
+        twice.members[1] = twice.members[0]
+        GradCAM(twice.eval())(x, 1)
 
 
 class HighestPlaces(nn.Module):
