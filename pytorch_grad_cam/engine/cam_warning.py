@@ -55,7 +55,7 @@ def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Cal
     whole = alive if len(evidence) == 1 else alive & _finite_in_all(evidence)
     if whole.all():
         return
-    for position, of_list in enumerate(_facts(evidence[0], alive)):
+    for position, of_list in enumerate(_facts(evidence, alive)):
         samples: dict[str, list[int]] = {}
         for sample, (is_alive, *facts) in enumerate(of_list):
             if not is_alive:
@@ -134,20 +134,30 @@ _PROBABILITY = (
 )
 _AGAINST = "no positive evidence, all that the layer says speaks against the target"
 _NOTHING_POSITIVE = "no positive evidence, the map that this method makes of the layer has nothing above zero"
+_WITHOUT_GRADIENT = 2  # which of the facts it is
 _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
 
-def _facts(evidence: RunEvidence, alive: torch.Tensor) -> list[list[list[bool]]]:
+def _facts(evidence: Sequence[RunEvidence], alive: torch.Tensor) -> list[list[list[bool]]]:
     """What is true of each map (N, K), list by list: whether it says something, whether it and its layer are finite,
-    whether the gradient is zero, the layer constant, no evidence positive. Cost: one wait for the device.
+    whether the gradient is zero, the layer constant, no evidence positive. Of several layers, such as the levels of a
+    detector, it is said of the first that the score depends on. Cost: one wait for the device.
     """
+    of_runs = torch.stack([_facts_of(run, alive) for run in evidence])
+    depending = (~of_runs[:, _WITHOUT_GRADIENT]).int().argmax(0)
+    facts: list[list[list[bool]]] = of_runs.take_along_dim(depending[None, None], 0)[0].permute(2, 1, 0).tolist()
+    return facts
+
+
+def _facts_of(evidence: RunEvidence, alive: torch.Tensor) -> torch.Tensor:
+    """The same of one run: (facts, N, K)."""
     activations, signed, norms = evidence.activations.flatten(2), evidence.signed.flatten(2), evidence.gradient_norms
     norms = torch.ones_like(signed[..., 0]) if norms is None else norms
     lowest, highest = activations.aminmax(dim=2)
     finite = (lowest.isfinite() & highest.isfinite()).all(1, keepdim=True) & signed.isfinite().all(2) & norms.isfinite()
     facts = alive, finite, norms == 0, (lowest == highest).all(1, keepdim=True).expand_as(alive), signed.amax(2) <= 0
-    return torch.stack(facts).permute(2, 1, 0).tolist()
+    return torch.stack(facts)
 
 
 def _reason(facts: list[bool], call: Call, sample: int, position: int) -> str:
