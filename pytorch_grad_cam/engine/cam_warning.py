@@ -55,7 +55,7 @@ def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Cal
     whole = alive if len(evidence) == 1 else alive & _finite_in_all(evidence)
     if whole.all():
         return
-    for position, of_list in enumerate(_facts(evidence, alive)):
+    for position, of_list in enumerate(_facts(evidence[0], alive) if not evidence[1:] else _of_levels(evidence, alive)):
         samples: dict[str, list[int]] = {}
         for sample, (is_alive, *facts) in enumerate(of_list):
             if not is_alive:
@@ -139,25 +139,29 @@ _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
 
-def _facts(evidence: Sequence[RunEvidence], alive: torch.Tensor) -> list[list[list[bool]]]:
+def _facts(evidence: RunEvidence, alive: torch.Tensor) -> list[list[list[bool]]]:
     """What is true of each map (N, K), list by list: whether it says something, whether it and its layer are finite,
-    whether the gradient is zero, the layer constant, no evidence positive. Of several layers, such as the levels of a
-    detector, it is said of the first that the score depends on. Cost: one wait for the device.
+    whether the gradient is zero, the layer constant, no evidence positive. Cost: one wait for the device.
     """
-    of_runs = torch.stack([_facts_of(run, alive) for run in evidence])
-    depending = (~of_runs[:, _WITHOUT_GRADIENT]).int().argmax(0)
-    facts: list[list[list[bool]]] = of_runs.take_along_dim(depending[None, None], 0)[0].permute(2, 1, 0).tolist()
-    return facts
-
-
-def _facts_of(evidence: RunEvidence, alive: torch.Tensor) -> torch.Tensor:
-    """The same of one run: (facts, N, K)."""
     activations, signed, norms = evidence.activations.flatten(2), evidence.signed.flatten(2), evidence.gradient_norms
     norms = torch.ones_like(signed[..., 0]) if norms is None else norms
     lowest, highest = activations.aminmax(dim=2)
     finite = (lowest.isfinite() & highest.isfinite()).all(1, keepdim=True) & signed.isfinite().all(2) & norms.isfinite()
     facts = alive, finite, norms == 0, (lowest == highest).all(1, keepdim=True).expand_as(alive), signed.amax(2) <= 0
-    return torch.stack(facts)
+    return torch.stack(facts).permute(2, 1, 0).tolist()
+
+
+def _of_levels(evidence: Sequence[RunEvidence], alive: torch.Tensor) -> list[list[list[bool]]]:
+    """`_facts` of that one of several layers, such as the levels of a detector, which the score depends on: the first.
+
+    Cost: one wait for the device a layer.
+    """
+    of_layers = zip(*(_facts(run, alive) for run in evidence), strict=True)
+    return [[_of_depending(told) for told in zip(*of_list, strict=True)] for of_list in of_layers]
+
+
+def _of_depending(told: Sequence[list[bool]]) -> list[bool]:
+    return next((facts for facts in told if not facts[_WITHOUT_GRADIENT]), told[0])
 
 
 def _reason(facts: list[bool], call: Call, sample: int, position: int) -> str:
