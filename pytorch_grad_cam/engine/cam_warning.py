@@ -61,7 +61,7 @@ def warn_of_blank_maps(drawn: Maps, evidence: Sequence[RunEvidence], advice: Cal
     whole = alive if len(evidence) == 1 else alive & _finite_in_all(evidence)
     if whole.all():
         return
-    for position, of_list in enumerate(_facts(evidence[0], alive)):
+    for position, of_list in enumerate(_facts(evidence[0], alive) if not evidence[1:] else _of_levels(evidence, alive)):
         samples: dict[str, list[int]] = {}
         for sample, (is_alive, *facts) in enumerate(of_list):
             if not is_alive:
@@ -126,6 +126,7 @@ _PROBABILITY = (
 )
 _AGAINST = "no positive evidence, all that the layer says speaks against the target"
 _NOTHING_POSITIVE = "no positive evidence, the map that this method makes of the layer has nothing above zero"
+_WITHOUT_GRADIENT = 2  # which of the facts it is
 _OVERFLOW = "an overflow? run the model in float32 or bfloat16"
 _LEFT_OUT = f"a layer with non-finite values ({_OVERFLOW}) is left out of the mean over the layers"
 
@@ -140,6 +141,19 @@ def _facts(evidence: RunEvidence, alive: torch.Tensor) -> list[list[list[bool]]]
     finite = (lowest.isfinite() & highest.isfinite()).all(1, keepdim=True) & signed.isfinite().all(2) & norms.isfinite()
     facts = alive, finite, norms == 0, (lowest == highest).all(1, keepdim=True).expand_as(alive), signed.amax(2) <= 0
     return torch.stack(facts).permute(2, 1, 0).tolist()
+
+
+def _of_levels(evidence: Sequence[RunEvidence], alive: torch.Tensor) -> list[list[list[bool]]]:
+    """`_facts` of that one of several layers, such as the levels of a detector, which the score depends on: the first.
+
+    Cost: one wait for the device a layer.
+    """
+    of_layers = zip(*(_facts(run, alive) for run in evidence), strict=True)
+    return [[_of_depending(told) for told in zip(*of_list, strict=True)] for of_list in of_layers]
+
+
+def _of_depending(told: Sequence[list[bool]]) -> list[bool]:
+    return next((facts for facts in told if not facts[_WITHOUT_GRADIENT]), told[0])
 
 
 def _reason(facts: list[bool], call: Asked, sample: int, position: int) -> str:

@@ -217,9 +217,17 @@ def _batch_of(images: list[torch.Tensor]) -> torch.Tensor:
 
 def _no_image_in(inputs: Inputs, key: int | str | None) -> str:
     described = type(inputs).__name__ if key is None else f"input {key!r}"
+    tensors = [leaf for leaf in tree_leaves(as_tree(inputs)) if isinstance(leaf, torch.Tensor)]
+    of_numbers = next((leaf.dtype for leaf in tensors if leaf.ndim >= 3), None)
+    if of_numbers is not None and not of_numbers.is_floating_point:
+        return (
+            f"the image is {of_numbers}, expected floating-point numbers: pass what the model's preprocessing makes of "
+            "it, such as image.float() / 255"
+        )
     return (
-        f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor, and with other inputs "
-        "a tuple of arguments or a mapping of keyword arguments; spatial_from= says which of them it is"
+        f"{described} has no floating-point tensor (N, C, *spatial): pass the image as a tensor (explain() takes "
+        "pictures and arrays), and with other inputs a tuple of arguments or a mapping of keyword arguments; "
+        "spatial_from= says which of them it is"
     )
 
 

@@ -27,7 +27,7 @@ Target = Callable[[Any], torch.Tensor]
 TargetLists = Sequence[Sequence[Target]]
 _Resolved = tuple[list[Sequence[Target]], bool]
 
-_IMAGES_NDIM = 4
+_IMAGES_NDIM = _EDGES = 4
 _NO_DETECTOR = (
     "{!r} needs a detector's output, a sample of this one is {}: for a form that is not known give the CAM an "
     "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
@@ -372,6 +372,8 @@ def one_a_sample(targets: Any, samples: int, outputs: Any = None) -> Sequence[An
             way_out = f"give one for each, or {targets[0]!r} without the list for all (1.5.7 explained the first alone)"
         elif _ndim(outputs) == 3:
             way_out += _BATCH_SECOND
+        elif isinstance(outputs, Detected) and len(targets) == _EDGES:
+            way_out += "; a box is BoxTarget((x0, y0, x1, y1))"
         raise ValueError(f"{len(targets)} targets for {samples} samples: {way_out}")
     return targets
 

@@ -362,6 +362,16 @@ def test_images_that_are_padded_to_one_batch():
         cam(inputs, BoxTarget(SQUARES[0], 0))
 
 
+def test_why_a_map_is_blank_is_said_of_the_level_that_the_box_is_on():
+    """What speaks for nothing on its own level has a gradient there, and none on the others."""
+    model, x = Cells().eval(), two_squares()
+    nn.init.constant_(model.heads[1].weight, -1)
+    on_second = BoxTarget(box_around(1, 3, 16), 0)
+    for targets in ([[on_second]], [[BoxTarget(SQUARES[0], 0), on_second]]):
+        with pytest.warns(CamWarning, match="all that the layer says speaks against the target"):
+            LayerCAM(model)(x, targets)
+
+
 # torchvision's
 
 
@@ -624,3 +634,22 @@ def test_a_target_that_was_found_is_looked_for_in_other_predictions():
     others = predictions._replace(logits=predictions.logits.flip(0), boxes=predictions.boxes.flip(0))
     assert target(others) == target(predictions)
     assert target == BoxTarget(box_around(2, 5), 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "targets", "error", "message"),
+    [
+        (two_squares().to(torch.uint8), 0, TypeError, r"image is torch.uint8, .* image.float\(\) / 255"),
+        ([two_squares()[0].to(torch.uint8)], 0, TypeError, r"image is torch.uint8"),
+        (np.zeros((64, 64, 3)), 0, TypeError, r"explain\(\) takes pictures and arrays"),
+        (two_squares(), (4, 4, 20, 20), ValueError, r"4 targets for 1 samples: .* BoxTarget\(\(x0, y0, x1, y1\)\)"),
+    ],
+)
+def test_what_is_refused_says_the_way_out(image, targets, error, message):
+    with pytest.raises(error, match=message):
+        LayerCAM(Cells().eval())(image, targets)
+
+
+def test_a_box_that_was_resized_is_said_in_few_digits():
+    with pytest.warns(CamWarning, match=r"the box \(0\.333333, 0, 64, 10\) overlaps it by 0\.\d\d only"):
+        LayerCAM(Cells().eval())(two_squares(), BoxTarget((1 / 3, 0, 64, 10), 0))

@@ -141,13 +141,13 @@ class BoxTarget(PredictionTarget):
         iou = predictions._replace(boxes=nearest).iou(self.box).item()
         of_class = "" if self.label is None else f" of class {self.label}"
         if iou == 0:
-            raise ValueError(f"no raw prediction{of_class} overlaps the box {self.box} in sample {sample}")
+            raise ValueError(f"no raw prediction{of_class} overlaps the box {_said(self.box)} in sample {sample}")
         if iou == 1 and self.of == "box":
             issue(CamWarning(f"the predicted box is the given one, {self.box}: how much they overlap has no gradient"))
         if iou < _LEAST_IOU:
             issue(
                 CamWarning(
-                    f"the raw prediction{of_class} nearest to the box {self.box} overlaps it by {iou:.2f} only: "
+                    f"the raw prediction{of_class} nearest to the box {_said(self.box)} overlaps it by {iou:.2f} only: "
                     "another object may be explained"
                 )
             )
@@ -260,6 +260,11 @@ def _check_unpadded(inputs: Any) -> None:
     mask = inputs.get("pixel_mask") if isinstance(inputs, Mapping) else None
     if isinstance(mask, torch.Tensor) and not mask.all():
         raise ValueError("images of several sizes, padded to one batch (pixel_mask): call the CAM once for each image")
+
+
+def _said(box: Sequence[float]) -> str:
+    """Boxes of a picture that was resized have long fractions in the input."""
+    return f"({', '.join(f'{edge:.6g}' for edge in box)})"
 
 
 def _check_of(of: Any) -> None:
