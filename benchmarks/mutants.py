@@ -48,7 +48,7 @@ MODULES = (
     "rise", "perturbation.random_masks", "utils.model_targets", "utils.svd_on_activations", "callbacks.lightning",
     "engine.differentiability", "volumes.windows", "volumes.windowed_inputs", "volumes.shared_weights", "volumes.reach",
     "volumes.stitching", "volumes.sliding_window_cam", "volumes.scan", "volumes.nifti", "volumes.dicom",
-    "volumes.frames", "volumes.films", "volumes.signals", "seg_xres_cam",
+    "volumes.dicom_slices", "volumes.frames", "volumes.films", "volumes.signals", "seg_xres_cam",
     "engine.segmentation.regions", "engine.segmentation.segments",
     "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture", "engine.compiled_model",
     "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",

@@ -4,19 +4,23 @@ import torch
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.engine.layer_run import LayerRun
-from pytorch_grad_cam.engine.maps import spatial_axes
+from pytorch_grad_cam.engine.maps import over_positions, spatial_axes
 
 
-def grad_cam_plusplus_weights(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+def grad_cam_plusplus_weights(
+    activations: torch.Tensor, grads: torch.Tensor, sums: torch.Tensor | None = None
+) -> torch.Tensor:
     r"""Eq. 5 and 19, for activations and gradients g (N, C, *spatial): weights (N, C).
 
     $w_k = \sum_{ij} \alpha^k_{ij} ReLU(g^k_{ij})$ with $\alpha = g^2 / (2 g^2 + \sum_{ab} A_{ab} g^3)$.
 
     Dividing numerator and denominator by $g^2$ gives $1 / (2 + g \sum_{ab} A_{ab})$: nothing underflows, whatever the
     score's scale, and no epsilon is needed. Zero where the denominator is. The paper's factor exp(y), the derivative
-    of its exponential score, is the same for all channels and left out.
+    of its exponential score, is the same for all channels and left out. sums: those of the activations (N, C), where
+    they are not these activations' own.
     """
-    denominator = 2 + grads * activations.sum(spatial_axes(activations), keepdim=True)
+    sums = activations.flatten(2).sum(2) if sums is None else sums
+    denominator = 2 + grads * over_positions(sums, grads)
     alpha = torch.where(denominator == 0, 0, 1 / denominator)
     return (alpha * grads.relu()).sum(spatial_axes(grads))
 
@@ -32,7 +36,7 @@ class GradCAMPlusPlus(BaseCAM):
     Paper: Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063.
     """
 
-    takes_rectified = averages_positions = True
+    takes_rectified = averages_positions = sums_channels = True
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
-        return grad_cam_plusplus_weights(run.activations, run.grads)
+        return grad_cam_plusplus_weights(run.activations, run.grads, run.channel_sums)

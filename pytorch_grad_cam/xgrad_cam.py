@@ -7,13 +7,14 @@ from pytorch_grad_cam.engine.layer_run import LayerRun
 from pytorch_grad_cam.engine.maps import spatial_axes
 
 
-def xgrad_cam_weights(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
+def xgrad_cam_weights(activations: torch.Tensor, grads: torch.Tensor, sums: torch.Tensor | None = None) -> torch.Tensor:
     r"""Eq. 8: $\alpha_k = \sum_{ij} \frac{A^k_{ij}}{\sum_{ab} A^k_{ab}} \partial y / \partial A^k_{ij}$.
 
-    (N, C, *spatial) to (N, C); zero for a channel whose activations sum to zero.
+    (N, C, *spatial) to (N, C); zero for a channel whose activations sum to zero. sums: those of the activations (N, C),
+    where they are not these activations' own.
     """
     axes = spatial_axes(activations)
-    total = activations.sum(axes)
+    total = activations.sum(axes) if sums is None else sums
     return (activations * grads).sum(axes) / total.masked_fill(total == 0, torch.inf)
 
 
@@ -27,7 +28,7 @@ class XGradCAM(BaseCAM):
     Paper: Fu et al. 2020, https://arxiv.org/abs/2008.02312.
     """
 
-    takes_rectified = averages_positions = True
+    takes_rectified = averages_positions = sums_channels = True
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
-        return xgrad_cam_weights(run.activations, run.grads)
+        return xgrad_cam_weights(run.activations, run.grads, run.channel_sums)

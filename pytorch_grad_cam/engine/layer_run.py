@@ -80,7 +80,7 @@ class LayerRun(NamedTuple):
     registration: where the layer's cells are drawn; None is as even tiles. as_map: from what the layer returned to
     (N, C, *grid). of_all_lists: see `of_targets`.
     position, targets: the target list that is explained. grads: the gradient of its score, of the activations' shape;
-    None for methods without gradients.
+    None for methods without gradients. of_whole: see `channel_sums`.
     """
 
     call: Call
@@ -92,6 +92,12 @@ class LayerRun(NamedTuple):
     of_all_lists: dict[str, torch.Tensor]
     position: int = 0
     grads: Any = None
+    of_whole: torch.Tensor | None = None
+
+    @property
+    def channel_sums(self) -> torch.Tensor:
+        """The activations' sums over the positions (N, C); of a window those of the whole image, if known."""
+        return self.activations.flatten(2).sum(2) if self.of_whole is None else self.of_whole
 
     @property
     def image(self) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -46,8 +47,8 @@ class SlidingWindowCAM(MetaCAM):
     Windows, their overlap and the Gaussian $g_w$ are MONAI's (`monai.inferers.SlidingWindowInferer`). $L_w$ is the base
     method's map of window w, rectified but not scaled, so that all windows have one scale; only the whole is scaled.
     Methods that give a channel one weight for all positions (Grad-CAM) take that of the whole image: the sum over the
-    windows, whose gradients count by $g_w$. Memory: a batch of windows on the model's device, and the map on the host;
-    of an image in a file only the windows are read.
+    windows, each with the gradients of the cells where it counts most. Memory: a batch of windows on the model's
+    device, and the map on the host; of an image in a file only the windows are read.
 
     The result is the map of the whole image, to rounding, where the score is a sum over positions, or the linear head
     of a mean over them, and no position sees farther than `context`, in windows and contexts that are multiples of the
@@ -57,7 +58,8 @@ class SlidingWindowCAM(MetaCAM):
     windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how far a cell
     sees, and what the windows show it.
 
-    Cost: a forward and a backward a window, where weights are of the whole image one forward more. One forward a window
+    Cost: a forward and a backward a window, where weights are of the whole image one forward more (Grad-CAM++ and
+    XGrad-CAM two). One forward a window
     more for targets=None, and up to that where a layer is to be found for a segmentation network. A context of c makes
     a window of s voxels (1 + 2 c / s) times as long on each axis.
     When to take it: for volumes, slides and clips that do not fit the model or the memory; what does is explained in
@@ -144,7 +146,9 @@ class SlidingWindowCAM(MetaCAM):
             if not self.target_layers:
                 windows = self._asked_first(inputs, sample, targets, windows)
             made = partial(self._made, inputs, sample, targets, smoothing)
-            cam = self._sharing(made, windows, size) if SharedWeights.apply_to(self.base_cam) else self.base_cam
+            cam = (
+                self._sharing(made, windows, size, targets) if SharedWeights.apply_to(self.base_cam) else self.base_cam
+            )
             stitching = Stitching(self.windows, size)
 
             def add(start: int, stop: int) -> torch.Tensor:
@@ -172,17 +176,22 @@ class SlidingWindowCAM(MetaCAM):
         why = _CONTRADICT.format(apart=apart, far=far, near=near, size=size)
         issue(CamWarning(why))
 
-    def _sharing(self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int]) -> Any:
+    def _sharing(
+        self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int], targets: Sequence[Any]
+    ) -> Any:
         """The base method with the weights of the whole image."""
         made(self.base_cam, windows[:1])  # finds the layer and how it is read
-        shared = SharedWeights(self.base_cam)
+        of_mean = math.prod(size) / math.prod(self.windows.sizes(size))
+        are_sums = [isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in targets]
+        shared = SharedWeights(self.base_cam, [1 if is_sum else of_mean for is_sum in are_sums])
 
-        def gather(start: int, stop: int) -> torch.Tensor:
+        def gather(gathering: Callable[[torch.Tensor], Any], start: int, stop: int) -> torch.Tensor:
             some = windows[start:stop]
-            shares = torch.stack([self.windows.shares(size, where)[None] for where in some])
-            return cast(torch.Tensor, made(shared.gathering(shares), some)[1])
+            own = torch.stack([self.windows.own(size, where)[None] for where in some])
+            return cast(torch.Tensor, made(gathering(own), some)[1])
 
-        in_chunks(gather, len(windows), self.batch_size, "weights of windows")
+        for each in shared.passes():
+            in_chunks(partial(gather, each), len(windows), self.batch_size, "weights of windows")
         return shared.using()
 
     def _made(

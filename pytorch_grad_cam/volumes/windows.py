@@ -91,13 +91,27 @@ class Windows:
         axes = zip(self._factors(image_size), where, strict=True)
         return _product([factors[slices.start] for factors, slices in axes])
 
-    def shares(self, image_size: Sequence[int], where: Slices) -> torch.Tensor:
-        """How much of what is said of each position comes from a window (*size): 1 over all windows, 0 on padding."""
-        part = [slices.stop - slices.start for slices in where]
-        shares = torch.zeros(self.sizes(image_size))
-        factors = [total[slices] for total, slices in zip(self.totals(image_size), where, strict=True)]
-        self.unpadded(shares, part).copy_(self.unpadded(self.weights(image_size, where), part) / _product(factors))
-        return shares
+    def own(self, image_size: Sequence[int], where: Slices) -> torch.Tensor:
+        """Which positions count most in this window (*size): 1 there, 0 at others and on padding.
+
+        Each position of the image is the own one of one window; of those that count alike the first.
+        """
+        own = torch.zeros(self.sizes(image_size))
+        axes = zip(image_size, self._factors(image_size), where, strict=True)
+        part = _product([self._owners(length, factors)[at] == at.start for length, factors, at in axes])
+        self.unpadded(own, part.shape).copy_(part)
+        return own
+
+    def _owners(self, length: int, factors: dict[int, torch.Tensor]) -> torch.Tensor:
+        """For each position of an axis (length,) where the window begins in which it counts most."""
+        most, owners = torch.zeros(length), torch.zeros(length, dtype=torch.long)
+        for start, factor in factors.items():
+            end = min(start + len(factor), length)
+            counts = self.unpadded(factor, [end - start])
+            is_more = counts > most[start:end]
+            owners[start:end][is_more] = start
+            most[start:end] = torch.maximum(counts, most[start:end])
+        return owners
 
     def totals(self, image_size: Sequence[int]) -> list[torch.Tensor]:
         """For each axis the sum (length,) of the windows' factors; the product of them all is that of the weights."""

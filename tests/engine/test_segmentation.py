@@ -212,7 +212,7 @@ def test_prompts():
         (SegmentationTarget(), ValueError, r"the output has 3 classes: say which one, or point=\(y, x\)"),
         (SegmentationTarget(0, point=(12, 3)), ValueError, r"point \(12.0, 3.0\) lies outside.*pixels of 12 x 16"),
         (SegmentationTarget(0, point=(1, -1)), ValueError, "lies outside"),
-        (SegmentationTarget(0, point=(1, 2, 3)), ValueError, "lies outside"),
+        (SegmentationTarget(0, point=(1, 2, 3)), ValueError, "has 3 numbers, expected one for each axis of 12 x 16"),
         (SegmentationTarget(0, mask=np.ones((6, 8))), ValueError, r"shape \(6, 8\), expected.*12 x 16.*3 x 4"),
         (SegmentationTarget(0, instance=9), ValueError, "instance 9 of class 0 was asked for, but there are"),
     ],

@@ -231,7 +231,7 @@ class TestSeries:
         [
             ({"places": [0.0, 2.5, 7.5]}, "2.5 to 5 mm apart: one is missing"),
             ({"places": [0.0, 2.5, 2.5, 5.0]}, "0 to 2.5 mm apart"),
-            ({"NumberOfFrames": 3}, "3 frames of 1 channels"),
+            ({"SamplesPerPixel": 3}, "1 frames of 3 channels"),
         ],
     )
     def test_what_is_no_stack_is_refused(self, others, message, series):
@@ -250,6 +250,81 @@ class TestSeries:
         folder, _ = series(uid="1.2.3.111111", turn=rotation(90, 0, 0), places=[0.0, 2.5, 5.0, 7.5, 10.0])
         with pytest.raises(ValueError, match="they are no stack"):
             read_dicom(folder)
+
+
+class TestFrames:
+    """One file with all slices: each frame's place, and what all share (enhanced CT and MR)."""
+
+    TURN = rotation(15, -20, 5)
+
+    def file(self, folder, places, with_places=True):
+        pytest.importorskip("pydicom")
+        from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+        from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+        def within(name, **values):
+            inner, outer = Dataset(), Dataset()
+            for key, value in values.items():
+                setattr(inner, key, value)
+            setattr(outer, name, [inner])
+            return outer
+
+        rows, columns, normal = self.TURN.T
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = EnhancedCTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = EnhancedCTImageStorage, meta.MediaStorageSOPInstanceUID
+        image.SeriesInstanceUID, image.NumberOfFrames, image.Rows, image.Columns = generate_uid(), len(places), 3, 2
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        direction = [float(f"{value:.8f}") for value in (*rows, *columns)]
+        shared = within("PlaneOrientationSequence", ImageOrientationPatient=direction)
+        shared.update(within("PixelMeasuresSequence", PixelSpacing=[0.8, 1.5], SliceThickness=4))
+        shared.update(within("FrameVOILUTSequence", WindowCenter=40, WindowWidth=400))
+        frames = []
+        for number, place in enumerate(places):
+            at = [float(f"{each:.8f}") for each in [10.0, -20.0, 5.0] + normal * place]
+            frame = within("PlanePositionSequence", ImagePositionPatient=at)
+            scaled = {"RescaleSlope": number + 1, "RescaleIntercept": -10, "RescaleType": "HU"}
+            frame.update(within("PixelValueTransformationSequence", **scaled))
+            frames.append(frame)
+        if with_places:
+            image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [shared], frames
+        image.PixelData = np.arange(6 * len(places), dtype=np.uint16).tobytes()
+        image.save_as(folder / "frames.dcm", enforce_file_format=True)
+        return folder / "frames.dcm"
+
+    def test_frames_are_sorted_by_place_and_rescaled(self, tmp_path):
+        scan = read_dicom(self.file(tmp_path, [5.0, 0.0, 2.5]))
+        stored = np.arange(18).reshape(3, 3, 2)
+        expected = [stored[1] * 2 - 10, stored[2] * 3 - 10, stored[0] - 10]
+        np.testing.assert_array_equal(scan.voxels, expected)
+        assert scan.spacing == pytest.approx((2.5, 0.8, 1.5))
+        assert (scan.window, scan.inverted) == ((40, 400), False)
+
+    def test_a_map_lies_where_the_frame_says(self, tmp_path):
+        scan = read_dicom(self.file(tmp_path, [5.0, 0.0, 2.5]))
+        heat = np.zeros(scan.voxels.shape, np.float32)
+        heat[1, 2, 1] = 1
+        written = nibabel.load(write_nifti(heat, scan, tmp_path / "map.nii"))
+        rows, columns, normal = self.TURN.T
+        expected = [10.0, -20.0, 5.0] + normal * 2.5 + 2 * 0.8 * columns + 1 * 1.5 * rows
+        found = where(written, np.argwhere(written.get_fdata() == 1)[0])
+        np.testing.assert_allclose(found, expected * [-1, -1, 1], atol=1e-4)
+
+    def test_one_frame_is_as_thick_as_it_says(self, tmp_path):
+        assert read_dicom(self.file(tmp_path, [0.0])).spacing == pytest.approx((4, 0.8, 1.5))
+
+    def test_a_film_is_no_stack(self, tmp_path):
+        file = self.file(tmp_path, [0.0, 2.5], with_places=False)
+        with pytest.raises(ValueError, match="2 frames of 1 channels, expected slices of one channel that say where"):
+            read_dicom(file)
+
+    def test_a_place_that_is_taken_twice(self, tmp_path):
+        """As of several times, or echoes."""
+        with pytest.raises(ValueError, match=r"0 to 2\.5 mm apart"):
+            read_dicom(self.file(tmp_path, [0.0, 2.5, 0.0, 2.5]))
 
 
 def test_what_the_how_to_shows_of_files(tmp_path, monkeypatch):

@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_grad_cam import CamWarning, EigenCAM, FinerCAM, GradCAM, HiResCAM, LayerCAM, SlidingWindowCAM, explain
+from pytorch_grad_cam import (
+    CamWarning,
+    EigenCAM,
+    FinerCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    SlidingWindowCAM,
+    XGradCAM,
+    explain,
+)
 from pytorch_grad_cam.utils.model_targets import SegmentationTarget, SemanticSegmentationTarget
 from pytorch_grad_cam.volumes.stitching import Stitching
 from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
@@ -77,6 +88,16 @@ def test_stitched_is_whole(network, rank, base):
         warnings.simplefilter("error", CamWarning)
         stitched = cam(image, 1)
     assert difference(stitched, whole).max() < 1e-5
+
+
+@pytest.mark.parametrize("base", [GradCAMPlusPlus, XGradCAM], ids=lambda base: base.__name__)
+@pytest.mark.parametrize("network", [Classifier, Segmenter])
+def test_weights_by_sums_of_channels_are_of_the_whole(network, base):
+    """The parts of the image differ in how much there is in them."""
+    model, image = network(2), image_of(2, 32)
+    whole = base(model, "encoder")(image, 1)
+    cam = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=8, context=8, batch_size=16)
+    assert difference(cam(image, 1), whole).max() < 1e-4
 
 
 def test_overlap_instead_of_context():

@@ -51,16 +51,26 @@ def test_no_factor_is_below_a_thousandth():
 @pytest.mark.parametrize("size", [(21, 13), (5, 13), (5, 3)])
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
 @pytest.mark.parametrize("context", [0, (3, 2)])
-def test_shares_of_all_windows_are_one(context, mode, size):
+def test_each_position_is_the_own_one_of_one_window(context, mode, size):
     windows = Windows((8, 6), 0.4, mode, context=context)
     total = torch.zeros(size)
     for where in windows.on(size):
-        shares = windows.shares(size, where)
-        assert shares.shape == windows.sizes(size)
-        part = windows.unpadded(shares, [each.stop - each.start for each in where])
-        assert part.sum().item() == pytest.approx(shares.sum().item())
+        own = windows.own(size, where)
+        assert own.shape == windows.sizes(size)
+        part = windows.unpadded(own, [each.stop - each.start for each in where])
+        assert part.sum() == own.sum() > 0
+        assert (windows.unpadded(windows.weights(size, where), part.shape)[part > 0] > 0).all()
         total[where] += part
-    torch.testing.assert_close(total, torch.ones(size))
+    assert (total == 1).all()
+
+
+def test_own_positions_are_those_nearest_to_the_middle():
+    windows = Windows(8, 0.5)
+    assert [windows.own((16,), where).tolist() for where in windows.on((16,))] == [
+        [1, 1, 1, 1, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 1, 1, 1],
+    ]
 
 
 def test_a_small_image_is_padded_on_both_sides():

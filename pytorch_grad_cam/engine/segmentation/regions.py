@@ -39,8 +39,14 @@ def at_grid(mask: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
 
 
 def cell_of(point: Sequence[float], size: Sequence[int], grid: Sequence[int]) -> tuple[int, ...]:
-    """The cell of a grid over an image of a size in which a point (y, x) lies. Raises ValueError outside of it."""
-    if len(point) != len(size) or not all(0 <= at < length for at, length in zip(point, size, strict=True)):
-        sides = " x ".join(map(str, size))
-        raise ValueError(f"the point {tuple(point)} lies outside of the image: (y, x) in pixels of {sides}, from 0")
+    """The cell of a grid over an image of a size in which a point, (y, x) or of a volume (z, y, x), lies.
+
+    Raises ValueError outside of it, and for another number of axes.
+    """
+    sides = " x ".join(map(str, size))
+    if len(point) != len(size):
+        raise ValueError(f"the point {tuple(point)} has {len(point)} numbers, expected one for each axis of {sides}")
+    if not all(0 <= at < length for at, length in zip(point, size, strict=True)):
+        axes = ("x", "y, x", "z, y, x")[len(size) - 1]
+        raise ValueError(f"the point {tuple(point)} lies outside of the image: ({axes}) in pixels of {sides}, from 0")
     return tuple(int(at * cells / length) for at, length, cells in zip(point, size, grid, strict=True))
