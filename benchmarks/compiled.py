@@ -22,10 +22,16 @@ from torch import nn
 from benchmarks.report import suffix_of, write_report
 from pytorch_grad_cam import EigenCAM, GradCAM, LayerCAM
 from pytorch_grad_cam.demo import DigitsNet
+from pytorch_grad_cam.engine.torch_quirks.compiled_functions import as_compiled
 
 METHODS = {"GradCAM": GradCAM, "LayerCAM": LayerCAM, "EigenCAM": EigenCAM}
 SMALL: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
     "DigitsNet, 16 of 64 x 64": (DigitsNet, "layer4", 64),
+    "ViT-Ti/16 of 6 blocks, 16 of 96 x 96": (
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=96, depth=6),
+        "blocks.5.norm1",
+        96,
+    ),
     "ViT-Ti/16, 16 of 96 x 96": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=96), "blocks.11.norm1", 96),
 }
 LARGE: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
@@ -33,6 +39,7 @@ LARGE: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
     "ViT-S/16, 16 of 224 x 224": (lambda: timm.create_model("vit_small_patch16_224"), "blocks.11.norm1", 224),
 }
 IMAGES = 16
+PARTS = "of it its forward", "and the backward"
 
 
 def medians(calls: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, float]:
@@ -47,6 +54,22 @@ def medians(calls: dict[str, Callable[[], Any]], device: str, rounds: int) -> di
                 torch.cuda.synchronize()
             spent[name].append(clock() - start)
     return {name: statistics.median(of_call[2:]) for name, of_call in spent.items()}
+
+
+def parts_of_map(cam: Any, zeros: list[torch.Tensor], x: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """What a compiled map is made of: the forward with what is captured, and that with its backward."""
+    forward = cam.capture_class.forward_of(cam.target_layers)
+
+    def captured() -> torch.Tensor:
+        with as_compiled(), torch.set_grad_enabled(cam.uses_gradients):
+            return forward(zeros, x)[0]
+
+    def differentiated() -> None:
+        scores = captured()
+        with as_compiled():
+            torch.autograd.grad(scores[:, 3].sum(), zeros)
+
+    return dict(zip(PARTS, (captured, differentiated) if cam.uses_gradients else (captured,), strict=False))
 
 
 def row(net: nn.Module, layer: str, x: torch.Tensor, method: Any, options: argparse.Namespace) -> dict[str, str]:
@@ -67,13 +90,16 @@ def row(net: nn.Module, layer: str, x: torch.Tensor, method: Any, options: argpa
     for name, cam in (("eager map", eager), ("compiled map", compiled)):
         calls[name] = lambda cam=cam: cam(x, classes, as_tensor=True)
     difference = (eager(x, classes, as_tensor=True) - [calls["compiled map"]() for _ in range(2)][1]).abs().max()
-    runs_compiled = all(zeros is not None for zeros in compiled.capture_class.zeros.values())
+    (zeros,) = compiled.capture_class.zeros.values()
+    calls |= {} if zeros is None else parts_of_map(compiled, zeros, x)
     spent = medians(calls, options.device, options.rounds)
+    parts = {name: f"{spent[name] / spent['compiled']:.2f}" for name in PARTS if name in spent}
     return {
         "compiled forward, ms": f"{1e3 * spent['compiled']:.1f}",
         "eager forward": f"{spent['eager'] / spent['compiled']:.2f}",
         "map of the model as it is": f"{spent['eager map'] / spent['compiled']:.2f}",
-        "map, compiled": f"{spent['compiled map'] / spent['compiled']:.2f}" if runs_compiled else "not compiled",
+        "map, compiled": "not compiled" if zeros is None else f"{spent['compiled map'] / spent['compiled']:.2f}",
+        **parts,
         "largest difference": f"{difference:.1g}",
     }
 

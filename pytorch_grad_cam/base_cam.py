@@ -161,15 +161,14 @@ class BaseCAM(OverridePoints):
         if self.uses_layers and target_layers is not None and not self.target_layers:
             raise ValueError("target_layers is empty: pass layers, or None to have one found")
         self.reshape_transform = self._transform = reshape_transform
-        self.output_transform = output_transform or scores_in
+        self.tta_transforms, self.output_transform = tta_transforms, output_transform or scores_in
         self.spatial_from = spatial_from if axes is None else place_of(axes, spatial_from)
-        self.align, self.call_index = checked_alignment(align), call_index
-        self.check_place, self.fuse = check_place, fuse
+        self.align, self.check_place, self.fuse = checked_alignment(align), check_place, fuse
         check_options(self, relu, normalize, fuse, detach)
         self._scaled, self._rescaled = scalings(relu, normalize)
         self.registrations: dict[nn.Module, Registration] = {}
         self.uses_gradients = self.uses_targets and (self.uses_gradients if uses_gradients is None else uses_gradients)
-        self.compute_input_gradient, self.tta_transforms, self.detach = compute_input_gradient, tta_transforms, detach
+        self.compute_input_gradient, self.detach, self.call_index = compute_input_gradient, detach, call_index
         self.outputs = self.predictions = None
         self._known = KnownModel(self.model)
         self.device = self._known.device

@@ -30,9 +30,9 @@ class ODAM(BaseCAM):
     r"""Smoothed gradient times activation, position by position: $L = ReLU(\sum_k \Phi(\partial y / \partial A^k) \odot
     A^k)$.
 
-    sigma: of the Gaussian Φ, in cells of the layer; the paper takes one that fits the object's size. Without smoothing
-    it is HiResCAM; where the gradient is the same everywhere, as behind global pooling, nothing is to be smoothed.
-    Further options are those of BaseCAM.
+    sigma: of the Gaussian Φ, in cells of the layer; the paper takes one that fits the object's size. Beyond the border
+    the gradient goes on as it is there. Without smoothing it is HiResCAM; where the gradient is the same everywhere, as
+    behind global pooling, nothing is to be smoothed. Further options are those of BaseCAM.
 
     When to take it: for boxes of detectors, whose gradients are sharp points. Of the bundled dense detector's boxes
     hits .97, energy .49 (HiResCAM .98 and .76).
