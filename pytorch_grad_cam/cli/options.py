@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from pytorch_grad_cam.explanations.explainer import Request
-from pytorch_grad_cam.explanations.explaining import requested
-from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method
+from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method, requested
 from pytorch_grad_cam.explanations.truth import FOLDERS, classes_of_folders, read_truth
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.results import KINDS

@@ -23,7 +23,7 @@ from pytorch_grad_cam.evaluation.evaluation import Cost, Evaluation, Row
 from pytorch_grad_cam.evaluation.metrics import Metric, metric_called
 from pytorch_grad_cam.explanations.arguments import check_keywords, for_constructor
 from pytorch_grad_cam.explanations.explainer import uses_layers
-from pytorch_grad_cam.explanations.explaining import methods_of
+from pytorch_grad_cam.explanations.methods import methods_of
 from pytorch_grad_cam.metrics.shared_scores import scored_in_common
 from pytorch_grad_cam.zoo.class_names import category_called, names_of
 from pytorch_grad_cam.zoo.class_scores import ClassScores, Probabilities, class_scores_of, followed_outputs

@@ -12,7 +12,7 @@ from torch import nn
 from pytorch_grad_cam.engine.inputs import model_device
 from pytorch_grad_cam.explanations.arguments import for_constructor
 from pytorch_grad_cam.explanations.explainer import uses_layers
-from pytorch_grad_cam.explanations.explaining import methods_of
+from pytorch_grad_cam.explanations.methods import methods_of
 
 
 def quantus_explainer(method: Any = "gradcam", layers: Any = None, **options: Any) -> Callable[..., np.ndarray]:

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 
 import pytorch_grad_cam
-from pytorch_grad_cam.attention.attention_cam import AttentionCAM
-from pytorch_grad_cam.cam import CAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.engine.inputs import image_of
@@ -23,7 +21,7 @@ from pytorch_grad_cam.explanations.answers import written_answers
 from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
 from pytorch_grad_cam.explanations.explanation import Explanation
-from pytorch_grad_cam.explanations.methods import ONE_METHOD, DefaultMethods, available_methods, method_called
+from pytorch_grad_cam.explanations.methods import DefaultMethods, methods_of, requested, several_methods
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
 from pytorch_grad_cam.explanations.stream import explanations
@@ -33,9 +31,7 @@ from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import default_workers, process_group
 from pytorch_grad_cam.folder.results import KINDS
-from pytorch_grad_cam.is_cam import ISCAM
 from pytorch_grad_cam.registration.registration import Alignment
-from pytorch_grad_cam.ss_cam import SSCAM
 from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.zoo.class_scores import Probabilities
 from pytorch_grad_cam.zoo.classifiers import Classifier, classifier_of
@@ -188,7 +184,7 @@ def explain(
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     if prompt is not None:
-        of_words = [TAM if method == "tam" else method for method in _several_methods(methods or TAM)]
+        of_words = [TAM if method == "tam" else method for method in several_methods(methods or TAM)]
         asked = Asked(prompt, processor or preprocess, methods_of(of_words), max_new_tokens, options)
         check_keywords(options, asked.methods, inspect.signature(explain).parameters)
         return _answers(model, image, asked, output_dir, save)
@@ -320,30 +316,6 @@ def _configuration(classifier: Classifier, request: Request) -> dict[str, Any]:
 
 def _name_of(value: Any) -> str:
     return str(getattr(value, "__name__", value))
-
-
-# Those that need attention or one linear head, and those that take many times as long as all others together.
-_NOT_OF_ALL = (AttentionCAM, CAM, ISCAM, SSCAM)
-
-
-def requested(methods: Any) -> list[Any] | DefaultMethods:
-    """Those of `methods_of`; for None the default ones, which depend on the model, and so do those that are given."""
-    if methods is None:
-        return ONE_METHOD
-    return methods if isinstance(methods, DefaultMethods) else methods_of(methods)
-
-
-def methods_of(methods: Any) -> list[Any]:
-    """The methods that are meant by classes and names, one or several, or 'all': all but `_NOT_OF_ALL`."""
-    several = _several_methods(methods)
-    if "all" in several:
-        of_any = [each for each in available_methods().values() if not issubclass(each, _NOT_OF_ALL)]
-        return list(dict.fromkeys(of_any))
-    return [method_called(method) if isinstance(method, str) else method for method in several]
-
-
-def _several_methods(methods: Any) -> Sequence[Any]:
-    return methods if isinstance(methods, list | tuple) else [methods]
 
 
 def _answers(

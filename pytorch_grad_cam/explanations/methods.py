@@ -8,12 +8,17 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytorch_grad_cam
+from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.cam import CAM
 from pytorch_grad_cam.eigen_cam import EigenCAM
 from pytorch_grad_cam.grad_cam import GradCAM
 from pytorch_grad_cam.hirescam import HiResCAM
+from pytorch_grad_cam.is_cam import ISCAM
 from pytorch_grad_cam.layer_cam import LayerCAM
 from pytorch_grad_cam.meta_cam import MetaCAM
+from pytorch_grad_cam.ss_cam import SSCAM
+from pytorch_grad_cam.volumes.sliding_window_cam import SlidingWindowCAM
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 _GROUP = "grad_cam.methods"
@@ -67,6 +72,31 @@ def method_called(name: str) -> Any:
     close = difflib.get_close_matches(plain, known, n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else f": choose from {', '.join(sorted(known))}, or all"
     raise UnusableInput(f"no method is called {name!r}{hint}")
+
+
+# Those that need attention, one linear head or windows, and those that take many times as long as all others together.
+_NOT_OF_ALL = (AttentionCAM, CAM, ISCAM, SSCAM, SlidingWindowCAM)
+
+
+def requested(methods: Any) -> list[Any] | DefaultMethods:
+    """Those of `methods_of`; for None the default ones, which depend on the model, and so do those that are given."""
+    if methods is None:
+        return ONE_METHOD
+    return methods if isinstance(methods, DefaultMethods) else methods_of(methods)
+
+
+def methods_of(methods: Any) -> list[Any]:
+    """The methods that are meant by classes and names, one or several, or 'all': all but `_NOT_OF_ALL`."""
+    several = several_methods(methods)
+    if "all" in several:
+        of_any = [each for each in available_methods().values() if not issubclass(each, _NOT_OF_ALL)]
+        return list(dict.fromkeys(of_any))
+    return [method_called(method) if isinstance(method, str) else method for method in several]
+
+
+def several_methods(methods: Any) -> Sequence[Any]:
+    """Methods that are given as one or several."""
+    return methods if isinstance(methods, list | tuple) else [methods]
 
 
 def name_of_method(method: Any) -> str:

@@ -10,8 +10,8 @@ from nets import convolutional
 
 from pytorch_grad_cam import BaseCAM, CamWarning, EigenCAM, FinerCAM, GradCAM, explain
 from pytorch_grad_cam.explanations import methods
-from pytorch_grad_cam.explanations.explaining import methods_of
 from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.methods import methods_of
 from pytorch_grad_cam.utils.model_targets import (
     BinaryClassifierOutputTarget,
     FasterRCNNBoxScoreTarget,

@@ -229,6 +229,7 @@ def test_points_on_the_command_line(command, scene, predicted, tmp_path, capsys)
     assert len(list(output.glob("*.jpg"))) == 2
 
 
+@pytest.mark.slow
 def test_regions_in_a_manifest(command, scene, predicted, tmp_path):
     y, x = point_in(scene, predicted, 0)
     output = tmp_path / "out"

@@ -132,6 +132,7 @@ def test_patches_of_a_whole_picture():
     assert explained.masks(in_original=True).shape == (2, 600, 900)
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_shown_as_several():
     """As InternVL's tiles, which nothing names: the map of one is no map of the picture."""
 

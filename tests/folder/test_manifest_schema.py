@@ -16,6 +16,7 @@ from pytorch_grad_cam.demo.reader import PROMPT, ReaderProcessor, load_digits_re
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.demo.segmenter import load_digits_segmenter
 
+pytestmark = pytest.mark.slow
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/assets/manifest.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 KINDS = ["overlay", "map", "mask", "boxes"]
@@ -61,7 +62,6 @@ def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.slow
 def test_every_line_of_real_manifests_is_valid(lines):
     assert [list(VALIDATOR.iter_errors(line)) for line in lines] == [[]] * len(lines)
     assert {len(line) for line in lines} == {2, 7, 9}, "all kinds of lines"
