@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +116,8 @@ def _of_call(node: ast.Call) -> Iterator[ast.AST]:
         case ast.Attribute(value=owner, attr=name):
             if name in ANOTHER_REDUCTION:
                 yield ast.Call(ast.Attribute(owner, ANOTHER_REDUCTION[name]), node.args, node.keywords)
-            of_library = re.split(r"\W", ast.unparse(owner))[0] in LIBRARIES and not isinstance(owner, ast.Call)
+            is_name = isinstance(owner, ast.Name | ast.Attribute)
+            of_library = is_name and ast.unparse(owner).partition(".")[0] in LIBRARIES
             if name in LEFT_OUT:
                 yield node.args[0] if of_library else owner
             if name == "where":
