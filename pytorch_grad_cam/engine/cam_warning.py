@@ -86,6 +86,8 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
 
 def issue(warning: CamWarning) -> None:
     """Show a warning, for the line outside this package that made the call; `warnings_kept` keeps it."""
+    if getattr(_thread, "said_later", False):
+        return
     kept, shown = cast("tuple[list[CamWarning], bool]", getattr(_thread, "keeper", None) or ([], True))
     kept.append(warning)
     if not shown and warning.samples:
@@ -106,6 +108,17 @@ def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
         yield kept
     finally:
         _thread.keeper = outer
+
+
+@contextmanager
+def said_later() -> Iterator[None]:
+    """Within, in this thread: no CamWarning is issued, because the call that this prepares says the same."""
+    outer = getattr(_thread, "said_later", False)
+    _thread.said_later = True
+    try:
+        yield
+    finally:
+        _thread.said_later = outer
 
 
 @contextmanager

@@ -327,6 +327,13 @@ def test_a_box_that_hardly_fits():
         LayerCAM(Cells().eval())(two_squares(), BoxTarget((0, 0, 64, 10), 0))
 
 
+def test_what_a_first_call_warns_of_is_said_once_an_image():
+    with pytest.warns(CamWarning) as warned:
+        LayerCAM(Cells().eval())(torch.cat([two_squares()] * 2), BoxTarget((0, 0, 64, 10), 0))
+    ends = [str(warning.message).partition("only: ")[2] for warning in warned]
+    assert ends == [f"in sample {sample} another object may be explained" for sample in range(2)]
+
+
 @pytest.mark.filterwarnings("error::pytorch_grad_cam.CamWarning")
 @pytest.mark.parametrize("kind", [LayerCAM, HiResCAM])
 def test_methods_with_weights_for_positions_say_nothing(kind):
