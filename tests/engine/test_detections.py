@@ -544,6 +544,35 @@ def test_the_map_lies_where_the_enlarged_image_has_it(size, torchvision_net):
     np.testing.assert_allclose(maps[0], expected, atol=1e-4)
 
 
+class Wrapped(nn.Module):
+    """A user's module that hands its images to a detector."""
+
+    def __init__(self, net, before=list):
+        super().__init__()
+        self.net, self.before = net, before
+
+    def forward(self, images):
+        return self.net(self.before(images))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (128, 128)], ids=["padded", "enlarged"])
+@pytest.mark.parametrize("wrap", [Wrapped, nn.Sequential])
+def test_a_detector_in_a_module_of_the_users_own(wrap, size):
+    net, x = torchvision_fcos(min_size=100), photo(*size)[None]
+    target = BoxTarget((5, 5, 25, 25), 1)
+    cam, own = LayerCAM(wrap(net)), LayerCAM(net)
+    np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
+    torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
+    torch.testing.assert_close(cam.outputs[0]["boxes"], own.outputs[0]["boxes"])
+
+
+def test_a_detector_behind_changed_images():
+    model = Wrapped(torchvision_fcos(), before=lambda images: list(images / 2))
+    with pytest.raises(ValueError, match="Wrapped changes the images in front of the FCOS in it, which pads them"):
+        LayerCAM(model)(photo(50, 41)[None], 1)
+    assert LayerCAM(model)(photo(64, 64)[None], 1).max() == 1
+
+
 def test_what_is_neither_padded_nor_stretched_is_left_as_it_is():
     net = torchvision_fcos(fixed_size=SIZE)
     for height, covered in ((32, SIZE), (64, None), (128, SIZE)):
