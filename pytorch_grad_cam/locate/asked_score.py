@@ -62,7 +62,7 @@ def asked_scores(
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
         with warnings_kept(shown=None):  # the call says them
             lists = target_lists(targets, scores, image_shape=image_shape)[0]
-            asked = sum_of_lists(scores_of_lists(scores, lists))
+        asked = sum_of_lists(scores_of_lists(scores, lists))
         if asked.requires_grad:
             is_of_one_place = is_of_whole_image and _is_highest_of_several(asked, calls)
             yield AskedScore(asked, is_of_whole_image and not is_of_one_place, kind[1])

@@ -33,7 +33,11 @@ from pytorch_grad_cam.engine.detections.box_targets import resolved
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.log_odds import log_odds
 from pytorch_grad_cam.engine.detections.predictions import Suppression
-from pytorch_grad_cam.engine.detections.raw_predictions import RAW, raw_predictions_kept, suppressing_modules
+from pytorch_grad_cam.engine.detections.raw_predictions import (
+    raw_predictions_kept,
+    raw_predictions_of,
+    suppressing_modules,
+)
 from pytorch_grad_cam.engine.detections.shown_images import shown_by
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
 
@@ -397,7 +401,7 @@ def test_raw_predictions_of_torchvision(torchvision_net):
         (expected,) = torchvision_net(x)
         with raw_predictions_kept(suppressing_modules(torchvision_net), None):
             (found,) = torchvision_net(x)
-    raw = found.pop(RAW)
+            (raw,) = raw_predictions_of([found])
     assert found.keys() == expected.keys()
     for key in expected:
         torch.testing.assert_close(found[key], expected[key])
@@ -488,11 +492,10 @@ def test_the_gradient_is_that_of_the_log_odds_by_hand(torchvision_net):
     kept = []
     handle = neck.register_forward_hook(lambda *run: kept.append(run[2]))
     with raw_predictions_kept(suppressing_modules(torchvision_net), None):
-        (output,) = torchvision_net(x)
+        (raw,) = raw_predictions_of(torchvision_net(x))
     handle.remove()
-    raw = output[RAW]
     overlap = raw.iou(box) * (raw.labels[:, 0] == 1)
-    probability = output[RAW].logits.sigmoid()[overlap.argmax(), 0]
+    probability = raw.logits.sigmoid()[overlap.argmax(), 0]
     (gradient,) = torch.autograd.grad((probability / (1 - probability)).log(), kept[0])
     expected = (gradient.relu() * kept[0]).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, size=x.shape[2:], mode="bilinear")[0].detach()
@@ -534,9 +537,9 @@ def test_the_map_lies_where_the_enlarged_image_has_it(size, torchvision_net):
     maps = LayerCAM(torchvision_net, [neck])([image], BoxTarget((5, 5, 25, 25), 1))
     with raw_predictions_kept(suppressing_modules(torchvision_net), size):
         handle = neck.register_forward_hook(lambda *run: kept.append(run[2]))
-        (output,) = torchvision_net([image])
+        (raw,) = raw_predictions_of(torchvision_net([image]))
         handle.remove()
-    (gradient,) = torch.autograd.grad(BoxTarget((5, 5, 25, 25), 1)(output[RAW]), kept[0])
+    (gradient,) = torch.autograd.grad(BoxTarget((5, 5, 25, 25), 1)(raw), kept[0])
     expected = (gradient.relu() * kept[0]).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, size=batch.tensors.shape[2:], mode="bilinear")[..., :rows, :columns]
     expected = nn.functional.interpolate(expected, size=size, mode="bilinear")[0, 0].detach()
@@ -547,12 +550,12 @@ def test_the_map_lies_where_the_enlarged_image_has_it(size, torchvision_net):
 class Wrapped(nn.Module):
     """A user's module that hands its images to a detector."""
 
-    def __init__(self, net, before=list):
+    def __init__(self, net, before=list, behind=lambda found: found):
         super().__init__()
-        self.net, self.before = net, before
+        self.net, self.before, self.behind = net, before, behind
 
     def forward(self, images):
-        return self.net(self.before(images))
+        return self.behind(self.net(self.before(images)))
 
 
 @pytest.mark.parametrize("size", [(32, 48), (128, 128)], ids=["padded", "enlarged"])
@@ -564,6 +567,47 @@ def test_a_detector_in_a_module_of_the_users_own(wrap, size):
     np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
     torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
     torch.testing.assert_close(cam.outputs[0]["boxes"], own.outputs[0]["boxes"])
+
+
+OWN_FORMS = {
+    "one dict": lambda found: found[0],
+    "a tuple": lambda found: tuple(found[0].values()),
+    "boxes and scores": lambda found: (found[0]["boxes"], found[0]["scores"]),
+    "other names": lambda found: {"xyxy": found[0]["boxes"], "confidence": found[0]["scores"]},
+    "behind no losses": lambda found: ({}, found),
+    "beside others": lambda found: {"detections": found, "seconds": 0.1},
+    "copies": lambda found: [{**image} for image in found],
+}
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+def test_a_detector_whose_output_is_put_in_another_form(form):
+    net, x = torchvision_fcos(), two_squares()
+    own = LayerCAM(net)
+    own(x, DetectionTarget(0))
+    model = Wrapped(net, behind=OWN_FORMS[form])
+    cam = LayerCAM(model)
+    for target in (None, 1, DetectionTarget(1), BoxTarget(own.predictions[0].boxes[7].tolist())):
+        np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
+    torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
+
+
+def test_a_callable_gets_what_the_users_module_returns():
+    net, x = torchvision_fcos(), two_squares()
+    model = Wrapped(net, behind=OWN_FORMS["other names"])
+    maps = LayerCAM(model)(x, lambda output: output["confidence"].max())
+    np.testing.assert_allclose(maps, LayerCAM(net)(x, lambda output: output["scores"].max()), atol=1e-6)
+
+
+def test_a_module_that_goes_over_all_entries_of_a_detector():
+    net, x = torchvision_fcos(), two_squares()
+
+    def best(found):
+        return [{key: values[image["scores"] > 0.5] for key, values in image.items()} for image in found]
+
+    cam = LayerCAM(Wrapped(net, behind=best))
+    assert cam(x).max() == 1
+    assert cam.predictions[0].boxes.shape == cam.outputs[0]["boxes"].shape
 
 
 def test_a_detector_behind_changed_images():
@@ -622,7 +666,7 @@ def test_all_predictions_of_a_postprocessing_of_the_users_own(torchvision_net):
     (module,) = suppressing_modules(torchvision_net)
     x = [photo()]
     with torch.no_grad(), raw_predictions_kept([module], None):
-        expected = torchvision_net(x)[0][RAW]
+        (expected,) = raw_predictions_of(torchvision_net(x))
 
     class Own(type(module)):
         def postprocess_detections(self, *args):
@@ -630,7 +674,7 @@ def test_all_predictions_of_a_postprocessing_of_the_users_own(torchvision_net):
 
     module.__class__ = Own
     with torch.no_grad(), raw_predictions_kept([module], None):
-        found = torchvision_net(x)[0][RAW]
+        (found,) = raw_predictions_of(torchvision_net(x))
     torch.testing.assert_close(found.boxes, expected.boxes)
     torch.testing.assert_close(found.scores, expected.scores)
 
