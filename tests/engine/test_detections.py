@@ -610,6 +610,47 @@ def test_a_module_that_goes_over_all_entries_of_a_detector():
     assert cam.predictions[0].boxes.shape == cam.outputs[0]["boxes"].shape
 
 
+class Boxes(Cells):
+    """A detector of the user's own: boxes and their scores of one image."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, x):
+        _, scores = self.maps(x)
+        best = scores[0].sigmoid().amax(0)
+        return self.form(torch.stack([best * 32, best * 32, best * 64, best * 64], dim=1), best)
+
+
+@pytest.mark.parametrize("target", [None, 0, DetectionTarget(0)])
+@pytest.mark.parametrize(
+    "form",
+    [lambda boxes, scores: (boxes, scores), lambda boxes, scores: {"confidence": scores, "xyxy": boxes}],
+    ids=["tuple", "dict"],
+)
+def test_boxes_and_scores_are_no_class_scores(form, target):
+    with pytest.raises(ValueError, match=r"boxes \(D, 4\) beside their scores.*returns a list of .*Predictions"):
+        LayerCAM(Boxes(form).eval())(two_squares(), target)
+
+
+@pytest.mark.parametrize("target", [None, 0, DetectionTarget(0), lambda output: output])
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        (
+            lambda boxes, scores: {"found": [{"xyxy": boxes, "p": scores}], "seconds": 0.1},
+            r"output\['found'\] \(a list",
+        ),
+        (lambda boxes, scores: ({}, [{"xyxy": boxes, "p": scores}]), "nothing"),
+    ],
+    ids=["dict", "behind no losses"],
+)
+def test_an_output_without_scores_says_what_it_has(form, what, target):
+    with pytest.raises(ValueError, match=f"could be the scores: {what}"):
+        LayerCAM(Boxes(form).eval())(two_squares(), target)
+
+
 def test_a_detector_behind_changed_images():
     model = Wrapped(torchvision_fcos(), before=lambda images: list(images / 2))
     with pytest.raises(ValueError, match="Wrapped changes the images in front of the FCOS in it, which pads them"):

@@ -68,6 +68,15 @@ def _is_dict_of_boxes(output: Any) -> bool:
     return isinstance(output, Mapping) and {"boxes", "scores", "labels"} <= output.keys()
 
 
+def has_boxes_of_other_rows(outputs: Any, images: int) -> bool:
+    """Whether a tensor (D, 4) stands beside one (D,), and D is not the number of images: boxes and their scores, as a
+    module around a detector may return them. No class scores.
+    """
+    entries = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
+    shapes = {tuple(entry.shape) for entry in entries if isinstance(entry, torch.Tensor) and entry.is_floating_point()}
+    return any(shape[1:] == (4,) and shape[:1] in shapes and shape[0] != images for shape in shapes)
+
+
 def in_queries(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     """'logits' (N, Q, C) and 'pred_boxes' (N, Q, 4): centre, width and height in shares of the image, as transformers'
     DETR family gives them.
