@@ -86,9 +86,9 @@ def warn_of_blank(samples: Sequence[int], maps: int, why: str) -> None:
 
 def issue(warning: CamWarning) -> None:
     """Show a warning, for the line outside this package that made the call; `warnings_kept` keeps it."""
-    kept, shown = cast("tuple[list[CamWarning], bool]", getattr(_thread, "keeper", None) or ([], True))
+    kept, shown = cast("tuple[list[CamWarning], bool | None]", getattr(_thread, "keeper", None) or ([], True))
     kept.append(warning)
-    if not shown and warning.samples:
+    if not shown and (warning.samples or shown is None):
         return
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
@@ -97,8 +97,10 @@ def issue(warning: CamWarning) -> None:
 
 
 @contextmanager
-def warnings_kept(shown: bool = True) -> Iterator[list[CamWarning]]:
-    """Within, in this thread: the list gets the CamWarnings that are issued. shown: show those of blank maps."""
+def warnings_kept(shown: bool | None = True) -> Iterator[list[CamWarning]]:
+    """Within, in this thread: the list gets the CamWarnings that are issued. shown: show those of blank maps, too; None
+    shows none at all.
+    """
     outer = getattr(_thread, "keeper", None)
     kept: list[CamWarning] = []
     _thread.keeper = kept, shown

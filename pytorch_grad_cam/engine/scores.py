@@ -18,6 +18,10 @@ _NO_TEXTS = (
     "the output has features of the image alone, which are no scores: call the model with texts too, for their "
     "similarity, or read the features by an output_transform and pass targets that are callables"
 )
+_NO_SCORES = (
+    "none of what the output has could be the scores: {}. Give the CAM an output_transform to the scores, or to a list "
+    "with what each image has"
+)
 _ACTIVATIONS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
     lambda logits: logits.softmax(min(1, logits.ndim - 1)),
     torch.sigmoid,
@@ -49,8 +53,9 @@ def scores_among(outputs: Any) -> Any:
 
     Of queries with masks (Mask2Former) and of masks for prompts (SAM) `Segmented`: a `SegmentationTarget` reads them,
     others the former's scores of pixels.
-    Where several could be meant, as two heads or SAM's `iou_scores` and `pred_masks`, it is Undecided, and targets
-    raise ValueError with the choices. Other lists, one entry a sample as detectors return them, stay as they are.
+    A mapping without any of these is Undecided, too. Where several could be meant, as two heads or SAM's `iou_scores`
+    and `pred_masks`, it is Undecided, and targets raise ValueError with the choices. Other lists, one entry a sample as
+    detectors return them, stay as they are.
 
     Cost: which are logits is read from the graph; without one (ScoreCAM, AblationCAM, EigenCAM) it is seen in their
     values, as is whether features are normalised: one wait for the device, for outputs of these two kinds alone.
@@ -73,6 +78,8 @@ def scores_among(outputs: Any) -> Any:
     if begins_nested:
         return Undecided(outputs, _choices(entries)) if tensors else scores_among(leading)
     chosen = _without_derived(tensors)
+    if not chosen and isinstance(outputs, Mapping):
+        return Undecided(outputs, _NO_SCORES.format(_said(entries) or "nothing"))
     first, *others = chosen.values() or [outputs]
     if not others or (first.ndim == 2 and all(other.ndim != 2 for other in others)):
         return first
@@ -95,10 +102,13 @@ def _is_candidate(entry: Any) -> bool:
     return isinstance(entry, torch.Tensor) and entry.is_floating_point() and entry.ndim > 0
 
 
+def _said(entries: Mapping[str, Any]) -> str:
+    return ", ".join(f"output{name} ({_described(entry)})" for name, entry in entries.items())
+
+
 def _choices(entries: Mapping[str, Any]) -> str:
-    named = [f"output{name} ({_described(entry)})" for name, entry in entries.items()]
     return (
-        f"several tensors of the output could be the scores: {', '.join(named)}. Say which, for example by "
+        f"several tensors of the output could be the scores: {_said(entries)}. Say which, for example by "
         f"output_transform=lambda output: output{next(iter(entries))}"
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, in_predicted_masks, targets_of_classes
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget, resolved
-from pytorch_grad_cam.engine.detections.forms import detected
+from pytorch_grad_cam.engine.detections.forms import detected, has_boxes_of_other_rows
 from pytorch_grad_cam.engine.detections.predictions import Detected, DetectedSample, Predictions
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.of_place import OfPlace
@@ -30,6 +30,10 @@ _Resolved = tuple[list[Sequence[Target]], bool]
 _IMAGES_NDIM = _EDGES = 4
 _NO_DETECTOR = (
     "{!r} needs a detector's output, a sample of this one is {}: for a form that is not known give the CAM an "
+    "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
+)
+_BOXES_OF_NO_FORM = (
+    "the output seems to have boxes (D, 4) beside their scores (D,), in a form that is not known: give the CAM an "
     "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
 )
 _BATCH_SECOND = (
@@ -59,6 +63,8 @@ def scores_of_model(
         found = detected(model, outputs, (image_shape[-2], image_shape[-1]))
         if found is not None:
             return found
+        if has_boxes_of_other_rows(outputs, image_shape[0]):
+            return Undecided(outputs, _BOXES_OF_NO_FORM)
     scores = output_transform(outputs)
     are_predictions = isinstance(scores, list) and scores and all(isinstance(each, Predictions) for each in scores)
     return Detected(scores, scores) if are_predictions else scores

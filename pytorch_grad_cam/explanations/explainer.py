@@ -164,6 +164,13 @@ class Explainer:
         read = partial(scores_of_model, self.classifier.model, self.output_transform, shape)
         try:
             return followed_outputs(self.classifier.model, inputs, read, place)
+        except TypeError as error:
+            if self.are_given:
+                raise
+            raise UnusableInput(
+                f"{type(self.classifier.model).__name__} does not run on a picture alone ({error}): in its place pass "
+                "the mapping that the model's processor makes of the picture and what else it reads, such as texts"
+            ) from error
         except (RuntimeError, ValueError, AssertionError) as error:
             if self.are_given or not preprocessing.is_assumed:
                 raise

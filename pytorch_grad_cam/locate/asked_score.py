@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.cam_warning import warnings_kept
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.layouts import covers, covers_finely
 from pytorch_grad_cam.engine.segmentation.segments import Segmented
@@ -59,7 +60,9 @@ def asked_scores(
     plain = scores.plain if isinstance(scores, Segmented) else scores
     kind = is_of_whole_image, _is_dense(plain, image_shape[2:])
     if uses_targets and (targets is not None or is_of_whole_image or isinstance(scores, list | Detected)):
-        asked = sum_of_lists(scores_of_lists(scores, target_lists(targets, scores, image_shape=image_shape)[0]))
+        with warnings_kept(shown=None):  # the call says them
+            lists = target_lists(targets, scores, image_shape=image_shape)[0]
+        asked = sum_of_lists(scores_of_lists(scores, lists))
         if asked.requires_grad:
             is_of_one_place = is_of_whole_image and _is_highest_of_several(asked, calls)
             yield AskedScore(asked, is_of_whole_image and not is_of_one_place, kind[1])

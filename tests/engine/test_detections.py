@@ -33,7 +33,11 @@ from pytorch_grad_cam.engine.detections.box_targets import resolved
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.log_odds import log_odds
 from pytorch_grad_cam.engine.detections.predictions import Suppression
-from pytorch_grad_cam.engine.detections.raw_predictions import RAW, raw_predictions_kept, suppressing_modules
+from pytorch_grad_cam.engine.detections.raw_predictions import (
+    raw_predictions_kept,
+    raw_predictions_of,
+    suppressing_modules,
+)
 from pytorch_grad_cam.engine.detections.shown_images import shown_by
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
 
@@ -327,6 +331,13 @@ def test_a_box_that_hardly_fits():
         LayerCAM(Cells().eval())(two_squares(), BoxTarget((0, 0, 64, 10), 0))
 
 
+def test_what_a_first_call_warns_of_is_said_once_an_image():
+    with pytest.warns(CamWarning) as warned:
+        LayerCAM(Cells().eval())(torch.cat([two_squares()] * 2), BoxTarget((0, 0, 64, 10), 0))
+    ends = [str(warning.message).partition("only: ")[2] for warning in warned]
+    assert ends == [f"in sample {sample} another object may be explained" for sample in range(2)]
+
+
 @pytest.mark.filterwarnings("error::pytorch_grad_cam.CamWarning")
 @pytest.mark.parametrize("kind", [LayerCAM, HiResCAM])
 def test_methods_with_weights_for_positions_say_nothing(kind):
@@ -390,7 +401,7 @@ def test_raw_predictions_of_torchvision(torchvision_net):
         (expected,) = torchvision_net(x)
         with raw_predictions_kept(suppressing_modules(torchvision_net), None):
             (found,) = torchvision_net(x)
-    raw = found.pop(RAW)
+            (raw,) = raw_predictions_of([found])
     assert found.keys() == expected.keys()
     for key in expected:
         torch.testing.assert_close(found[key], expected[key])
@@ -481,11 +492,10 @@ def test_the_gradient_is_that_of_the_log_odds_by_hand(torchvision_net):
     kept = []
     handle = neck.register_forward_hook(lambda *run: kept.append(run[2]))
     with raw_predictions_kept(suppressing_modules(torchvision_net), None):
-        (output,) = torchvision_net(x)
+        (raw,) = raw_predictions_of(torchvision_net(x))
     handle.remove()
-    raw = output[RAW]
     overlap = raw.iou(box) * (raw.labels[:, 0] == 1)
-    probability = output[RAW].logits.sigmoid()[overlap.argmax(), 0]
+    probability = raw.logits.sigmoid()[overlap.argmax(), 0]
     (gradient,) = torch.autograd.grad((probability / (1 - probability)).log(), kept[0])
     expected = (gradient.relu() * kept[0]).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, size=x.shape[2:], mode="bilinear")[0].detach()
@@ -527,14 +537,125 @@ def test_the_map_lies_where_the_enlarged_image_has_it(size, torchvision_net):
     maps = LayerCAM(torchvision_net, [neck])([image], BoxTarget((5, 5, 25, 25), 1))
     with raw_predictions_kept(suppressing_modules(torchvision_net), size):
         handle = neck.register_forward_hook(lambda *run: kept.append(run[2]))
-        (output,) = torchvision_net([image])
+        (raw,) = raw_predictions_of(torchvision_net([image]))
         handle.remove()
-    (gradient,) = torch.autograd.grad(BoxTarget((5, 5, 25, 25), 1)(output[RAW]), kept[0])
+    (gradient,) = torch.autograd.grad(BoxTarget((5, 5, 25, 25), 1)(raw), kept[0])
     expected = (gradient.relu() * kept[0]).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, size=batch.tensors.shape[2:], mode="bilinear")[..., :rows, :columns]
     expected = nn.functional.interpolate(expected, size=size, mode="bilinear")[0, 0].detach()
     expected = (expected - expected.min()) / (expected.max() - expected.min())
     np.testing.assert_allclose(maps[0], expected, atol=1e-4)
+
+
+class Wrapped(nn.Module):
+    """A user's module that hands its images to a detector."""
+
+    def __init__(self, net, before=list, behind=lambda found: found):
+        super().__init__()
+        self.net, self.before, self.behind = net, before, behind
+
+    def forward(self, images):
+        return self.behind(self.net(self.before(images)))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (128, 128)], ids=["padded", "enlarged"])
+@pytest.mark.parametrize("wrap", [Wrapped, nn.Sequential])
+def test_a_detector_in_a_module_of_the_users_own(wrap, size):
+    net, x = torchvision_fcos(min_size=100), photo(*size)[None]
+    target = BoxTarget((5, 5, 25, 25), 1)
+    cam, own = LayerCAM(wrap(net)), LayerCAM(net)
+    np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
+    torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
+    torch.testing.assert_close(cam.outputs[0]["boxes"], own.outputs[0]["boxes"])
+
+
+OWN_FORMS = {
+    "one dict": lambda found: found[0],
+    "a tuple": lambda found: tuple(found[0].values()),
+    "boxes and scores": lambda found: (found[0]["boxes"], found[0]["scores"]),
+    "other names": lambda found: {"xyxy": found[0]["boxes"], "confidence": found[0]["scores"]},
+    "behind no losses": lambda found: ({}, found),
+    "beside others": lambda found: {"detections": found, "seconds": 0.1},
+    "copies": lambda found: [{**image} for image in found],
+}
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+def test_a_detector_whose_output_is_put_in_another_form(form):
+    net, x = torchvision_fcos(), two_squares()
+    own = LayerCAM(net)
+    own(x, DetectionTarget(0))
+    model = Wrapped(net, behind=OWN_FORMS[form])
+    cam = LayerCAM(model)
+    for target in (None, 1, DetectionTarget(1), BoxTarget(own.predictions[0].boxes[7].tolist())):
+        np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
+    torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
+
+
+def test_a_callable_gets_what_the_users_module_returns():
+    net, x = torchvision_fcos(), two_squares()
+    model = Wrapped(net, behind=OWN_FORMS["other names"])
+    maps = LayerCAM(model)(x, lambda output: output["confidence"].max())
+    np.testing.assert_allclose(maps, LayerCAM(net)(x, lambda output: output["scores"].max()), atol=1e-6)
+
+
+def test_a_module_that_goes_over_all_entries_of_a_detector():
+    net, x = torchvision_fcos(), two_squares()
+
+    def best(found):
+        return [{key: values[image["scores"] > 0.5] for key, values in image.items()} for image in found]
+
+    cam = LayerCAM(Wrapped(net, behind=best))
+    assert cam(x).max() == 1
+    assert cam.predictions[0].boxes.shape == cam.outputs[0]["boxes"].shape
+
+
+class Boxes(Cells):
+    """A detector of the user's own: boxes and their scores of one image."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, x):
+        _, scores = self.maps(x)
+        best = scores[0].sigmoid().amax(0)
+        return self.form(torch.stack([best * 32, best * 32, best * 64, best * 64], dim=1), best)
+
+
+@pytest.mark.parametrize("target", [None, 0, DetectionTarget(0)])
+@pytest.mark.parametrize(
+    "form",
+    [lambda boxes, scores: (boxes, scores), lambda boxes, scores: {"confidence": scores, "xyxy": boxes}],
+    ids=["tuple", "dict"],
+)
+def test_boxes_and_scores_are_no_class_scores(form, target):
+    with pytest.raises(ValueError, match=r"boxes \(D, 4\) beside their scores.*returns a list of .*Predictions"):
+        LayerCAM(Boxes(form).eval())(two_squares(), target)
+
+
+@pytest.mark.parametrize("target", [None, 0, DetectionTarget(0), lambda output: output])
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        (
+            lambda boxes, scores: {"found": [{"xyxy": boxes, "p": scores}], "seconds": 0.1},
+            r"output\['found'\] \(a list",
+        ),
+        (lambda boxes, scores: ({}, [{"xyxy": boxes, "p": scores}]), "nothing"),
+    ],
+    ids=["dict", "behind no losses"],
+)
+def test_an_output_without_scores_says_what_it_has(form, what, target):
+    with pytest.raises(ValueError, match=f"could be the scores: {what}"):
+        LayerCAM(Boxes(form).eval())(two_squares(), target)
+
+
+def test_a_detector_behind_changed_images():
+    model = Wrapped(torchvision_fcos(), before=lambda images: list(images / 2))
+    with pytest.raises(ValueError, match="Wrapped changes the images in front of the FCOS in it, which pads them"):
+        LayerCAM(model)(photo(50, 41)[None], 1)
+    assert LayerCAM(model)(photo(64, 64)[None], 1).max() == 1
 
 
 def test_what_is_neither_padded_nor_stretched_is_left_as_it_is():
@@ -586,7 +707,7 @@ def test_all_predictions_of_a_postprocessing_of_the_users_own(torchvision_net):
     (module,) = suppressing_modules(torchvision_net)
     x = [photo()]
     with torch.no_grad(), raw_predictions_kept([module], None):
-        expected = torchvision_net(x)[0][RAW]
+        (expected,) = raw_predictions_of(torchvision_net(x))
 
     class Own(type(module)):
         def postprocess_detections(self, *args):
@@ -594,7 +715,7 @@ def test_all_predictions_of_a_postprocessing_of_the_users_own(torchvision_net):
 
     module.__class__ = Own
     with torch.no_grad(), raw_predictions_kept([module], None):
-        found = torchvision_net(x)[0][RAW]
+        (found,) = raw_predictions_of(torchvision_net(x))
     torch.testing.assert_close(found.boxes, expected.boxes)
     torch.testing.assert_close(found.scores, expected.scores)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectors import Queries, two_squares
 from PIL import Image
 from torch import nn
 
@@ -14,6 +15,7 @@ from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo.detectors import load_digits_detector, preprocess_detector
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.engine.cam_warning import CamWarning
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 NAMES = ["background", *map(str, range(10))]
 
@@ -239,3 +241,21 @@ def test_the_command_line(scene, tmp_path, capsys):
     assert status == 0
     assert len(list((tmp_path / "out").glob("scene.png.layercam.*.jpg"))) == 3
     assert "layercam for 9 (10)" in capsys.readouterr().out
+
+
+class ReadsTexts(Queries):
+    """The form of an open-vocabulary detector of transformers."""
+
+    def forward(self, input_ids, pixel_values):
+        return super().forward(pixel_values)
+
+
+def test_a_detector_that_reads_texts_takes_a_mapping(scene):
+    model = ReadsTexts(no_object=False).eval()
+    with pytest.raises(
+        UnusableInput, match=r"ReadsTexts does not run on a picture alone .*'pixel_values'.*the mapping"
+    ):
+        explain(model, Image.fromarray(scene.image), preprocess=preprocess)
+    inputs = {"input_ids": torch.tensor([[1, 2]]), "pixel_values": two_squares()}
+    (panel,) = explain(model, inputs, targets=[0]).panels
+    assert panel.category == 0

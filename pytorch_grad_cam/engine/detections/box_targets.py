@@ -148,7 +148,7 @@ class BoxTarget(PredictionTarget):
             issue(
                 CamWarning(
                     f"the raw prediction{of_class} nearest to the box {_said(self.box)} overlaps it by {iou:.2f} only: "
-                    "another object may be explained"
+                    f"in sample {sample} another object may be explained"
                 )
             )
         return which

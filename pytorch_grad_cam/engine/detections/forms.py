@@ -17,7 +17,7 @@ from pytorch_grad_cam.engine.detections.predictions import (
     corners_of,
     of_probabilities,
 )
-from pytorch_grad_cam.engine.detections.raw_predictions import RAW
+from pytorch_grad_cam.engine.detections.raw_predictions import raw_predictions_of
 
 Size = tuple[int, int]
 
@@ -37,30 +37,44 @@ class DetectionForm(Protocol):
 
 def detected(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     """The predictions in a detector's output by the first form that fits; None where none does."""
-    forms: Sequence[DetectionForm] = (in_dicts, in_queries, in_decoded_queries, in_cells)
+    forms: Sequence[DetectionForm] = (as_reported, in_dicts, in_queries, in_decoded_queries, in_cells)
     return next((found for form in forms if (found := form(model, outputs, size)) is not None), None)
+
+
+def as_reported(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
+    """What a detector like torchvision's, or a module around one, says of each image in any form, with its raw
+    predictions: `raw_predictions_of` knows them by the scores that are reported. Of one image all is the sample's.
+    """
+    found = raw_predictions_of(outputs)
+    if isinstance(outputs, list) and len(outputs) == len(found) > 0:
+        return Detected(outputs, found)
+    return Detected([outputs], found) if len(found) == 1 else None
 
 
 def in_dicts(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     """A list with a dict of 'boxes' (D, 4), 'scores' (D,) and 'labels' (D,) for each image, as torchvision's detectors.
 
-    Their scores are probabilities: the logit is the log-odds. Raw predictions are those that `raw_predictions.KeptRaw`
-    has put there; without them they are what was reported.
+    Their scores are probabilities: the logit is the log-odds. No more is known than what is reported.
     """
     if not isinstance(outputs, list | tuple) or not outputs or not all(map(_is_dict_of_boxes, outputs)):
         return None
-    return Detected(outputs, [_in_dict(output, size) for output in outputs])
+    reported = [
+        of_probabilities(output["boxes"], output["scores"], output["labels"], size, Suppression()) for output in outputs
+    ]
+    return Detected(outputs, reported)
 
 
 def _is_dict_of_boxes(output: Any) -> bool:
     return isinstance(output, Mapping) and {"boxes", "scores", "labels"} <= output.keys()
 
 
-def _in_dict(output: Mapping[str, Any], size: Size) -> Predictions:
-    raw: Predictions | None = output.get(RAW)
-    if raw is not None:
-        return raw
-    return of_probabilities(output["boxes"], output["scores"], output["labels"], size, Suppression())
+def has_boxes_of_other_rows(outputs: Any, images: int) -> bool:
+    """Whether a tensor (D, 4) stands beside one (D,), and D is not the number of images: boxes and their scores, as a
+    module around a detector may return them. No class scores.
+    """
+    entries = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
+    shapes = {tuple(entry.shape) for entry in entries if isinstance(entry, torch.Tensor) and entry.is_floating_point()}
+    return any(shape[1:] == (4,) and shape[:1] in shapes and shape[0] != images for shape in shapes)
 
 
 def in_queries(model: nn.Module, outputs: Any, size: Size) -> Detected | None:

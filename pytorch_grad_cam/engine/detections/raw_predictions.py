@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.detections.predictions import Predictions, Suppression, of_probabilities
 from pytorch_grad_cam.engine.detections.region_heads import with_region_heads
@@ -20,12 +21,11 @@ from pytorch_grad_cam.engine.watch import Arguments, Watch
 
 Size = tuple[int, int]
 
-RAW = "raw_predictions"
-"""What they are called in the dict of each image."""
-
 _POSTPROCESS = "postprocess_detections"
 _OPEN = {"score_thresh": 0.0, "nms_thresh": 1.0, "detections_per_img": sys.maxsize}
 _lock = threading.Lock()
+# What the last run of each module gave in this thread: of each image the reported scores and all that was predicted.
+_thread = threading.local()
 _openings: weakref.WeakKeyDictionary[nn.Module, _Opening] = weakref.WeakKeyDictionary()
 
 
@@ -36,21 +36,36 @@ def suppressing_modules(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def raw_predictions_kept(modules: Sequence[nn.Module], given: Size | None) -> Iterator[None]:
-    """Within, in this thread: each dict of detections that the modules return has all predictions, too, as `RAW`.
+    """Within, in this thread: `raw_predictions_of` knows what these modules predicted in their last run.
 
     given: the size of the images, if the modules work on another one.
 
-    What else the model returns is as ever: its thresholds stay as they are. Several threads may be within at once; what
-    was changed of the modules is put back when the last one leaves, whatever happened.
+    What the model returns is as ever: its thresholds stay as they are. Several threads may be within at once; what was
+    changed of the modules is put back when the last one leaves, whatever happened.
     Cost: their postprocessing once more in each forward, without a threshold.
     """
+    outer = getattr(_thread, "kept", None)
+    _thread.kept = {}
     with ExitStack() as stack:
+        stack.callback(setattr, _thread, "kept", outer)
         for module in modules:
             with _lock:
                 opening = _openings.get(module) or _openings.setdefault(module, _Opening(module))
             stack.enter_context(opening.change)
-            stack.enter_context(_Adding(module, opening, given))
+            stack.enter_context(_Keeping(module, opening, given))
         yield
+
+
+def raw_predictions_of(outputs: Any) -> list[Predictions]:
+    """All that was predicted for the images whose reported scores, the very tensors, are in a model's output: also
+    where a module around the detector puts them in another form.
+    """
+    kept = getattr(_thread, "kept", None)
+    if not kept:
+        return []
+    known = {id(scores): raw for of_module in kept.values() for scores, raw in of_module}
+    found = dict.fromkeys(id(leaf) for leaf in tree_leaves(outputs) if id(leaf) in known)
+    return [known[scores] for scores in found]
 
 
 class _Opening:
@@ -128,12 +143,14 @@ def _in_order(boxes: torch.Tensor, scores: torch.Tensor, *_: Any) -> torch.Tenso
     return scores.argsort(descending=True, stable=True)
 
 
-class _Adding(Watch):
+class _Keeping(Watch):
     def __init__(self, module: nn.Module, opening: _Opening, given: Size | None) -> None:
-        super().__init__([module])
+        super().__init__([module], before=lambda: _thread.kept.pop(module, None))  # and its graph
         self._opening, self._given = opening, given
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         detections = output[0] if isinstance(output, tuple) else output
-        for sample, (image, raw) in enumerate(zip(detections, self._opening.take(), strict=True)):
-            image[RAW] = with_region_heads(raw, module, sample, inputs[0]).at_size(self._given or raw.size)
+        _thread.kept[module] = [
+            (image["scores"], with_region_heads(raw, module, sample, inputs[0]).at_size(self._given or raw.size))
+            for sample, (image, raw) in enumerate(zip(detections, self._opening.take(), strict=True))
+        ]

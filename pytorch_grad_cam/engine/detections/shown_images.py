@@ -70,16 +70,19 @@ def shown_with_raw_predictions(model: nn.Module, suppressing: Sequence[nn.Module
 
 @contextmanager
 def shown_by(model: nn.Module, inputs: Inputs) -> Iterator[Shown]:
-    """Within, in this thread: the model takes images as its `transform`, torchvision's, would make them.
+    """Within, in this thread: the model takes images as the `transform`, torchvision's, of the one detector that it is,
+    or has in it, would make them.
 
-    Its transform is passed by, and its boxes are those of the images as they are given. Other models, and images that
+    That transform is passed by, and the boxes are those of the images as they are given. Other models, and images that
     are neither padded nor get other proportions, are as ever. inputs: where the model is. Cost: the transform, once;
     for images that are as ever at the first call alone, if it is torchvision's own.
+    Within, the model raises ValueError where it changes images, that would be padded, in front of the detector.
     """
-    transform = model._modules.get("transform")
-    if transform is None or not hasattr(transform, "postprocess"):
+    detectors = [module for module in model.modules() if hasattr(module._modules.get("transform"), "postprocess")]
+    if len(detectors) != 1:
         yield Shown(inputs)
         return
+    transform: Any = detectors[0].transform
     images = image_of(inputs)
     height, width = images.shape[2:]
     left = _leaving.setdefault(transform, set())
@@ -95,28 +98,49 @@ def shown_by(model: nn.Module, inputs: Inputs) -> Iterator[Shown]:
             left.add(how)
         yield Shown(inputs, (height, width))  # cells cover the image as they cover what is shown
         return
-    with _PassedBy(model, transform, (height, width)):
+    with _PassedBy(model, detectors[0], (height, width)):
         yield Shown(batch.tensors, (height, width), covered)
 
 
 class _PassedBy(Watch):
-    """The model gets blank images of the given size, so that it knows it; behind the transform the shown ones."""
+    """The detector gets blank images of the given size, so that it knows it; behind its transform the shown ones.
 
-    def __init__(self, model: nn.Module, transform: nn.Module, given: Size) -> None:
-        super().__init__([model, transform], before=lambda: None)
-        self._given, self._kinds = given, (type(model), type(transform))
+    model: the detector, or one that has it in it.
+    """
+
+    def __init__(self, model: nn.Module, detector: Any, given: Size) -> None:
+        super().__init__({model, detector, detector.transform}, before=lambda: None)
+        self._given = given
+        self._model, self._detector, self._transform = (type(each) for each in (model, detector, detector.transform))
         self._images: Any = None
 
     def starts(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Of the model, which may be a copy of the one that is watched: other arguments."""
-        if type(module) is not self._kinds[0]:
+        """What takes the place of the detector's arguments. Of modules that may be copies of those that are watched."""
+        if type(module) is self._model:
+            (self._images,) = args
+        if type(module) is not self._detector:
             return None
-        (self._images,) = args
+        if type(module) is not self._model and not _are_those(self._images, *args):
+            raise ValueError(
+                f"{self._model.__name__} changes the images in front of the {self._detector.__name__} in it, which "
+                "pads them, so that nobody knows where its cells look: explain that module itself, by what it is given"
+            )
         blank = self._images.new_zeros(()).expand(self._images.shape[1], *self._given)
         return ([blank] * len(self._images),)
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> Any:
-        if type(module) is not self._kinds[1]:
+        if type(module) is not self._transform:
             return None
         batch, targets = output
         return type(batch)(self._images, batch.image_sizes), targets
+
+
+def _are_those(images: torch.Tensor, *args: Any) -> bool:
+    """Whether the only argument is these images, as they lie in memory."""
+    if len(args) != 1 or len(args[0]) != len(images):
+        return False
+    return all(_place(image) == _place(given) for image, given in zip(images, args[0], strict=True))
+
+
+def _place(image: torch.Tensor) -> tuple[Any, ...]:
+    return image.data_ptr(), image.shape, image.stride()
