@@ -199,23 +199,31 @@ class Search:
         return None if best is None else self.location(best, why)
 
     def _warn_of_branches(self, best: CandidateMap) -> None:
-        """A CamWarning where another map leads to the score beside all runs of the best one's module, as that of an
-        ensemble's other member: what it says is not in the map.
+        """A CamWarning where other maps lead to the score beside all runs of the best one's module, as those of an
+        ensemble's other members: what they say is not in the map. Of each branch the last map is named.
         """
-        runs = {entry.returned.grad_fn for entry in self.calls if entry.module is best.call.module}
+        branches, runs = [best], self._nodes_of_runs(best)
         in_front = {*nodes_behind(*runs)}
         for other in reversed(self.maps()):
             node = other.call.returned.grad_fn
             is_beside = node not in in_front and runs.isdisjoint(nodes_behind(node))
             if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
-                names = best.call.name, self.location(other, "").name
-                issue(
-                    CamWarning(
-                        f"the score depends on {names[0]}, which is explained, and beside it on {names[1]}, whose part "
-                        f"is not in the map. The mean of both is that of target_layers={[*names]}"
-                    )
+                branches.append(other)
+                runs |= self._nodes_of_runs(other)
+                in_front |= {*nodes_behind(*runs)}
+        explained, *others = [self.location(branch, "").name for branch in branches]
+        if others:
+            issue(
+                CamWarning(
+                    f"the score depends on {explained}, which is explained, and beside it on {', '.join(others)}, "
+                    "whose part is not in the map. The mean of all is that of "
+                    f"target_layers={[explained, *others]}"
                 )
-                return
+            )
+
+    def _nodes_of_runs(self, candidate: CandidateMap) -> set[Any]:
+        """The graph's nodes of all that the module of a map returned."""
+        return {entry.returned.grad_fn for entry in self.calls if entry.module is candidate.call.module}
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""

@@ -403,6 +403,10 @@ def test_what_another_member_says_is_announced():
     both = r"beside it on members\.0, .* target_layers=\['members\.1', 'members\.0'\]"
     with pytest.warns(CamWarning, match=both):
         GradCAM(Members(2).eval())(x, 1)
+    with pytest.warns(
+        CamWarning, match=r"beside it on members\.1, members\.0, .*=\['members\.2', 'members\.1', 'members"
+    ):
+        GradCAM(Members(3).eval())(x, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
         GradCAM(Members(2).eval(), ["members.1", "members.0"])(x, 1)
