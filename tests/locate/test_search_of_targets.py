@@ -648,3 +648,30 @@ def test_a_similarity_to_an_embedding_is_a_target():
     assert cam.location.name == "net.last"
     expected = literal.grad_cam(model, model.net.last, x, lambda o: (o @ reference).sum(), x.shape[2:])
     np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+class Streams(nn.Module):
+    """Two inputs: features of both joined by the head, or maps of both joined by a convolution."""
+
+    def __init__(self, early):
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_picture, self.of_flow, self.early = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(2, 8, 3, 2, 1), early
+        self.joined, self.head = nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, picture, flow):
+        maps = torch.cat([self.of_picture(picture).relu(), self.of_flow(flow).relu()], 1)
+        return self.head((self.joined(maps).relu() if self.early else maps).mean((2, 3)))
+
+
+def test_what_another_input_says_is_announced():
+    generator = torch.Generator().manual_seed(1)
+    picture, flow = (torch.randn(1, channels, 32, 32, generator=generator) for channels in (3, 2))
+    late = Streams(early=False).eval()
+    with pytest.warns(CamWarning, match=r"on of_picture, .* another input, \(1, 2, 32, 32\), .* spatial_from="):
+        GradCAM(late)((picture, flow), 1)
+    with pytest.warns(CamWarning, match=r"on of_flow, .* another input, \(1, 3, 32, 32\)"):
+        GradCAM(late, spatial_from="flow")({"picture": picture, "flow": flow}, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        GradCAM(Streams(early=True).eval())((picture, flow), 1)
