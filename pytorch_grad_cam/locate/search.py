@@ -105,6 +105,7 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
         return Readings(model, x, spatial_from, calls).of_layer(layer)
 
 
+_RANK_OF_CLIPS = 3
 _OTHER_INPUT = (
     "the score depends on {0}, which is explained, and beside it on another input, {1}, whose part is not in the map: "
     "spatial_from=, its position or key, explains that one"
@@ -192,8 +193,17 @@ class Search:
         size = "x".join(map(str, self._readings.size))
         raise ValueError(
             f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
-            "score depends: pass target_layers, and a reshape_transform where the layer gives tokens"
+            f"score depends{self._of_each_frame()}: pass target_layers, and a reshape_transform where the layer gives "
+            "tokens"
         )
+
+    def _of_each_frame(self) -> str:
+        """Which module runs once for each frame of a clip, whose maps are none of the clip, and the way out."""
+        runs = Counter(entry.name for entry in self.calls if entry.returned.ndim == self.forward.image.ndim - 1)
+        name, count = max(runs.items(), key=lambda entry: entry[1], default=("", 0))
+        if len(self._readings.size) < _RANK_OF_CLIPS or count < 2:
+            return ""
+        return f" ({name} runs {count} times, for a frame each: let it run once, with the frames folded into the batch)"
 
     def _choice_of_score(self) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""

@@ -675,3 +675,26 @@ def test_what_another_input_says_is_announced():
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
         GradCAM(Streams(early=True).eval())((picture, flow), 1)
+
+
+class OneByOne(nn.Module):
+    """A network over the frames of clips (N, frames, 3, H, W), frame by frame or folded into the batch."""
+
+    def __init__(self, folded):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.head, self.folded = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5), folded
+
+    def forward(self, clips):
+        if self.folded:
+            maps = self.features(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+        else:
+            maps = torch.stack([self.features(frames) for frames in clips.unbind(1)], 1)
+        return self.head(maps.relu().mean((1, 3, 4)))
+
+
+def test_a_network_that_runs_frame_by_frame_is_refused_with_the_way_out():
+    clips = torch.randn(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match="features runs 6 times, for a frame each: let it run once"):
+        GradCAM(OneByOne(folded=False).eval(), axes="NTCHW")(clips, 1)
+    assert GradCAM(OneByOne(folded=True).eval())(clips, 1).shape == (2, 6, 32, 32)
