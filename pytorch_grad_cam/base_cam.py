@@ -46,7 +46,7 @@ from pytorch_grad_cam.locate.found_axes import found_axes
 from pytorch_grad_cam.locate.found_layers import Asked, FoundElsewhere, FoundLayers, as_asked
 from pytorch_grad_cam.locate.found_layouts import FoundLayouts
 from pytorch_grad_cam.locate.location import Location
-from pytorch_grad_cam.locate.place_check import check_places
+from pytorch_grad_cam.registration.inset import check_drawn
 from pytorch_grad_cam.registration.registration import Alignment, Registration, aligned, checked_alignment
 
 if TYPE_CHECKING:
@@ -454,7 +454,7 @@ class BaseCAM(OverridePoints):
         """`check`, and whether the layers answer where the maps are drawn."""
         check()
         asked = self._found_layouts.unchecked if self.check_place else set()
-        check_places(call, [run for run in zip(runs, drawn, strict=True) if run[0].run.layer in asked], self._transform)
+        check_drawn(call, [run for run in zip(runs, drawn, strict=True) if run[0].run.layer in asked], self._transform)
         self._found_layouts.unchecked.clear()
 
     def _advice(self, call: Call, runs: Sequence[CapturedRun]) -> str:

@@ -56,7 +56,7 @@ class Layout(NamedTuple):
             return of_squares(tensor, self.grid, self.block)
         maps = tensor.movedim((self.axes.index("N"), self.axes.index("C")), (0, 1))
         if "T" in self.axes:
-            maps = torch.unflatten(self._of_grid(maps), 2, self._grid_of_tensor())
+            maps = torch.unflatten(self._of_grid(maps), 2, self.grid_of_tensor)
         return maps.permute(0, 1, *(2 + axis for axis in self.order)) if self.order else maps
 
     def of_output(self, output: Any) -> torch.Tensor:
@@ -76,8 +76,10 @@ class Layout(NamedTuple):
             return tokens[:, :, self.extra :]
         return torch.cat([tokens[:, :, first:last] for first, last in self.spans], dim=2)
 
-    def _grid_of_tensor(self) -> list[int]:
-        return [self.grid[self.order.index(axis)] for axis in range(len(self.grid))] if self.order else [*self.grid]
+    @property
+    def grid_of_tensor(self) -> tuple[int, ...]:
+        """The grid with its axes in the order in which the tensor has them."""
+        return tuple(self.grid[self.order.index(axis)] for axis in range(len(self.grid))) if self.order else self.grid
 
     def __str__(self) -> str:
         extra = f" behind {self.extra} extra tokens" if self.extra else ""

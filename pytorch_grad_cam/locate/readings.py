@@ -17,6 +17,7 @@ from pytorch_grad_cam.engine.layouts import (
     TOKEN_AXES,
     Layout,
     convolutions_layouts,
+    covers,
     is_even,
     is_even_map,
     layouts_of,
@@ -178,8 +179,8 @@ class Readings:
     def _clearest(
         self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor, clearly: bool = False
     ) -> Layout | None:
-        """The reading that answers best; of those that answer alike the first one, with a warning where no convolution
-        made its grid; None where none answers in its place.
+        """The reading that answers best; of those that answer alike the first one with one stride along all axes, with
+        a warning where no convolution made its grid alone; None where none answers in its place.
         """
         answers = {layout: answer(layout, change) for layout in layouts}
         passing = {
@@ -198,7 +199,8 @@ class Readings:
         if in_place and not are_few:
             best = max(answers[layout].at_least for layout in in_place)
             alike = [layout for layout in in_place if best - answers[layout].correlation < _TOO_CLOSE]
-        first, *others = [k for k in alike if k.grid in self._grids] or alike
+        made = [k for k in alike if k.grid_of_tensor in self._grids] or alike
+        first, *others = sorted(made, key=lambda layout: not covers(layout.grid, self.size))
         if others:
             issue(
                 CamWarning(

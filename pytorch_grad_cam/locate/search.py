@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
@@ -18,6 +19,7 @@ from pytorch_grad_cam.engine.rectifiers import is_rectified
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trace import traced
+from pytorch_grad_cam.engine.trees import floating_tensors, tensors_in
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
@@ -103,6 +105,13 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
         return Readings(model, x, spatial_from, calls).of_layer(layer)
 
 
+_RANK_OF_CLIPS = 3
+_OTHER_INPUT = (
+    "the score depends on {0}, which is explained, and beside it on another input, {1}, whose part is not in the map: "
+    "spatial_from=, its position or key, explains that one"
+)
+
+
 class Search:
     """The maps of one traced forward, and the best of them for the score that was asked for.
 
@@ -119,6 +128,7 @@ class Search:
         targets: Targets,
         uses_targets: bool = True,
     ) -> None:
+        self._x, self._spatial_from = x, spatial_from
         self.model, self.forward = model, TracedForward(model, x, spatial_from)
         self.rules: MapChoice
         self._dead: set[Edge]
@@ -170,6 +180,7 @@ class Search:
             self.rules, self._dead = MapChoice(asked, self._readings, self._pooled), set()
             location = self._choice_of_score()
             if location is not None:
+                self._warn_of_other_inputs(location)
                 return location
             if self._candidates and not self.maps():
                 raise ValueError(NO_GRADIENT)
@@ -182,8 +193,17 @@ class Search:
         size = "x".join(map(str, self._readings.size))
         raise ValueError(
             f"{type(self.model).__name__} has no module whose output is a map of the {size} input on which the "
-            "score depends: pass target_layers, and a reshape_transform where the layer gives tokens"
+            f"score depends{self._of_each_frame()}: pass target_layers, and a reshape_transform where the layer gives "
+            "tokens"
         )
+
+    def _of_each_frame(self) -> str:
+        """Which module runs once for each frame of a clip, whose maps are none of the clip, and the way out."""
+        runs = Counter(entry.name for entry in self.calls if entry.returned.ndim == self.forward.image.ndim - 1)
+        name, count = max(runs.items(), key=lambda entry: entry[1], default=("", 0))
+        if len(self._readings.size) < _RANK_OF_CLIPS or count < 2:
+            return ""
+        return f" ({name} runs {count} times, for a frame each: let it run once, with the frames folded into the batch)"
 
     def _choice_of_score(self) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""
@@ -199,23 +219,54 @@ class Search:
         return None if best is None else self.location(best, why)
 
     def _warn_of_branches(self, best: CandidateMap) -> None:
-        """A CamWarning where another map leads to the score beside all runs of the best one's module, as that of an
-        ensemble's other member: what it says is not in the map.
+        """A CamWarning where other maps lead to the score beside all runs of the best one's module, as those of an
+        ensemble's other members: what they say is not in the map. Of each branch the last map is named.
         """
-        runs = {entry.returned.grad_fn for entry in self.calls if entry.module is best.call.module}
+        branches, runs = [best], self._nodes_of_runs(best)
         in_front = {*nodes_behind(*runs)}
         for other in reversed(self.maps()):
             node = other.call.returned.grad_fn
             is_beside = node not in in_front and runs.isdisjoint(nodes_behind(node))
             if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
-                names = best.call.name, self.location(other, "").name
-                issue(
-                    CamWarning(
-                        f"the score depends on {names[0]}, which is explained, and beside it on {names[1]}, whose part "
-                        f"is not in the map. The mean of both is that of target_layers={[*names]}"
-                    )
+                branches.append(other)
+                runs |= self._nodes_of_runs(other)
+                in_front |= {*nodes_behind(*runs)}
+        explained, *others = [self.location(branch, "").name for branch in branches]
+        if others:
+            issue(
+                CamWarning(
+                    f"the score depends on {explained}, which is explained, and beside it on {', '.join(others)}, "
+                    "whose part is not in the map. The mean of all is that of "
+                    f"target_layers={[explained, *others]}"
                 )
-                return
+            )
+
+    def _warn_of_other_inputs(self, location: Location) -> None:
+        """A CamWarning where another input of as many axes changes the output but not the layers, as that of a second
+        stream: what it says is not in the map. Cost: with such an input one forward.
+        """
+        image = image_of(self._x, self._spatial_from)
+        others = {id(leaf): leaf for leaf in floating_tensors(self._x) if _is_beside(leaf, image)}
+        if not others or not self.is_of_whole_image:
+            return
+        layers = {*location.layers}
+        # Not noise: what the model reads may have to be in a range.
+        changed = tree_map_only(torch.Tensor, lambda leaf: leaf.flip(-1) / 2 if id(leaf) in others else leaf, self._x)
+        with torch.no_grad(), traced(self.model, layers) as calls:
+            outputs = call(self.model, changed)
+        of_layers = [entry for entry in self.forward.runs if entry.module in layers]
+        sees_it = any(
+            before.returned.requires_grad and not torch.equal(before.returned, after.returned)
+            for before, after in zip(of_layers, calls, strict=False)
+        )
+        pairs = zip(tensors_in(self.forward.outputs), tensors_in(outputs), strict=False)
+        if not sees_it and any(not torch.equal(before, after) for before, after in pairs):
+            shapes = ", ".join(str(tuple(leaf.shape)) for leaf in others.values())
+            issue(CamWarning(_OTHER_INPUT.format(location.name, shapes)))
+
+    def _nodes_of_runs(self, candidate: CandidateMap) -> set[Any]:
+        """The graph's nodes of all that the module of a map returned."""
+        return {entry.returned.grad_fn for entry in self.calls if entry.module is candidate.call.module}
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""
@@ -351,3 +402,9 @@ class Search:
 
 def _first_sample(model: nn.Module, x: Any, spatial_from: SpatialFrom) -> Any:
     return on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
+
+
+def _is_beside(tensor: torch.Tensor, image: torch.Tensor) -> bool:
+    """Whether a tensor of the inputs is not the image, nor its view with other axes, and has as many axes."""
+    is_image = tensor.data_ptr() == image.data_ptr() and tensor.numel() == image.numel()
+    return tensor.ndim == image.ndim and not is_image

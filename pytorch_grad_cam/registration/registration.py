@@ -152,7 +152,7 @@ def registration_of(
         x = on_device_of(model, x)
         one = rows_of(x, torch.tensor([0]), len(image))
         as_map = reshape_transform or layout_of(model, one, module, spatial_from).of_output
-        known = known or _by_geometry(model, module, one, as_map, spatial_from, grid)
+        known = known or by_geometry(model, module, one, as_map, spatial_from, grid)
         if measure or known.source != "geometry":
             known = with_displacement(known, _displacement(model, module, x, as_map, spatial_from, known.grid))
         kept[size, known.grid] = known
@@ -190,7 +190,7 @@ def aligned(
 _KEPT: Any = weakref.WeakKeyDictionary()
 
 
-def _by_geometry(
+def by_geometry(
     model: nn.Module,
     layer: nn.Module,
     x: Any,

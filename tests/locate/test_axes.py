@@ -532,3 +532,11 @@ def test_one_image_without_the_axis_of_the_batch():
         GradCAM(convolutional())(images()[0], 3)
     with pytest.raises(RuntimeError, match="to have 3 channels"):
         GradCAM(convolutional())(images()[:, 0], 3)
+
+
+@pytest.mark.parametrize("size", [(16, 8), (8, 16)])
+def test_few_patches_of_a_turned_spectrogram_have_one_stride(size):
+    """4 x 2 cells answer nearly alike when they are read as 2 x 4, with a stride of 8 and of 2."""
+    cam = GradCAM(AudioTransformer().eval())
+    cam(drawn(1, *size), 1)
+    assert cam.location.layout[1:] == ((size[0] // 4, size[1] // 4), 2, (), (1, 0), 1)

@@ -403,6 +403,10 @@ def test_what_another_member_says_is_announced():
     both = r"beside it on members\.0, .* target_layers=\['members\.1', 'members\.0'\]"
     with pytest.warns(CamWarning, match=both):
         GradCAM(Members(2).eval())(x, 1)
+    with pytest.warns(
+        CamWarning, match=r"beside it on members\.1, members\.0, .*=\['members\.2', 'members\.1', 'members"
+    ):
+        GradCAM(Members(3).eval())(x, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
         GradCAM(Members(2).eval(), ["members.1", "members.0"])(x, 1)
@@ -644,3 +648,53 @@ def test_a_similarity_to_an_embedding_is_a_target():
     assert cam.location.name == "net.last"
     expected = literal.grad_cam(model, model.net.last, x, lambda o: (o @ reference).sum(), x.shape[2:])
     np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+class Streams(nn.Module):
+    """Two inputs: features of both joined by the head, or maps of both joined by a convolution."""
+
+    def __init__(self, early):
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_picture, self.of_flow, self.early = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(2, 8, 3, 2, 1), early
+        self.joined, self.head = nn.Conv2d(16, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, picture, flow):
+        maps = torch.cat([self.of_picture(picture).relu(), self.of_flow(flow).relu()], 1)
+        return self.head((self.joined(maps).relu() if self.early else maps).mean((2, 3)))
+
+
+def test_what_another_input_says_is_announced():
+    generator = torch.Generator().manual_seed(1)
+    picture, flow = (torch.randn(1, channels, 32, 32, generator=generator) for channels in (3, 2))
+    late = Streams(early=False).eval()
+    with pytest.warns(CamWarning, match=r"on of_picture, .* another input, \(1, 2, 32, 32\), .* spatial_from="):
+        GradCAM(late)((picture, flow), 1)
+    with pytest.warns(CamWarning, match=r"on of_flow, .* another input, \(1, 3, 32, 32\)"):
+        GradCAM(late, spatial_from="flow")({"picture": picture, "flow": flow}, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        GradCAM(Streams(early=True).eval())((picture, flow), 1)
+
+
+class OneByOne(nn.Module):
+    """A network over the frames of clips (N, frames, 3, H, W), frame by frame or folded into the batch."""
+
+    def __init__(self, folded):
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.head, self.folded = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5), folded
+
+    def forward(self, clips):
+        if self.folded:
+            maps = self.features(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+        else:
+            maps = torch.stack([self.features(frames) for frames in clips.unbind(1)], 1)
+        return self.head(maps.relu().mean((1, 3, 4)))
+
+
+def test_a_network_that_runs_frame_by_frame_is_refused_with_the_way_out():
+    clips = torch.randn(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match="features runs 6 times, for a frame each: let it run once"):
+        GradCAM(OneByOne(folded=False).eval(), axes="NTCHW")(clips, 1)
+    assert GradCAM(OneByOne(folded=True).eval())(clips, 1).shape == (2, 6, 32, 32)
