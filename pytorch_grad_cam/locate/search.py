@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from pytorch_grad_cam.engine.autograd_graph import nodes_behind
-from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
@@ -19,12 +17,12 @@ from pytorch_grad_cam.engine.rectifiers import is_rectified
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
 from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trace import traced
-from pytorch_grad_cam.engine.trees import floating_tensors, tensors_in
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
 from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before, nodes_ahead
+from pytorch_grad_cam.locate.left_out import maps_beside, warn_of_branches, warn_of_other_inputs
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import ONE_OF_SEVERAL, MapChoice
 from pytorch_grad_cam.locate.readings import Readings, is_of
@@ -106,10 +104,6 @@ def layout_of(model: nn.Module, x: Any, layer: nn.Module, spatial_from: SpatialF
 
 
 _RANK_OF_CLIPS = 3
-_OTHER_INPUT = (
-    "the score depends on {0}, which is explained, and beside it on another input, {1}, whose part is not in the map: "
-    "spatial_from=, its position or key, explains that one"
-)
 
 
 class Search:
@@ -180,7 +174,8 @@ class Search:
             self.rules, self._dead = MapChoice(asked, self._readings, self._pooled), set()
             location = self._choice_of_score()
             if location is not None:
-                self._warn_of_other_inputs(location)
+                if self.is_of_whole_image:
+                    warn_of_other_inputs(self.model, self._x, self._spatial_from, self.forward, location)
                 return location
             if self._candidates and not self.maps():
                 raise ValueError(NO_GRADIENT)
@@ -215,58 +210,10 @@ class Search:
             first, *others = [self.location(level, "") for level in levels]
             return first._replace(others=tuple(others), why="together they have all paths to the score")
         if best is not None and why == ONE_OF_SEVERAL and self.is_of_whole_image:
-            self._warn_of_branches(best)
+            alive = [m for m in self.maps() if self.rules.is_alive(m) and self.rules.is_large(m)]
+            branches = [best, *maps_beside(best, alive, self.calls)]
+            warn_of_branches(*(self.location(branch, "").name for branch in branches))
         return None if best is None else self.location(best, why)
-
-    def _warn_of_branches(self, best: CandidateMap) -> None:
-        """A CamWarning where other maps lead to the score beside all runs of the best one's module, as those of an
-        ensemble's other members: what they say is not in the map. Of each branch the last map is named.
-        """
-        branches, runs = [best], self._nodes_of_runs(best)
-        in_front = {*nodes_behind(*runs)}
-        for other in reversed(self.maps()):
-            node = other.call.returned.grad_fn
-            is_beside = node not in in_front and runs.isdisjoint(nodes_behind(node))
-            if is_beside and self.rules.is_alive(other) and self.rules.is_large(other):
-                branches.append(other)
-                runs |= self._nodes_of_runs(other)
-                in_front |= {*nodes_behind(*runs)}
-        explained, *others = [self.location(branch, "").name for branch in branches]
-        if others:
-            issue(
-                CamWarning(
-                    f"the score depends on {explained}, which is explained, and beside it on {', '.join(others)}, "
-                    "whose part is not in the map. The mean of all is that of "
-                    f"target_layers={[explained, *others]}"
-                )
-            )
-
-    def _warn_of_other_inputs(self, location: Location) -> None:
-        """A CamWarning where another input of as many axes changes the output but not the layers, as that of a second
-        stream: what it says is not in the map. Cost: with such an input one forward.
-        """
-        image = image_of(self._x, self._spatial_from)
-        others = {id(leaf): leaf for leaf in floating_tensors(self._x) if _is_beside(leaf, image)}
-        if not others or not self.is_of_whole_image:
-            return
-        layers = {*location.layers}
-        # Not noise: what the model reads may have to be in a range.
-        changed = tree_map_only(torch.Tensor, lambda leaf: leaf.flip(-1) / 2 if id(leaf) in others else leaf, self._x)
-        with torch.no_grad(), traced(self.model, layers) as calls:
-            outputs = call(self.model, changed)
-        of_layers = [entry for entry in self.forward.runs if entry.module in layers]
-        sees_it = any(
-            before.returned.requires_grad and not torch.equal(before.returned, after.returned)
-            for before, after in zip(of_layers, calls, strict=False)
-        )
-        pairs = zip(tensors_in(self.forward.outputs), tensors_in(outputs), strict=False)
-        if not sees_it and any(not torch.equal(before, after) for before, after in pairs):
-            shapes = ", ".join(str(tuple(leaf.shape)) for leaf in others.values())
-            issue(CamWarning(_OTHER_INPUT.format(location.name, shapes)))
-
-    def _nodes_of_runs(self, candidate: CandidateMap) -> set[Any]:
-        """The graph's nodes of all that the module of a map returned."""
-        return {entry.returned.grad_fn for entry in self.calls if entry.module is candidate.call.module}
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""
@@ -402,9 +349,3 @@ class Search:
 
 def _first_sample(model: nn.Module, x: Any, spatial_from: SpatialFrom) -> Any:
     return on_device_of(model, rows_of(x, torch.tensor([0]), len(image_of(x, spatial_from))))
-
-
-def _is_beside(tensor: torch.Tensor, image: torch.Tensor) -> bool:
-    """Whether a tensor of the inputs is not the image, nor its view with other axes, and has as many axes."""
-    is_image = tensor.data_ptr() == image.data_ptr() and tensor.numel() == image.numel()
-    return tensor.ndim == image.ndim and not is_image
