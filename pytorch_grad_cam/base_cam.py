@@ -25,7 +25,7 @@ from pytorch_grad_cam.compat.override_points import (
 from pytorch_grad_cam.engine.cam_warning import RunEvidence, warn_of_blank_maps
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing, gradients_of_list
 from pytorch_grad_cam.engine.compiled_capture import compile_cam, compile_like
-from pytorch_grad_cam.engine.detections.box_targets import checked_predictions
+from pytorch_grad_cam.engine.detections.checked_predictions import checked_predictions
 from pytorch_grad_cam.engine.detections.one_by_one import maps_of_each, one_by_one
 from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.detections.raw_predictions import suppressing_modules

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,10 +15,6 @@ from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.detections.predictions import Predictions
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.of_place import OfPlace
-from pytorch_grad_cam.engine.trees import detached
-
-if TYPE_CHECKING:
-    from pytorch_grad_cam.engine.layer_run import Call
 
 _OF = re.compile(r"score|box|mask|angle|keypoint:(\d+)")
 _Target = TypeVar("_Target", bound="PredictionTarget")
@@ -225,41 +221,6 @@ def of_one_prediction(targets: Any) -> bool:
     if isinstance(targets, list | tuple):
         return any(map(of_one_prediction, targets))
     return isinstance(targets, PredictionTarget)
-
-
-def checked_predictions(targets: Any, call: Call, method: str, averages_positions: bool) -> Any:
-    """The predictions that a call is about, without their graph; a CamWarning where a method is asked for one of them
-    whose weights have no places.
-
-    targets: as they were given. averages_positions: whether a channel has one weight for all positions. A method that
-    knows no targets says the same of all.
-    Raises ValueError for boxes in images that were padded to one batch.
-    """
-    if of_one_prediction(targets):
-        _check_unpadded(call.inputs)
-    knows_targets = any(call.target_lists)
-    asked = call.target_lists if averages_positions else [] if knows_targets else targets
-    if of_one_prediction(asked):
-        _warn_of_lookalikes(method)
-    return detached(call.scores.predictions)
-
-
-def _warn_of_lookalikes(method: str) -> None:
-    issue(
-        CamWarning(
-            f"{method} has no weights for single positions, so that its map of a box marks all objects that look "
-            "alike: take LayerCAM or HiResCAM"
-        )
-    )
-
-
-def _check_unpadded(inputs: Any) -> None:
-    """Raise ValueError where images are padded to one batch, as transformers' processors do it: their boxes are shares
-    of the images without it.
-    """
-    mask = inputs.get("pixel_mask") if isinstance(inputs, Mapping) else None
-    if isinstance(mask, torch.Tensor) and not mask.all():
-        raise ValueError("images of several sizes, padded to one batch (pixel_mask): call the CAM once for each image")
 
 
 def _said(box: Sequence[float]) -> str:
