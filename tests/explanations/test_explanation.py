@@ -58,6 +58,7 @@ def test_a_row_for_each_panel(found, monkeypatch):
     assert {"title", "probability", "boxes", "boxes_in_original"} <= rows[0].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cmap", ["jet", "viridis", "grey", "RdBu"])
 def test_the_bar_has_the_colours_of_the_overlay(cmap, found):
     overlay = found.overlay(0, 0.25, cmap=cmap)

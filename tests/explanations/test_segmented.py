@@ -154,6 +154,7 @@ def test_what_is_not_there(segmenter, scene):
         assert len(explained(segmenter, np.zeros((64, 64, 3), np.uint8))) == 0
 
 
+@pytest.mark.slow
 def test_one_logit_and_queries(segmenter):
     class Other(nn.Module):
         def __init__(self, form):

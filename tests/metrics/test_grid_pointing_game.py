@@ -76,6 +76,7 @@ def test_ceiling_chance_and_the_opposite():
     assert abs(float(found.mean()) - 0.25) < 0.05
 
 
+@pytest.mark.slow
 def test_the_digits_are_found(digits_net):
     """By a trained network: far above chance."""
     from pytorch_grad_cam import GradCAM, RandomCAM

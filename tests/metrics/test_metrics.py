@@ -240,6 +240,7 @@ def test_percentiles_share_batches_and_the_clean_score_is_computed_once(x, cams)
     assert model.batches == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_better_map_has_a_higher_road(digits_net):
     from pytorch_grad_cam.demo import example_scene, preprocess_scene
 

@@ -77,6 +77,7 @@ def test_what_is_no_state_dict(content, message, tmp_path):
         read_state(str(tmp_path / "weights.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "lcnet_035"])
 def test_as_many_classes_as_the_weights_have(name, tmp_path):
     if name == "lcnet_035":
