@@ -15,7 +15,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 
-from pytorch_grad_cam.demo.network import MEAN, STD, load_digits_net, preprocess_scene
+from pytorch_grad_cam.demo.network import MEAN, STD, load_digits_net, preprocess_scene, with_own_weights
 from pytorch_grad_cam.demo.scenes import CLASSES, SIZE, Scene
 
 Style = Literal["dense", "regions", "queries"]
@@ -161,10 +161,7 @@ def weights_of(style: Style) -> str:
 
 def load_digits_detector(style: Style = "dense") -> nn.Module:
     """A trained detector of digits, see `untrained`, on the CPU, in evaluation mode."""
-    model = untrained(style)
-    with (_DATA / weights_of(style)).open("rb") as file:
-        model.load_state_dict(torch.load(file, weights_only=True), strict=False)
-    return model.eval()
+    return with_own_weights(untrained(style), _DATA / weights_of(style))
 
 
 def preprocess_detector(images: np.ndarray, style: Style = "dense") -> torch.Tensor:

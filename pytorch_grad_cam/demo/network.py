@@ -1,6 +1,7 @@
 """The small residual network of the demo, its weights and its preprocessing."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 
 MEAN, STD = 0.5, 0.25
 _DATA = Path(__file__).parent
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class DigitsNet(nn.Module):
@@ -41,6 +44,13 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     if stride != 1:
         shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
     return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut))
+
+
+def with_own_weights(model: M, file: Path) -> M:
+    """A model in evaluation mode with the weights of a file, beside those that it has from `load_digits_net`."""
+    with file.open("rb") as opened:
+        model.load_state_dict(torch.load(opened, weights_only=True), strict=False)
+    return model.eval()
 
 
 def load_digits_net() -> DigitsNet:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pytorch_grad_cam.demo.network import load_digits_net, preprocess_scene
+from pytorch_grad_cam.demo.network import load_digits_net, preprocess_scene, with_own_weights
 
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PROMPT = "read the digits"
@@ -147,7 +147,4 @@ def own_weights(model: DigitsReader) -> dict[str, torch.Tensor]:
 
 def load_digits_reader() -> DigitsReader:
     """The trained reader, on the CPU, in evaluation mode."""
-    model = DigitsReader()
-    with _WEIGHTS.open("rb") as file:
-        model.load_state_dict(torch.load(file, weights_only=True), strict=False)
-    return model.eval()
+    return with_own_weights(DigitsReader(), _WEIGHTS)

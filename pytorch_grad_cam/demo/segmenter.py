@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from pytorch_grad_cam.demo.network import load_digits_net
+from pytorch_grad_cam.demo.network import load_digits_net, with_own_weights
 from pytorch_grad_cam.demo.scenes import CLASSES, Scene
 
 BACKGROUND = CLASSES
@@ -60,10 +60,7 @@ class _Up(nn.Module):
 
 def load_digits_segmenter() -> DigitsUNet:
     """The trained U-Net, on the CPU, in evaluation mode."""
-    model = DigitsUNet()
-    with WEIGHTS.open("rb") as file:
-        model.load_state_dict(torch.load(file, weights_only=True), strict=False)
-    return model.eval()
+    return with_own_weights(DigitsUNet(), WEIGHTS)
 
 
 def decoder_of(model: DigitsUNet) -> dict[str, torch.Tensor]:

@@ -27,8 +27,8 @@ from pytorch_grad_cam.demo.detectors import (
     untrained,
     weights_of,
 )
-from pytorch_grad_cam.demo.network import preprocess_scene
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
+from pytorch_grad_cam.demo.training import descend, maps_of_scenes
 from pytorch_grad_cam.engine.detections.forms import detected
 
 DIGITS = 4
@@ -75,7 +75,7 @@ def _loss_of_queries(logits: torch.Tensor, boxes: torch.Tensor, scene: Scene) ->
 
 def train(model: nn.Module, style: Style, scenes: Sequence[Scene], epochs: int, batch_size: int = 32) -> nn.Module:
     """The detector when it has seen each of the scenes so many times; the learning rate follows one cycle."""
-    stages = stages_of(scenes)
+    stages = maps_of_scenes(DigitsPyramid().eval().stages, scenes)
     pyramid = pyramid_of(model)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=1e-3)
@@ -87,24 +87,10 @@ def train(model: nn.Module, style: Style, scenes: Sequence[Scene], epochs: int, 
         fine, coarse = (maps[batch].float() for maps in stages)
         pyramid.stages = partial(_known, (fine, coarse))  # type: ignore[method-assign]
         loss = loss_of(model, style, [scenes[number] for number in batch.tolist()])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(loss, learned, optimizer, schedule)
         progress.set_postfix(loss=f"{loss.item():.3f}")
     del pyramid.stages
     return model.eval()
-
-
-def stages_of(scenes: Sequence[Scene]) -> list[torch.Tensor]:
-    """What the stages of the backbone give for all scenes, in half precision."""
-    pyramid, found = DigitsPyramid().eval(), []
-    with torch.no_grad():
-        for start in tqdm(range(0, len(scenes), 100), "stages", mininterval=10):
-            images = preprocess_scene(np.stack([scene.image for scene in scenes[start : start + 100]]))
-            found.append([maps.half() for maps in pyramid.stages(images)])
-    return [torch.cat(maps) for maps in zip(*found, strict=True)]
 
 
 def _known(maps: tuple[torch.Tensor, torch.Tensor], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

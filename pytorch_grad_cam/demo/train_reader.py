@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from pytorch_grad_cam.demo.network import preprocess_scene
 from pytorch_grad_cam.demo.reader import (
     END,
     FIRST_NUMERAL,
@@ -28,6 +26,7 @@ from pytorch_grad_cam.demo.reader import (
     own_weights,
 )
 from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
+from pytorch_grad_cam.demo.training import descend, maps_of_scenes
 
 
 def answer_to(scene: Scene) -> list[int]:
@@ -53,7 +52,8 @@ def train(
 
     alignment: the weight of the loss by which image tokens name what is on them.
     """
-    cells = _cells(model, scenes)
+    model.eval()
+    (cells,) = maps_of_scenes(lambda images: [model.cells(images)], scenes)
     answers = torch.tensor([answer_to(scene) for scene in scenes])
     names = torch.from_numpy(np.stack([names_of_cells(scene) for scene in scenes]))
     prompt = torch.tensor([WORDS.index(word) for word in PROMPT.split()])
@@ -70,24 +70,9 @@ def train(
         logits = model.answered(torch.cat([model.project(seen), text], dim=1))["logits"]
         spelling = cross_entropy(logits[:, -said.shape[1] :].flatten(0, 1), said.flatten())
         naming = cross_entropy(logits[:, : GRID**2].flatten(0, 1), names[batch].flatten())
-        optimizer.zero_grad()
-        (spelling + alignment * naming).backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(spelling + alignment * naming, learned, optimizer, schedule)
         progress.set_postfix(spelling=f"{spelling.item():.3f}", naming=f"{naming.item():.3f}")
     return model.eval()
-
-
-def _cells(model: DigitsReader, scenes: Sequence[Scene]) -> torch.Tensor:
-    """What the encoder gives for all scenes, in half precision."""
-    model.eval()
-    found = []
-    with torch.no_grad():
-        for start in tqdm(range(0, len(scenes), 100), "cells", mininterval=10):
-            images = preprocess_scene(np.stack([scene.image for scene in scenes[start : start + 100]]))
-            found.append(model.cells(images).half())
-    return torch.cat(found)
 
 
 def scenes_of(split: str, count: int, seed: int) -> list[Scene]:

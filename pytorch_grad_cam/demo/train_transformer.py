@@ -15,9 +15,9 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
-from pytorch_grad_cam.demo.network import preprocess_scene
 from pytorch_grad_cam.demo.scenes import CLASSES, SIZE, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy, two_hot
+from pytorch_grad_cam.demo.training import descend, maps_of_scenes
 from pytorch_grad_cam.demo.transformer import GRID, WIDTH, digits_transformer, own_weights
 
 
@@ -35,7 +35,8 @@ def train(scenes: Sequence[Scene], epochs: int, batch_size: int = 64, seed: int 
     """The transformer when it has seen each scene so many times; the learning rate follows one cycle."""
     torch.manual_seed(seed)
     model, naming = digits_transformer(), nn.Linear(WIDTH, CLASSES)
-    cells = _cells(model, scenes)
+    model.eval()
+    (cells,) = maps_of_scenes(lambda images: [model.conv_proj.stages(images)], scenes)
     truth = torch.from_numpy(np.stack([two_hot(scene.labels) for scene in scenes]))
     names = torch.from_numpy(np.stack([names_of_cells(scene) for scene in scenes]))
     learned = [each for each in (*model.parameters(), *naming.parameters()) if each.requires_grad]
@@ -49,24 +50,9 @@ def train(scenes: Sequence[Scene], epochs: int, batch_size: int = 64, seed: int 
         tokens = model.encoder(torch.cat([model.class_token.expand(len(batch), -1, -1), of_image], dim=1))
         scores, named = model.heads(tokens[:, 0]), naming(tokens[:, 1:])
         loss = loss_of(scores, truth[batch]) + loss_of(named, names[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(loss, learned, optimizer, schedule)
         progress.set_postfix(loss=f"{loss.item():.3f}")
     return model.eval()
-
-
-def _cells(model: VisionTransformer, scenes: Sequence[Scene]) -> torch.Tensor:
-    """What the stages give for all scenes (S, 64, 16, 16), in half precision."""
-    model.eval()
-    found = []
-    with torch.no_grad():
-        for start in tqdm(range(0, len(scenes), 100), "stages", mininterval=10):
-            images = preprocess_scene(np.stack([scene.image for scene in scenes[start : start + 100]]))
-            found.append(model.conv_proj.stages(images).half())
-    return torch.cat(found)
 
 
 def main() -> None:

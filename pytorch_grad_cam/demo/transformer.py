@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
-from pytorch_grad_cam.demo.network import load_digits_net
+from pytorch_grad_cam.demo.network import load_digits_net, with_own_weights
 from pytorch_grad_cam.demo.scenes import CLASSES, SIZE
 
 GRID = 8
@@ -56,10 +56,7 @@ def digits_transformer() -> VisionTransformer:
 
 def load_digits_transformer() -> VisionTransformer:
     """The trained transformer, on the CPU, in evaluation mode."""
-    model = digits_transformer()
-    with _WEIGHTS.open("rb") as file:
-        model.load_state_dict(torch.load(file, weights_only=True), strict=False)
-    return model.eval()
+    return with_own_weights(digits_transformer(), _WEIGHTS)
 
 
 def own_weights(model: VisionTransformer) -> dict[str, torch.Tensor]:
