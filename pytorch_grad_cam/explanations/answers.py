@@ -13,9 +13,9 @@ from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.words import Asked, answer_explained
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage
-from pytorch_grad_cam.folder.manifest import Manifest
+from pytorch_grad_cam.folder.manifest import shared_manifest
 from pytorch_grad_cam.folder.processes import process_group
-from pytorch_grad_cam.folder.results import save_results
+from pytorch_grad_cam.folder.results import record_of, save_results
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 
@@ -30,39 +30,20 @@ def written_answers(
     """
     with process_group() as process:
         claim(output_dir, {**_configuration(model, asked), "save": list(kinds)}, process)
-        manifest = Manifest(output_dir, process.rank)
-        if process.rank == 0:
-            manifest.merge(images)
-        process.wait_for_all()
-        complete = manifest.complete()
-        for path, name in images[process.rank :: process.world_size]:
-            if path in complete:
-                continue
-            try:
-                explanation = answer_explained(model, path, asked, Path(path).name)
-                targets = save_results(explanation, output_dir, name, kinds)
-            except (UnusableInput, OSError) as error:
-                manifest.append([{"path": path, "error": str(error)}])
-                continue
-            manifest.append([_record(path, explanation, targets, asked.prompt)])
-            yield explanation
-        process.wait_for_all()
-        if process.rank == 0:
-            manifest.merge(images)
-
-
-def _record(path: str, explanation: Explanation, targets: Sequence[dict[str, Any]], prompt: str) -> dict[str, Any]:
-    return {
-        "path": path,
-        "size": list(explanation.picture.shape[:2]),
-        "original_size": explanation.original_size and list(explanation.original_size),
-        "prompt": prompt,
-        "said": explanation.said,
-        "top_classes": [],
-        "targets": targets,
-        "warnings": explanation.warnings,
-        "assumptions": explanation.assumptions,
-    }
+        with shared_manifest(output_dir, images, process) as manifest:
+            complete = manifest.complete()
+            for path, name in images[process.rank :: process.world_size]:
+                if path in complete:
+                    continue
+                try:
+                    explanation = answer_explained(model, path, asked, Path(path).name)
+                    targets = save_results(explanation, output_dir, name, kinds)
+                except (UnusableInput, OSError) as error:
+                    manifest.append([{"path": path, "error": str(error)}])
+                    continue
+                answer = {"prompt": asked.prompt, "said": explanation.said, "top_classes": []}
+                manifest.append([record_of(path, explanation, answer, targets)])
+                yield explanation
 
 
 def _configuration(model: nn.Module, asked: Asked) -> dict[str, Any]:

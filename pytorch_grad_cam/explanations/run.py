@@ -13,9 +13,9 @@ from pytorch_grad_cam.explanations.stream import streamed
 from pytorch_grad_cam.explanations.truth import tell
 from pytorch_grad_cam.folder.batches import Batch, decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage
-from pytorch_grad_cam.folder.manifest import Manifest
+from pytorch_grad_cam.folder.manifest import Manifest, shared_manifest
 from pytorch_grad_cam.folder.processes import Process
-from pytorch_grad_cam.folder.results import save_results
+from pytorch_grad_cam.folder.results import record_of, save_results
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
@@ -49,21 +49,15 @@ class Run(NamedTuple):
         (RandomCAM draws anew.) Images that could not be read are tried again; where one can be now, so is its batch.
         Cost: see `Explainer`, and that of one image more; of the list only the names stay in memory.
         """
-        manifest = Manifest(self.output_dir, self.process.rank)
-        if self.process.rank == 0:
-            manifest.merge(self.images)
-        self.process.wait_for_all()
-        assigned = plan(len(self.images), self.batch_size)[self.process.rank :: self.process.world_size]
-        missing = self._missing(manifest, assigned)
-        for made in self._made(assigned, missing):
-            manifest.append(record for record, _ in made)
-            errors = [record["error"] for record, _ in made if "error" in record]
-            if self.is_strict and errors:
-                raise UnusableInput(errors[0])
-            yield from (explanation for _, explanation in made if explanation is not None)
-        self.process.wait_for_all()
-        if self.process.rank == 0:
-            manifest.merge(self.images)
+        with shared_manifest(self.output_dir, self.images, self.process) as manifest:
+            assigned = plan(len(self.images), self.batch_size)[self.process.rank :: self.process.world_size]
+            missing = self._missing(manifest, assigned)
+            for made in self._made(assigned, missing):
+                manifest.append(record for record, _ in made)
+                errors = [record["error"] for record, _ in made if "error" in record]
+                if self.is_strict and errors:
+                    raise UnusableInput(errors[0])
+                yield from (explanation for _, explanation in made if explanation is not None)
 
     def failed(self) -> list[str]:
         """Why images have no results."""
@@ -83,16 +77,8 @@ class Run(NamedTuple):
             {"class": category, "name": class_name, "probability": round(probability, 6)}
             for category, class_name, probability in explanation.top(_TOP_CLASSES)
         ]
-        return {
-            "path": path,
-            "size": list(explanation.picture.shape[:2]),
-            "original_size": explanation.original_size and list(explanation.original_size),
-            "top_classes": top_classes,
-            **({} if explanation.truth is None else {"truth": explanation.truth}),
-            "targets": targets,
-            "warnings": explanation.warnings,
-            "assumptions": explanation.assumptions,
-        }
+        truth = {} if explanation.truth is None else {"truth": explanation.truth}
+        return record_of(path, explanation, {"top_classes": top_classes, **truth}, targets)
 
     def _explain_first(self) -> None:
         """Explain the first image that can be read alone.

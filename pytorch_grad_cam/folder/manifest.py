@@ -1,11 +1,13 @@
 """The manifest: what was made of each image, in `manifest.jsonl`, one JSON object a line."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pytorch_grad_cam.folder.image_list import ListedImage
+from pytorch_grad_cam.folder.processes import Process
 from pytorch_grad_cam.folder.whole_files import write_whole
 
 
@@ -41,6 +43,21 @@ class Manifest:
 
     def _is_there(self, target: dict[str, Any]) -> bool:
         return all((self.folder / file).is_file() for file in target["files"].values())
+
+
+@contextmanager
+def shared_manifest(folder: Path, images: Collection[ListedImage], process: Process) -> Iterator[Manifest]:
+    """Within, the processes of a run append to their parts of a manifest, which is whole before; it is whole again at
+    the end of all of them. A run that fails leaves its part for the next one.
+    """
+    manifest = Manifest(folder, process.rank)
+    if process.rank == 0:
+        manifest.merge(images)
+    process.wait_for_all()
+    yield manifest
+    process.wait_for_all()
+    if process.rank == 0:
+        manifest.merge(images)
 
 
 def _lines(file: Path) -> list[str]:

@@ -40,6 +40,21 @@ def save_results(explanation: Explanation, folder: Path, name: str, kinds: Seque
     return described
 
 
+def record_of(
+    path: str, explanation: Explanation, said: dict[str, Any], targets: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest's line of an image that was explained. said: what the model says of it; targets: of its panels."""
+    return {
+        "path": path,
+        "size": list(explanation.picture.shape[:2]),
+        "original_size": explanation.original_size and list(explanation.original_size),
+        **said,
+        "targets": targets,
+        "warnings": explanation.warnings,
+        "assumptions": explanation.assumptions,
+    }
+
+
 def names_of_files(name: str, panels: Sequence[Panel]) -> list[str]:
     """What the names of each panel's files begin with: `<image>.<method>.<class>`, of several layers with theirs.
 
