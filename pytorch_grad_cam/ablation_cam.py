@@ -74,5 +74,5 @@ class AblationCAM(BaseCAM):
                 falls = score_falls(tail, target_lists, scores, run.activations, *options)
             return ablation_cam_weights(scores, falls).to(run.activations.device)
 
-        with undisturbed(self.model), torch.no_grad():
+        with undisturbed(self.model, known=self._known), torch.no_grad():
             return run.of_targets(of_ablated)

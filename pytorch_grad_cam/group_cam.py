@@ -80,6 +80,6 @@ class GroupCAM(BaseCAM):
 
     def evidence(self, run: LayerRun) -> torch.Tensor:
         masks = group_masks(run.activations, run.grads, self.groups)
-        with undisturbed(self.model), torch.no_grad():
+        with undisturbed(self.model, known=self._known), torch.no_grad():
             gained = gains(run, masks, self.batch_size).to(masks)
         return (over_positions(gained, masks) * masks).sum(1)

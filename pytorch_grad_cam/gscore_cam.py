@@ -60,6 +60,6 @@ class GScoreCAM(ScoreCAM):
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         chosen = highest_gradients(run.grads, self.share) & channels_by_energy(run.activations, 1)
-        with undisturbed(self.model), torch.no_grad():
+        with undisturbed(self.model, known=self._known), torch.no_grad():
             (scores,) = self.scores_of_channels(run, chosen.to(run.image.device), [run.targets])
             return score_cam_weights(scores)

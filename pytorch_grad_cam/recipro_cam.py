@@ -32,7 +32,9 @@ class ReciproCAM(TailCAM):
     Raises ValueError for a reshape_transform that mixes or scales what the layer returned.
     When to take it: without gradients, at a coarse layer. Not at a fine one: the tail runs once for each cell.
     Cost: one forward (three for the first call with a number of images) and, for each cell of each image, the model's
-    tail behind the layer, whatever the number of targets.
+    tail behind the layer, whatever the number of targets. Where the tail begins with the mean over all positions it
+    gets one position for each cell, where the score reads a class token behind attention that token, the cell and one
+    token for all zeros; whether that gives the same is seen by two cells of each call.
     Paper: Byun & Lee 2022, https://arxiv.org/abs/2209.14074.
     """
 

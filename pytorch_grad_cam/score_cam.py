@@ -87,7 +87,7 @@ class ScoreCAM(BaseCAM):
 
     def weigh(self, run: LayerRun) -> torch.Tensor:
         chosen = channels_by_energy(run.activations.to(run.image.device), self.share_of_energy)
-        with undisturbed(self.model), torch.no_grad():
+        with undisturbed(self.model, known=self._known), torch.no_grad():
             return score_cam_weights(run.of_targets(partial(self.scores_of_channels, run, chosen)))
 
     def scores_of_channels(self, run: LayerRun, chosen: torch.Tensor, target_lists: TargetLists) -> torch.Tensor:

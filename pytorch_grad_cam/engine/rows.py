@@ -49,23 +49,12 @@ class Rows:
         def rows_of(leaf: Any) -> Any:
             if every or not has_rows(leaf, batch):
                 return leaf
-            return self._copied(leaf) if one is None else leaf[one : one + 1].expand(len(self), *leaf.shape[1:])
+            if one is None:
+                return leaf[self.index.to(leaf.device)]
+            return leaf[one : one + 1].expand(len(self), *leaf.shape[1:])
 
         return tree_map(rows_of, tree)
-
-    def copied(self, tree: Any, batch: int) -> Any:
-        """As `read`, but each tensor is a copy that may be written into."""
-
-        def copy_of(leaf: Any) -> Any:
-            if not isinstance(leaf, torch.Tensor):
-                return leaf
-            return self._copied(leaf) if has_rows(leaf, batch) else leaf.clone()
-
-        return tree_map(copy_of, tree)
 
     @cached_property
     def _only_sample(self) -> int | None:
         return self.samples[0] if len(set(self.samples)) == 1 else None
-
-    def _copied(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor[self.index.to(tensor.device)]

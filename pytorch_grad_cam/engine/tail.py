@@ -76,9 +76,9 @@ class PartialForward:
     def __call__(self, rows: Rows, replace: Replace) -> Any:
         """The model's scores for rows of the samples, its layer returning what `replace(output)` gives.
 
-        replace: from a copy of the layer's output for the rows, which it may write into, to another of that shape.
-        Rows of one sample, and all samples in their order, read the recorded outputs where they are; any other rows
-        copy them.
+        replace: from the layer's output for the rows, which it must not write into, to tensors of its own of that
+        shape, which the model may write into. Rows of one sample, and all samples in their order, read the recorded
+        outputs where they are; any other rows copy them.
         """
         run = self._run_tail if self._follows else self._run_whole
         return self.scores_in(run(rows, replace))
@@ -92,7 +92,7 @@ class PartialForward:
         """Whether the partial run gives what the whole model gives, with the layer's output kept and set to zero."""
 
         def half_zero(layer_output: Any) -> Any:
-            return tree_map(lambda leaf: _first_of_two(leaf) if has_rows(leaf, 2) else leaf, layer_output)
+            return tree_map(lambda leaf: _first_of_two(leaf) if has_rows(leaf, 2) else copied(leaf), layer_output)
 
         twice = Rows.of([0, 0], torch.device("cpu"))
         if any(tensor.is_inference() for tensor in self._recorded_tensors()):
@@ -188,12 +188,12 @@ class PartialForward:
 
     def _run_tail(self, rows: Rows, replace: Replace) -> Any:
         self._rows = rows
-        self._replacement = replace(rows.copied(self.layer_output, self.batch))
+        self._replacement = replace(rows.read(self.layer_output, self.batch))
         self._calls: Counter[nn.Module] = Counter()
         return apply(self._replicas[self.model], rows.read(self.x, self.batch))
 
     def _run_whole(self, rows: Rows, replace: Replace) -> Any:
-        return self._run_exchanged(rows.read(self.x, self.batch), lambda output: replace(copied(output)))
+        return self._run_exchanged(rows.read(self.x, self.batch), replace)
 
     def _run_exchanged(self, x: Any, exchange: Replace) -> Any:
         with _Exchange(self.layer, self.call_index, exchange):

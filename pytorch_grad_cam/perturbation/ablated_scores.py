@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from copy import copy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from pytorch_grad_cam.engine.chunks import in_chunks, rows_at_a_time
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward, Replace
 from pytorch_grad_cam.engine.targets import RowScores, Target
-from pytorch_grad_cam.engine.trees import to_array
+from pytorch_grad_cam.engine.trees import copied, to_array
 from pytorch_grad_cam.perturbation.affine_tail import ScoresWith, contributions
 
 
@@ -87,7 +86,9 @@ def _falls_with_zeros(
     of_rows = channels[images].flatten()
 
     def without(start: int, stop: int) -> torch.Tensor:
-        zeroed = partial(set_to_zero, channels=of_rows[start:stop], channel_axis=channel_axis)
+        def zeroed(output: Any) -> Any:
+            return set_to_zero(copied(output), of_rows[start:stop], channel_axis)
+
         return scores_with(rows[start:stop], zeroed).T
 
     ablated = in_chunks(without, len(rows), size, "AblationCAM channels").T
@@ -111,7 +112,7 @@ def _scores_by_layer(
         def ablated(output: Any) -> Any:
             layer.indices = channels[start:]
             layer.set_next_batch(image, layer_output, stop - start)
-            return layer(output)
+            return layer(copied(output))
 
         return scores_with(rows[start:stop], ablated).T
 

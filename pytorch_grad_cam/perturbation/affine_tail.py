@@ -47,8 +47,8 @@ def contributions(
     kept: list[torch.Tensor] = []
 
     def source(output: torch.Tensor) -> torch.Tensor:
-        kept[:] = [output.requires_grad_()]
-        return output.clone()  # an operation in place behind the layer must not meet a leaf
+        kept[:] = [output.clone().requires_grad_()]
+        return kept[0].clone()  # an operation in place behind the layer must not meet a leaf
 
     with torch.enable_grad():
         for samples in sorted({1, len(every)}):
@@ -76,8 +76,9 @@ def _by_channel(score: torch.Tensor, output: torch.Tensor, channel_axis: int) ->
 
 
 def _without(output: torch.Tensor, removed: slice, channel_axis: int) -> torch.Tensor:
-    output.movedim(channel_axis, 1)[:, removed] = 0
-    return output
+    remaining = output.clone()
+    remaining.movedim(channel_axis, 1)[:, removed] = 0
+    return remaining
 
 
 def _is_affine(node: Any) -> bool:

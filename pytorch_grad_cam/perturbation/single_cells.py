@@ -14,7 +14,8 @@ from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward
 from pytorch_grad_cam.engine.targets import ClassTargets, RowScores, Target
-from pytorch_grad_cam.engine.trees import AsMap
+from pytorch_grad_cam.engine.trees import AsMap, copied
+from pytorch_grad_cam.perturbation.few_positions import outputs_of_few_positions
 
 # One axis of the paper's 3 x 3 Gaussian, whose nine weights add up to 1.
 _GAUSSIAN = (0.25, 0.5, 0.25)
@@ -41,6 +42,7 @@ def cells_of_numbers(output: Any, as_map: AsMap, grid: Sequence[int]) -> list[to
     """Of each leaf of what a layer returned the cell of each of its numbers, from 1; 0 for those that are in no cell,
     as a class token. None for leaves that are no floating tensors.
 
+    Axes along which the cells do not change, as that of the channels and mostly that of the samples, have length 1.
     as_map: from what the layer returned to a map (N, C, *grid). Raises ValueError where it mixes numbers.
     """
     leaves, structure = tree_flatten(output)
@@ -57,7 +59,18 @@ def cells_of_numbers(output: Any, as_map: AsMap, grid: Sequence[int]) -> list[to
             "mixes or scales them: pass one that only selects and arranges, or take a method with gradients"
         )
     remaining = iter(found)
-    return [None if source is leaf else next(remaining).long() for source, leaf in zip(sources, leaves, strict=True)]
+    return [
+        None if source is leaf else _without_equal_slices(next(remaining).long())
+        for source, leaf in zip(sources, leaves, strict=True)
+    ]
+
+
+def _without_equal_slices(numbers: torch.Tensor) -> torch.Tensor:
+    """One slice along each axis whose slices are all equal."""
+    for axis in range(numbers.ndim):
+        first = numbers.narrow(axis, 0, min(1, numbers.shape[axis]))
+        numbers = first if torch.equal(first.expand_as(numbers), numbers) else numbers
+    return numbers
 
 
 def _source(leaf: Any) -> Any:
@@ -78,7 +91,8 @@ def scores_of_cells(
 
     Of classes it is their probability among all classes; what is in no cell stays. batch_size: how many rows the tail
     gets at a time; None for as many as suit the device. Raises what `cells_of_numbers` raises.
-    Cost: a row of the tail for each sample and cell.
+    Cost: a row of the tail for each sample and cell; of few positions where they tell the same, see
+    `outputs_of_few_positions`.
     """
     device = tail.scores.device
     samples, cells = tail.batch, math.prod(grid)
@@ -86,29 +100,36 @@ def scores_of_cells(
         return torch.zeros(len(target_lists), 0, *grid, device=device)
     numbers = cells_of_numbers(tail.layer_output, as_map, grid)
     kept = torch.cat([torch.ones(cells, 1), windows(grid, gaussian)], dim=1).to(device)
+
+    def whole(of_rows: Rows, of_cells: torch.Tensor) -> Any:
+        def alone(output: Any) -> Any:
+            leaves, structure = tree_flatten(output)
+            shown = [
+                copied(leaf) if of_leaf is None else leaf * _of_rows(kept[of_cells], of_leaf, of_rows, samples).to(leaf)
+                for leaf, of_leaf in zip(leaves, numbers, strict=True)
+            ]
+            return tree_unflatten(shown, structure)
+
+        return tail(of_rows, alone)
+
+    outputs_of, size = whole, rows_at_a_time(device)
+    if not gaussian and len(numbers) == 1 and numbers[0] is not None and len(numbers[0]) == 1:
+        few, positions = outputs_of_few_positions(tail, numbers[0].to(device), whole)
+        outputs_of, size = few, size * max(1, cells // positions)
     rows = Rows.repeated(range(samples), cells, device)
     score_rows = RowScores(target_lists, device)
     are_classes = tail.scores.ndim == 2 and all(isinstance(targets, ClassTargets) for targets in target_lists)
 
     def scores(start: int, stop: int) -> torch.Tensor:
         of_rows = rows[start:stop]
-        of_cells = kept[torch.arange(start, stop, device=device) % cells]
-
-        def alone(output: Any) -> Any:
-            leaves, structure = tree_flatten(output)
-            shown = [
-                leaf if of_leaf is None else leaf * _of_rows(of_cells, of_leaf[of_rows.index.to(leaf.device)], leaf)
-                for leaf, of_leaf in zip(leaves, numbers, strict=True)
-            ]
-            return tree_unflatten(shown, structure)
-
-        outputs = tail(of_rows, alone)
+        outputs = outputs_of(of_rows, torch.arange(start, stop, device=device) % cells)
         return score_rows(full_precision(outputs).softmax(1) if are_classes else outputs, of_rows).T
 
-    size = rows_at_a_time(device) if batch_size is None else batch_size
+    size = size if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ReciproCAM cells").T.reshape(len(target_lists), samples, *grid)
 
 
-def _of_rows(kept: torch.Tensor, numbers: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-    """What is kept of each number of the leaf: kept (rows, 1 + cells) at the numbers' cells."""
-    return kept.to(leaf).gather(1, numbers.flatten(1)).reshape(leaf.shape)
+def _of_rows(kept: torch.Tensor, numbers: torch.Tensor, rows: Rows, samples: int) -> torch.Tensor:
+    """What is kept of each number of a leaf: kept (rows, 1 + cells) at the cells of its rows' numbers."""
+    of_rows = numbers.expand(samples, *numbers.shape[1:])[rows.index.to(numbers.device)]
+    return kept.to(numbers.device).gather(1, of_rows.flatten(1)).reshape(of_rows.shape)

@@ -60,7 +60,7 @@ class TailCAM(BaseCAM):
                 _check_first_axis(tail)
                 return self.of_tail(tail, [resolve_targets(each, tail.scores) for each in target_lists], run)
 
-        with undisturbed(self.model), torch.no_grad():
+        with undisturbed(self.model, known=self._known), torch.no_grad():
             return run.of_targets(of_lists).to(run.activations)
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:

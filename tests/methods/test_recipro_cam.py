@@ -1,5 +1,7 @@
 """Recipro-CAM beside its oracle: windows, tokens, targets of other kinds, costs, what is refused."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -97,9 +99,69 @@ def test_several_targets_ask_the_tail_once_and_a_later_call_the_model_once():
     cam(x, 1)
     model.batches.clear()
     several = cam(x, [[0, 1, 3]] * 2)
-    assert model.batches == [2, 24], "the forward, and the tail of both images' twelve cells"
+    tried = [2, 2]  # two cells with all positions and with few, which the mean of the patches does not stand
+    assert model.batches == [2, *tried, 24], "the forward, and the tail of both images' twelve cells"
     for number, category in enumerate((0, 1, 3)):
         np.testing.assert_allclose(several[:, number], cam(x, category), atol=1e-6)
+
+
+class ClassTokenLast(nn.Module):
+    """A class token behind the patches reads them by attention; the head reads it, or the mean of all tokens."""
+
+    def __init__(self, reads_patches=False):
+        super().__init__()
+        torch.manual_seed(3)
+        self.reads_patches = reads_patches
+        self.patch, self.norm, self.head = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6), nn.Linear(6, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.tokens = []
+
+    def forward(self, x):
+        tokens = self.norm(torch.cat([self.patch(x).flatten(2).mT, self.token.expand(len(x), -1, -1)], dim=1))
+        self.tokens.append(tuple(tokens.shape[:2]))
+        tokens = self.attention(tokens, tokens, tokens)[0]
+        return self.head(tokens.mean(1) if self.reads_patches else tokens[:, -1])
+
+
+@pytest.mark.parametrize("reads_patches", [False, True])
+def test_zeros_are_one_token_to_a_class_token(reads_patches):
+    model, x = ClassTokenLast(reads_patches).double().eval(), picture().double()
+    cam = ReciproCAM(model, "norm", lambda tokens: tokens[:, :-1].mT.unflatten(2, (3, 4)), normalize=None, relu=False)
+    cam.align = "cell"
+    cam(x, 2)
+    model.tokens.clear()
+    found = cam(x, 2)
+    assert model.tokens[-1] == ((24, 13) if reads_patches else (24, 3))
+
+    def alone(tokens, cell):
+        tokens[:, [other for other in range(12) if other != cell]] = 0
+        return tokens
+
+    cells = [with_tokens(model, x, partial(alone, cell=cell)).softmax(1)[:, 2] for cell in range(12)]
+    expected = torch.stack(cells, dim=1).reshape(2, 1, 3, 4)
+    drawn = torch.nn.functional.interpolate(expected, size=(12, 16), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(found, drawn, atol=1e-7)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_pooled_map_shows_a_cell_by_one_position(pooled):
+    """A position that sees its neighbours first is no mean of what is there alone."""
+    torch.manual_seed(0)
+    shapes, behind = [], nn.Identity() if pooled else nn.Conv2d(5, 5, 3, padding=1)
+    model = nn.Sequential(nn.Conv2d(3, 5, 4, 4), behind, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+    model = model.double().eval()
+    model[2].register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    x = picture().double()
+    found = ReciproCAM(model, model[0], normalize=None, relu=False, check_place=False)(x, 1)
+    assert shapes[-1] == ((24, 5, 1, 1) if pooled else (24, 5, 3, 4))
+    with torch.no_grad():
+        maps = model[0](x)
+        alone = maps.flatten(2)[:, :, :, None] * torch.eye(12).double()
+        rows = alone.permute(0, 3, 1, 2).reshape(24, 5, 3, 4)
+        expected = model[1:](rows).softmax(1)[:, 1].reshape(2, 1, 3, 4)
+    drawn = torch.nn.functional.interpolate(expected, size=(12, 16), mode="bilinear")[:, 0]
+    np.testing.assert_allclose(found, drawn, atol=1e-7)
 
 
 def test_layers_that_run_twice_have_the_mean_of_both():

@@ -1,0 +1,123 @@
+"""A tail's outputs for cells shown alone, from a few positions in the place of a whole map of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from pytorch_grad_cam.attention.attention_watch import AttentionWatch
+from pytorch_grad_cam.engine.rows import Rows
+from pytorch_grad_cam.engine.tail import TOLERANCES, PartialForward
+from pytorch_grad_cam.engine.trees import floating_tensors, has_rows
+
+CellOutputs = Callable[[Rows, torch.Tensor], Any]
+"""From rows of the samples and the cell (rows,) that each of them shows alone to the model's scores."""
+
+# Of the highest score, in float32 or better. The same sums in another order differed by up to 4e-7 (seven ViTs).
+_ROUNDED = 2e-6
+
+
+@dataclass(frozen=True)
+class _TokenRows(Rows):
+    """Rows that have some of their sample's `count` tokens: those of the places `tokens` (rows, tokens)."""
+
+    tokens: torch.Tensor
+    count: int
+
+    def read(self, tree: Any, batch: int) -> Any:
+        """As `Rows.read`, with these tokens of each tensor that has all of them on its second axis."""
+
+        def some_tokens(leaf: Any) -> Any:
+            if not has_rows(leaf, batch) or leaf.ndim == 1 or leaf.shape[1] != self.count:
+                return Rows.read(self, leaf, batch)
+            return leaf[self.index.to(leaf.device)[:, None], self.tokens.to(leaf.device)]
+
+        return tree_map(some_tokens, tree)
+
+
+def outputs_of_few_positions(
+    tail: PartialForward, numbers: torch.Tensor, whole: CellOutputs
+) -> tuple[CellOutputs, int]:
+    """What gives the outputs of `whole` from a few of the layer's positions, and from how many; else `whole` from all.
+
+    Where the tail begins with the mean over all positions, one cell divided by their number has the mean of a map that
+    is zero elsewhere. Where the score reads a class token, the zero tokens are one key to its attention, and one of
+    them that counts for all has their weight.
+    numbers: of `cells_of_numbers`, (1, ...). Whether the outputs are the same is seen by the first sample's first and
+    last cell. Cost: two rows of the tail, and two more with few positions for each way that is tried.
+    """
+    device = numbers.device
+    count = int(numbers.max())
+    rows, cells = Rows.of([0, 0], device), torch.tensor([0, count - 1], device=device)
+    expected = None
+    for few, positions in _ways(tail, numbers, count):
+        expected = floating_tensors(whole(rows, cells)) if expected is None else expected
+        try:
+            found = floating_tensors(few(rows, cells))
+        except Exception:  # noqa: BLE001
+            continue  # the tail needs all positions: the whole run, which works, gave `expected`
+        if len(found) == len(expected) and all(map(_equal, found, expected)):
+            return few, positions
+    return whole, numbers.numel()
+
+
+def _ways(tail: PartialForward, numbers: torch.Tensor, count: int) -> Iterator[tuple[CellOutputs, int]]:
+    """What might give the outputs of cells alone from few positions, and from how many."""
+    axes = [axis for axis in range(1, numbers.ndim) if numbers.shape[axis] > 1]
+    by_place = numbers.flatten()
+    others = (by_place == 0).nonzero().flatten()
+    if len(by_place) != count + len(others):
+        return  # a cell has several places
+    places = by_place.argsort(stable=True)[len(others) :]
+    if not len(others):
+        yield partial(_of_means, tail, axes, places), 1
+    elif axes == [1]:
+        yield partial(_of_tokens, tail, places, others), len(others) + 2
+
+
+def _of_means(tail: PartialForward, axes: list[int], places: torch.Tensor, rows: Rows, cells: torch.Tensor) -> Any:
+    """From one position, which has the mean over all: the cell divided by their number."""
+
+    def mean(output: torch.Tensor) -> torch.Tensor:
+        by_place = output.movedim(axes, tuple(range(1, 1 + len(axes)))).flatten(1, len(axes))
+        of_rows = by_place[torch.arange(len(rows), device=output.device), places[cells]] / len(places)
+        return of_rows.reshape([1 if axis in axes else size for axis, size in enumerate(output.shape)])
+
+    return tail(rows, mean)
+
+
+def _of_tokens(
+    tail: PartialForward, places: torch.Tensor, others: torch.Tensor, rows: Rows, cells: torch.Tensor
+) -> Any:
+    """From the tokens that are no cells, the cell, and one token of zeros that counts for all of the other cells."""
+    zero = places[torch.where(cells == 0, 1, 0)]
+    tokens = torch.cat([others.expand(len(rows), -1), places[cells][:, None], zero[:, None]], dim=1)
+    counts = torch.ones_like(tokens)
+    counts[:, -1] = len(places) - 1
+    tokens, order = tokens.sort(dim=1)  # what reads the first token, or the last, finds it there
+    counts = counts.gather(1, order)
+    is_zero = tokens == zero[:, None]
+
+    def counted(weights: torch.Tensor) -> torch.Tensor:
+        of_rows = weights.unflatten(0, (len(rows), -1))
+        of_rows = of_rows * counts.to(weights).reshape(len(rows), *[1] * (of_rows.ndim - 2), -1)
+        return (of_rows / of_rows.sum(-1, keepdim=True)).flatten(0, 1)
+
+    def shown(output: torch.Tensor) -> torch.Tensor:
+        return output.masked_fill(is_zero.reshape(*is_zero.shape, *[1] * (output.ndim - 2)), 0)
+
+    some = _TokenRows(rows.samples, rows.index, tokens, len(places) + len(others))
+    with AttentionWatch(counted, lambda attention: None):
+        return tail(some, shown)
+
+
+def _equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    tolerance = TOLERANCES.get(expected.dtype, _ROUNDED) * expected.abs().max().item()
+    return torch.allclose(found, expected, rtol=0, atol=tolerance)
