@@ -104,7 +104,7 @@ def _of_tokens(
     is_zero = tokens == zero[:, None]
 
     def counted(weights: torch.Tensor) -> torch.Tensor:
-        of_rows = weights.unflatten(0, (len(rows), -1))
+        of_rows = torch.unflatten(weights, 0, (len(rows), -1))
         of_rows = of_rows * counts.to(weights).reshape(len(rows), *[1] * (of_rows.ndim - 2), -1)
         return (of_rows / of_rows.sum(-1, keepdim=True)).flatten(0, 1)
 

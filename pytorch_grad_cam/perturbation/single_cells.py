@@ -15,7 +15,7 @@ from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward
 from pytorch_grad_cam.engine.targets import ClassTargets, RowScores, Target
 from pytorch_grad_cam.engine.trees import AsMap, copied
-from pytorch_grad_cam.perturbation.few_positions import outputs_of_few_positions
+from pytorch_grad_cam.perturbation.few_positions import CellOutputs, outputs_of_few_positions
 
 # One axis of the paper's 3 x 3 Gaussian, whose nine weights add up to 1.
 _GAUSSIAN = (0.25, 0.5, 0.25)
@@ -112,10 +112,11 @@ def scores_of_cells(
 
         return tail(of_rows, alone)
 
-    outputs_of, size = whole, rows_at_a_time(device)
+    outputs_of: CellOutputs = whole
+    size = rows_at_a_time(device)
     if not gaussian and len(numbers) == 1 and numbers[0] is not None and len(numbers[0]) == 1:
-        few, positions = outputs_of_few_positions(tail, numbers[0].to(device), whole)
-        outputs_of, size = few, size * max(1, cells // positions)
+        outputs_of, positions = outputs_of_few_positions(tail, numbers[0].to(device), whole)
+        size *= max(1, cells // positions)
     rows = Rows.repeated(range(samples), cells, device)
     score_rows = RowScores(target_lists, device)
     are_classes = tail.scores.ndim == 2 and all(isinstance(targets, ClassTargets) for targets in target_lists)
