@@ -61,7 +61,8 @@ TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "recipro_cam", "layer_integrated_gradients", "cam", "lift_cam", "score_forms", "raw_maps",
-        "affine_tail", "zero_rows", "short_backward", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
+        "affine_tail", "zero_rows", "short_backward", "guided_backprop", "fullgrad", "targets", "metrics",
+        "kernel_component",
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
