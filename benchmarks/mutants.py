@@ -39,6 +39,7 @@ MODULES = (
     "ablation_layer",
     "engine.maps", "engine.dominant_eigenvector", "engine.principal_component", "engine.kernel_component",
     "engine.bias_gradients", "engine.rescaled_contributions", "engine.torch_quirks.zero_rows",
+    "engine.torch_quirks.short_backward",
     "perturbation.ablated_scores", "perturbation.affine_tail", "perturbation.masked_scores",
     "perturbation.single_cells", "perturbation.few_positions", "perturbation.sliding_windows",
     "perturbation.window_maps", "metrics.arcc",
@@ -61,7 +62,8 @@ TESTS = [
     next((ROOT / "tests").glob(f"*/test_{name}.py"))
     for name in (
         "formulas", "recipro_cam", "layer_integrated_gradients", "cam", "lift_cam", "score_forms", "raw_maps",
-        "affine_tail", "zero_rows", "guided_backprop", "fullgrad", "targets", "metrics", "kernel_component",
+        "affine_tail", "zero_rows", "short_backward", "guided_backprop", "fullgrad", "targets", "metrics",
+        "kernel_component",
         "multigrid", "localisation", "grid_pointing_game", "deletion_insertion", "complexity", "robustness",
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",

@@ -12,8 +12,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
+from pytorch_grad_cam.engine.autograd_graph import nodes_behind
+from pytorch_grad_cam.engine.detections.predictions import Detected
 from pytorch_grad_cam.engine.inputs import Inputs, call
 from pytorch_grad_cam.engine.targets import TargetLists, target_scores
 from pytorch_grad_cam.engine.torch_quirks.second_derivatives import twice_differentiable
@@ -106,7 +109,7 @@ class Capture(Watch):
         wanted = [*chain.from_iterable(map(floating_tensors, map(itemgetter(1), self.runs)))]
         found = self.derivatives(score, [*wanted, *inputs], keep_graph)
         if any(map(partial(is_, None), found[: len(wanted)])):
-            self._check_reached(found)
+            self._check_reached(score)
         remaining = iter(found)
         return [*map(partial(_gradients_like, remaining), map(itemgetter(1), self.runs))], list(remaining)
 
@@ -131,12 +134,13 @@ class Capture(Watch):
         # The model goes on with a copy: an operation in place behind the layer must not change what was captured.
         return copied(kept)
 
-    def _check_reached(self, gradients: Sequence[torch.Tensor | None]) -> None:
-        remaining = iter(gradients)
+    def _check_reached(self, score: torch.Tensor) -> None:
+        # By the graph: a gradient of nothing but zeros may be None, too, see `ShortBackward`.
+        behind = set(nodes_behind(score.grad_fn))
         reached = set()
         for layer, output in self.runs:
-            of_run = [next(remaining) for _ in floating_tensors(output)]
-            if any(gradient is not None for gradient in of_run):
+            in_graph = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
+            if any(get_gradient_edge(tensor).node in behind for tensor in in_graph):
                 reached.add(layer)
         for layer in self._layers:
             if layer not in reached:
@@ -160,7 +164,8 @@ def gradients_of_list(
     image: gets the gradient with respect to itself as its `.grad`.
     """
     score = target_scores(scores, lists[position]).sum()
-    gradients, of_inputs = capture.differentiate(score, position < len(lists) - 1, [] if image is None else [image])
+    with scores.short_backward if isinstance(scores, Detected) else nullcontext():
+        gradients, of_inputs = capture.differentiate(score, position < len(lists) - 1, [] if image is None else [image])
     if image is not None:
         image.grad = of_inputs[0]
     return gradients
@@ -170,8 +175,7 @@ def source(tree: Any) -> Any:
     """The tree with tensors that gradients can be taken of: leaves where the graph has not begun yet."""
     if not isinstance(tree, torch.Tensor):
         return tree_map_only(torch.Tensor, source, tree)
-    begins = tree.is_floating_point() and not tree.requires_grad
-    return tree.detach().requires_grad_() if begins else tree
+    return tree.detach().requires_grad_() if tree.is_floating_point() and not tree.requires_grad else tree
 
 
 def _gradients_like(remaining: Iterator[torch.Tensor | None], output: Any) -> Any:

@@ -100,7 +100,7 @@ class RectifiedCapture:
         behind = list(self._edges.values())
         gradients, found = self._capture.differentiate(score, keep_graph, [*behind, *inputs])  # type: ignore[list-item]
         of_behind = dict(zip(self._edges, found, strict=False))
-        of_runs = [of_behind.get(place, gradient) for place, gradient in enumerate(gradients)]
+        of_runs = [own if (of := of_behind.get(place)) is None else of for place, own in enumerate(gradients)]
         return of_runs, found[len(behind) :]
 
     def _rectified(self, layer: nn.Module, output: Any) -> Any:

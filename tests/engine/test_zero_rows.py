@@ -46,7 +46,7 @@ class RowsDifferentiated(TorchDispatchMode):
         self.rows: Counter = Counter()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function in (torch.ops.aten.mm.default, torch.ops.aten.matmul.default):
+        if function.name() in ("aten::mm", "aten::matmul", "torchvision::_roi_align_backward"):
             self.rows[len(args[0])] += 1
         return function(*args, **(kwargs or {}))
 
@@ -93,6 +93,19 @@ def test_either_gelu(approximate):
     (expected,) = torch.autograd.grad(score, x, retain_graph=True)
     with SkipZeroRows():
         assert torch.equal(torch.autograd.grad(score, x)[0], expected)
+
+
+def test_regions_of_which_one_is_read():
+    roi_align = pytest.importorskip("torchvision.ops").roi_align
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 16, 16, generator=generator).requires_grad_()
+    corners = 8 * torch.rand(100, 2, generator=generator)
+    regions = torch.cat([torch.arange(100.0)[:, None] % 2, corners, corners + 4], dim=1)
+    score, found = roi_align(x, regions, 3)[7].square().sum(), RowsDifferentiated()
+    (expected,) = torch.autograd.grad(score, x, retain_graph=True)
+    with found, SkipZeroRows():
+        torch.testing.assert_close(torch.autograd.grad(score, x)[0], expected)
+    assert found.rows == {1: 1}
 
 
 def test_products_behind_a_class_token_have_one_row_an_image():

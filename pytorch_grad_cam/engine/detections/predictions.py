@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from pytorch_grad_cam.engine.detections.log_odds import log_odds
+from pytorch_grad_cam.engine.torch_quirks.short_backward import ShortBackward
 
 _EVERYTHING = 1 << 62
 
@@ -189,6 +191,11 @@ class Detected:
 
     plain: Any
     predictions: list[Predictions]
+
+    @cached_property
+    def short_backward(self) -> ShortBackward:
+        """What scores of the predictions are differentiated within."""
+        return ShortBackward(each.logits for each in self.predictions)
 
     def __len__(self) -> int:
         return len(self.predictions)

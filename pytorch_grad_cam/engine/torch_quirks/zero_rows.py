@@ -1,4 +1,4 @@
-"""The backward pass without the rows of zeros that the tokens behind a class token have."""
+"""The backward pass without rows of zeros: of tokens behind a class token, of regions that are not asked about."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,16 +24,18 @@ def gradients_without_zero_rows(
 
 
 class SkipZeroRows(TorchDispatchMode):
-    """Linear layers and GELUs are differentiated only where their gradient is not zero; the results are the same.
+    """Linear layers, GELUs and RoIAlign are differentiated only where their gradient is not zero; the results are the
+    same.
 
     The score of a ViT with a class token depends on one row of 197 of all that follows the last attention, which is
-    three quarters of the last block's backward. For the CPU: elsewhere looking would wait for the device.
+    three quarters of the last block's backward; that of a box on one of a thousand regions. For the CPU: elsewhere
+    looking would wait for the device.
     """
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        by_rows = _BY_ROWS.get(function)
+        by_rows = _BY_ROWS.get(function.name())
         result = None if by_rows is None else by_rows(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {})) if result is None else result
 
@@ -96,8 +98,18 @@ def _attention_backward(
     return torch.zeros_like(query).index_copy_(2, rows, of_rows), of_keys, of_values
 
 
-_BY_ROWS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.mm.default: _mm,
-    torch.ops.aten.gelu_backward.default: _gelu_backward,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _attention_backward,
+def _roi_align_backward(gradient: torch.Tensor, regions: torch.Tensor, *how: Any) -> torch.Tensor | None:
+    """The gradient of maps of which R regions (R, 5) were cut out. gradient: (R, C, h, w)."""
+    rows = _few_rows(gradient.flatten(1))
+    if rows is None:
+        return None
+    of_maps: torch.Tensor = torch.ops.torchvision._roi_align_backward(gradient[rows], regions[rows], *how)
+    return of_maps
+
+
+_BY_ROWS: dict[str, Callable[..., Any]] = {
+    "aten::mm": _mm,
+    "aten::gelu_backward": _gelu_backward,
+    "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
+    "torchvision::_roi_align_backward": _roi_align_backward,
 }
