@@ -38,7 +38,7 @@ from benchmarks.report import rows_of, save, write_report
 METHODS = (
     "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
     "KPCA_CAM", "FEM", "ShapleyCAM", "FinerCAM", "AblationCAM", "RefineCAM", "PathCAM",
-    "FullGrad",
+    "FullGrad", "LIFTCAM", "ReciproCAM", "GroupCAM", "LayerIntegratedGradients",
 )  # fmt: skip
 PRODUCT = "FullGrad ** 3 * GradCAM"
 # They take a forward for each of up to 1,280 channels, and one for each window.
