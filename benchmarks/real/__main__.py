@@ -43,7 +43,7 @@ METHODS = (
 PRODUCT = "FullGrad ** 3 * GradCAM"
 # They take a forward for each of up to 1,280 channels, and one for each window.
 HOURS_LONG = ("ScoreCAM", "SESS")
-# Registering each of the fifty layers of its path takes 25 forwards.
+# Its rows were measured when each of the fifty layers of its path took 25 forwards to register.
 OF_TILES = ("PathCAM",)
 OF_NAMED_LAYERS = ("GradCAM", "LayerCAM")
 PEERS = ("grad-cam 1.5.7", "torch-cam 0.5")
