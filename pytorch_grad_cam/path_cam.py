@@ -8,7 +8,7 @@ from torch import nn
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.override_points import weighted
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_blank
-from pytorch_grad_cam.engine.capture import Capturing
+from pytorch_grad_cam.engine.capture import Captured, Capturing
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun
 from pytorch_grad_cam.engine.maps import min_max
@@ -16,6 +16,7 @@ from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 from pytorch_grad_cam.locate.found_layers import Asked
+from pytorch_grad_cam.registration.registration import MapOfLayer, register_together
 
 # Chosen on EfficientNet-Lite0 and Lite1 (`benchmarks.real`): the second power has the same hits and less of the map on
 # the object, the fourth more.
@@ -87,6 +88,16 @@ class PathCAM(BaseCAM):
     def _layers_of_targets(self, call: Call, targets: Targets, capture: Capturing) -> torch.Tensor | None:
         of_class = [run for run in capture.runs if run[0] in self.target_layers]
         return self._found_layers.read_by(call, targets, of_class)
+
+    def _runs(self, call: Call, captured: Captured, transform: AsMap | None) -> list[CapturedRun]:
+        if self.align == "receptive_field":
+            read = [
+                (layer, transform or self._found_layouts.as_map(layer, output, call.image, call.inputs), output)
+                for layer, output in captured
+            ]
+            maps = [MapOfLayer(layer, as_map, tuple(as_map(output).shape[2:])) for layer, as_map, output in read]
+            register_together(self.model, maps, call.inputs, self.spatial_from)
+        return super()._runs(call, captured, transform)
 
     def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:
         """Grad-CAM's maps along the path, and their check."""

@@ -52,17 +52,21 @@ class HighestOfLevels(nn.Module):
     """A detector as a classifier: each class's highest score over all places of three levels, (N, 5).
 
     The levels get one another by plain additions, as NanoDet's do: no module returns what all paths go through but the
-    first stage. how: "amax", "max", "topk" of all places, or of the highest of each level ("levels").
+    first stage. how: "amax", "max", "topk" of all places, or of the highest of each level ("levels"). broad: whether a
+    place reads several cells of what a tower returns; of NanoDet's it reads one.
     """
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: str, broad: bool = True) -> None:
         super().__init__()
         torch.manual_seed(5)
         self.stem, self.how = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), how
         self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()) for _ in range(3))
         self.laterals = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
         self.towers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU())
+            nn.Sequential(
+                *(nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 1), nn.ReLU()),
+                *((nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU()) if broad else ()),
+            )
             for _ in range(3)
         )
         self.heads = nn.ModuleList(nn.Conv2d(8, CLASSES, 1) for _ in range(3))

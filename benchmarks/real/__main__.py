@@ -38,12 +38,12 @@ from benchmarks.report import rows_of, save, write_report
 METHODS = (
     "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
     "KPCA_CAM", "FEM", "ShapleyCAM", "FinerCAM", "AblationCAM", "RefineCAM", "PathCAM",
-    "FullGrad",
+    "FullGrad", "LIFTCAM", "ReciproCAM", "GroupCAM", "LayerIntegratedGradients",
 )  # fmt: skip
 PRODUCT = "FullGrad ** 3 * GradCAM"
 # They take a forward for each of up to 1,280 channels, and one for each window.
 HOURS_LONG = ("ScoreCAM", "SESS")
-# Registering each of the fifty layers of its path takes 25 forwards.
+# Its rows were measured when each of the fifty layers of its path took 25 forwards to register.
 OF_TILES = ("PathCAM",)
 OF_NAMED_LAYERS = ("GradCAM", "LayerCAM")
 PEERS = ("grad-cam 1.5.7", "torch-cam 0.5")
@@ -130,19 +130,19 @@ def _measured(objects: Sequence[Asked], maps: Sequence[np.ndarray]) -> dict[str,
 def our_row(network: Network, method: str, layers: Sequence[str] | None, objects: Sequence[Asked]) -> dict:
     """layers: None finds them."""
     if method == PRODUCT:
-        whole, coarse = (_maps(network.model, name, None, objects, "cell")[0] for name in ("FullGrad", "GradCAM"))
+        whole, coarse = (maps_of(network.model, name, None, objects, "cell")[0] for name in ("FullGrad", "GradCAM"))
         return row_of(objects, [a**3 * b for a, b in zip(whole, coarse, strict=True)], None)
-    plain, _ = _maps(network.model, method, layers, objects, "cell")
+    plain, _ = maps_of(network.model, method, layers, objects, "cell")
     if method in OF_TILES:
         return row_of(objects, plain, None)
-    registered, where = _maps(network.model, method, layers, objects[:1], "receptive_field")
+    registered, where = maps_of(network.model, method, layers, objects[:1], "receptive_field")
     are_moved = method == "FullGrad" or any(any(each.shift) for each in where)
     if are_moved:
-        registered += _maps(network.model, method, layers, objects[1:], "receptive_field")[0]
+        registered += maps_of(network.model, method, layers, objects[1:], "receptive_field")[0]
     return row_of(objects, plain, registered if are_moved else plain)
 
 
-def _maps(
+def maps_of(
     model: nn.Module, method: str, layers: Sequence[str] | None, objects: Sequence[Asked], align: str
 ) -> tuple[list[np.ndarray], list[Any]]:
     """The map of each object, and the registrations."""

@@ -13,7 +13,7 @@ from pytorch_grad_cam.engine.inputs import rows_of
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.locate.place_check import check_places
-from pytorch_grad_cam.registration.registration import Registration, by_geometry
+from pytorch_grad_cam.registration.registration import MapOfLayer, Registration, by_geometry
 
 # How far the outermost cells may look further inside than even tiles are, in cells and in the image's length. Of 13
 # networks of torchvision and timm .52 of a cell at most (squeezenet1_0), LeNet's last pooling .64; what training makes
@@ -25,20 +25,21 @@ def check_drawn(call: Call, drawn: Sequence[tuple[CapturedRun, torch.Tensor]], t
     """`locate.place_check.check_places`, and a CamWarning where even tiles are not where the outermost cells look.
 
     Cost: that of `check_places`; in networks with convolutions or pooling that use up borders one forward more of the
-    first sample for each layer.
+    first sample.
     """
     check_places(call, drawn, transform)
     if not any(map(_uses_up_borders, call.model.modules())):
         return
-    for captured in {captured.run.layer: captured for captured, _ in drawn}.values():
-        run = captured.run
-        if run.registration is None:
-            one = rows_of(call.inputs, torch.tensor([0]), len(call.image))
-            how = captured.read, call.spatial_from, run.activations.shape[2:]
-            inset = _inset(by_geometry(call.model, run.layer, one, *how))
-            if inset:
-                size = " x ".join(map(str, call.image.shape[2:]))
-                issue(CamWarning(_INSET.format(names_of(call.model, [run.layer])[0], inset, size)))
+    as_tiles = {captured.run.layer: captured for captured, _ in drawn if captured.run.registration is None}
+    if not as_tiles:
+        return
+    maps = [MapOfLayer(layer, c.read, tuple(c.run.activations.shape[2:])) for layer, c in as_tiles.items()]
+    one = rows_of(call.inputs, torch.tensor([0]), len(call.image))
+    for layer, place in zip(as_tiles, by_geometry(call.model, maps, one, call.spatial_from), strict=True):
+        inset = _inset(place)
+        if inset:
+            size = " x ".join(map(str, call.image.shape[2:]))
+            issue(CamWarning(_INSET.format(names_of(call.model, [layer])[0], inset, size)))
 
 
 _INSET = (

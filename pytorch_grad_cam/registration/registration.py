@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -152,11 +153,38 @@ def registration_of(
         x = on_device_of(model, x)
         one = rows_of(x, torch.tensor([0]), len(image))
         as_map = reshape_transform or layout_of(model, one, module, spatial_from).of_output
-        known = known or by_geometry(model, module, one, as_map, spatial_from, grid)
+        asked = MapOfLayer(module, as_map, None if grid is None else tuple(grid))
+        known = known or by_geometry(model, [asked], one, spatial_from)[0]
         if measure or known.source != "geometry":
-            known = with_displacement(known, _displacement(model, module, x, as_map, spatial_from, known.grid))
+            (measured,) = _displacements(model, [asked._replace(grid=known.grid)], x, spatial_from)
+            known = with_displacement(known, measured)
         kept[size, known.grid] = known
     return known if measure or known.geometry is None else known.by_geometry()
+
+
+class MapOfLayer(NamedTuple):
+    """A layer, how a map (N, C, *grid) is read of what it returns, and the grid; None is that of its first run."""
+
+    layer: nn.Module
+    as_map: AsMap
+    grid: tuple[int, ...] | None = None
+
+
+def register_together(model: nn.Module, maps: Sequence[MapOfLayer], x: Any, spatial_from: SpatialFrom = None) -> None:
+    """Measure the layers that `registration_of` does not know yet, and keep the answers for it.
+
+    Cost: that of `registration_of` for one, for all together.
+    """
+    model = unwrapped(model)
+    of_model = _KEPT.setdefault(model, weakref.WeakKeyDictionary())
+    samples, size = len(image_of(x, spatial_from)), tuple(image_of(x, spatial_from).shape[2:])
+    unknown = [each for each in maps if (size, each.grid) not in of_model.setdefault(each.layer, {})]
+    if unknown:
+        x = on_device_of(model, rows_of(x, torch.tensor([0]), samples))
+        places = by_geometry(model, unknown, x, spatial_from)
+        measured = _displacements(model, unknown, x, spatial_from)
+        for each, place, moved in zip(unknown, places, measured, strict=True):
+            of_model[each.layer][size, each.grid] = with_displacement(place, moved)
 
 
 Alignment = Literal["cell", "receptive_field"] | Registration
@@ -190,27 +218,29 @@ def aligned(
 _KEPT: Any = weakref.WeakKeyDictionary()
 
 
-def by_geometry(
-    model: nn.Module,
-    layer: nn.Module,
-    x: Any,
-    as_map: AsMap,
-    spatial_from: SpatialFrom,
-    grid: Sequence[int] | None,
-) -> Registration:
-    """The registration of the first run of the layer whose cells are followed from the image; else even tiles.
+def by_geometry(model: nn.Module, maps: Sequence[MapOfLayer], x: Any, spatial_from: SpatialFrom) -> list[Registration]:
+    """Of each layer the registration of the first run whose cells are followed from the image; else even tiles.
 
     Cost: one forward.
     """
-    with undisturbed(model), torch.no_grad(), Outputs([layer]) as outputs:
+    with undisturbed(model), torch.no_grad(), ExitStack() as stack:
+        outputs = [stack.enter_context(Outputs([each.layer])) for each in maps]
         image = image_of(x, spatial_from).clone()
         with CentresWatch(image) as watch:
             call(model, with_image(x, image, spatial_from))
-            maps = [as_map(output) for output in outputs.kept]
+            read = [
+                [each.as_map(output) for output in of_layer.kept] for each, of_layer in zip(maps, outputs, strict=True)
+            ]
+    return [_of_first_run(watch, each, runs, tuple(image.shape[2:])) for each, runs in zip(maps, read, strict=True)]
+
+
+def _of_first_run(
+    watch: CentresWatch, asked: MapOfLayer, maps: Sequence[torch.Tensor], size: tuple[int, ...]
+) -> Registration:
     if not maps:
-        raise ValueError(f"target layer {type(layer).__name__} did not run when the model was called")
-    maps_of_grid = [run_maps for run_maps in maps if grid is None or tuple(run_maps.shape[2:]) == tuple(grid)]
-    registrations = [registered(watch, run_maps, tuple(image.shape[2:])) for run_maps in maps_of_grid or maps]
+        raise ValueError(f"target layer {type(asked.layer).__name__} did not run when the model was called")
+    maps_of_grid = [run_maps for run_maps in maps if asked.grid is None or tuple(run_maps.shape[2:]) == asked.grid]
+    registrations = [registered(watch, run_maps, size) for run_maps in maps_of_grid or maps]
     return next((candidate for candidate in registrations if candidate.source == "geometry"), registrations[0])
 
 
@@ -251,22 +281,22 @@ def with_displacement(known: Registration, measured: Displacement | None) -> Reg
     return drawn._replace(measured=moved(measured.cells), error=error)
 
 
-def _displacement(
-    model: nn.Module,
-    layer: nn.Module,
-    x: Inputs,
-    as_map: AsMap,
-    spatial_from: SpatialFrom,
-    grid: tuple[int, ...],
-) -> Displacement | None:
-    """By the first run of the layer with this grid. Cost: see `strengths_of_views`."""
+def _displacements(
+    model: nn.Module, maps: Sequence[MapOfLayer], x: Inputs, spatial_from: SpatialFrom
+) -> list[Displacement | None]:
+    """Of each layer by its first run with the grid. Cost: see `strengths_of_views`, for all together."""
 
     def strengths(inputs: Inputs) -> list[torch.Tensor]:
-        with Outputs([layer]) as outputs:
+        with ExitStack() as stack:
+            outputs = [stack.enter_context(Outputs([each.layer])) for each in maps]
             call(model, inputs)
-        maps = map(as_map, outputs.kept)
-        return [next(strength(each) for each in maps if tuple(each.shape[2:]) == grid)]
+        return [_strength_of_run(each, of_layer.kept) for each, of_layer in zip(maps, outputs, strict=True)]
 
     with undisturbed(model), torch.no_grad():
-        (views,) = strengths_of_views(x, spatial_from, strengths)
-        return None if views is None else displacement(views)
+        views = strengths_of_views(x, spatial_from, strengths)
+        return [None if each is None else displacement(each) for each in views]
+
+
+def _strength_of_run(of_layer: MapOfLayer, outputs: Sequence[Any]) -> torch.Tensor:
+    maps = map(of_layer.as_map, outputs)
+    return next(strength(each) for each in maps if tuple(each.shape[2:]) == of_layer.grid)

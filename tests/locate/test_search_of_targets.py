@@ -248,15 +248,17 @@ def test_a_box_at_the_edge_has_the_layer_of_its_level(detector, number):
     assert cam.location.name == f"necks.{0 if number < 256 else 1 if number < 256 + 64 else 2}"
 
 
-@pytest.mark.parametrize("how", ["amax", "max", "topk", "levels"])
-def test_a_class_that_is_the_highest_of_all_places_has_the_layer_of_its_level(how):
+@pytest.mark.parametrize(
+    ("how", "broad"), [("amax", True), ("max", True), ("topk", True), ("levels", True), ("amax", False)]
+)
+def test_a_class_that_is_the_highest_of_all_places_has_the_layer_of_its_level(how, broad):
     """As of NanoDet where it serves as a classifier: its branches begin early, and one place reads few cells."""
-    model, x = HighestOfLevels(how).eval(), picture()
+    model, x = HighestOfLevels(how, broad).eval(), picture()
     cam, names = GradCAM(model), set()
     for number in range(5):
         maps = cam(x, number)
         names.add(cam.location.name)
-        assert cam.location.name == f"towers.{model.level_of(x, number)}.2"
+        assert cam.location.name == f"towers.{model.level_of(x, number)}" + ".2" * broad
         expected = literal.grad_cam(model, cam.location.layer, x, lambda output: output[0, number], SIZE)  # noqa: B023
         np.testing.assert_allclose(maps, expected, atol=1e-5)
     assert len(names) > 1

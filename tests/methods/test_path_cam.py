@@ -10,6 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam import CamWarning, GradCAM, LayerCAM, PathCAM
 from pytorch_grad_cam.path_cam import along_path, rectified_layer_cam
+from pytorch_grad_cam.registration import registration_of
 
 
 class Branching(nn.Module):
@@ -118,3 +119,19 @@ def test_a_map_that_is_blank_because_the_layers_disagree():
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
         assert PathCAM(Branching().eval())(images(), 3).any()
+
+
+@pytest.mark.parametrize("layers", [["stem", "last"], ["stem", "block", "last"]])
+def test_all_layers_of_the_path_are_registered_by_the_same_forwards(layers):
+    """24 with noise and one by geometry, however many layers; each as `registration_of` registers it alone."""
+    x, forwards = images(), {}
+    for align in ("cell", "receptive_field"):
+        net, alone, counted = Branching().eval(), Branching().eval(), []
+        net.register_forward_hook(lambda *_, counted=counted: counted.append(1))
+        with PathCAM(net, layers, align=align) as cam:
+            cam(x, 1)
+            for layer, registration in cam.registrations.items():
+                name = next(name for name, module in net.named_modules() if module is layer)
+                assert registration == registration_of(alone, name, x[:1])
+        forwards[align] = len(counted)
+    assert forwards["receptive_field"] - forwards["cell"] == 25

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 PHOTO = Path(__file__).parents[1] / "data/cat.png"
 METHODS = (
     "GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "GradCAMElementWise", "EigenCAM", "EigenGradCAM",
-    "KPCA_CAM", "FEM", "ShapleyCAM", "AblationCAM", "FullGrad",
+    "KPCA_CAM", "FEM", "ShapleyCAM", "AblationCAM", "FullGrad", "PathCAM", "LIFTCAM", "ReciproCAM", "SegEigenCAM",
+    "LayerIntegratedGradients",
 )  # fmt: skip
 
 

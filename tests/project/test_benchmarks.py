@@ -25,8 +25,11 @@ from benchmarks.families.question import Question, as_trained, of_class, of_pixe
 from benchmarks.growth import slope
 from benchmarks.maps import finished
 from benchmarks.real.__main__ import asked, compared, figures, interval
+from benchmarks.real.displacements import best_displacement, heat_by_displacement
+from benchmarks.real.displacements import summary as summary_of_layers
 from benchmarks.real.networks import Network
 from benchmarks.real.pictures import Picture, _pasted
+from benchmarks.real.pointing import is_near
 from benchmarks.real.qt_resources import files_of
 from benchmarks.real.tensorflow_graphs import Resized, load_graph
 from benchmarks.report import table
@@ -315,6 +318,34 @@ def test_what_registration_changes_is_told_from_chance():
         moved[np.flatnonzero(plain == 0)[:gained]] = 1
         assert compared(plain, moved, pictures) == said
         assert compared(moved, plain, pictures) == {"alike": "alike", "higher": "lower"}[said]
+
+
+def test_displacements_are_those_of_the_object_from_the_heat():
+    """The object lies 5 px further down and 3 px further left; what is drawn beyond the image is lost."""
+    heat, inside = np.zeros((64, 64)), np.zeros((64, 64), bool)
+    heat[20:30, 20:30], inside[25:35, 17:27] = 2, True
+    found = heat_by_displacement(heat, inside, 8)
+    assert found.shape == (17, 17)
+    assert found[8 + 5, 8 - 3] == pytest.approx(1)
+    assert found[8, 8] == pytest.approx(0.5 * 0.7)
+    np.testing.assert_allclose(best_displacement(found), [5, -3], atol=1e-6)
+    at_the_edge = heat_by_displacement(np.roll(heat, 30, 0), np.ones((64, 64), bool), 8)
+    assert at_the_edge[8 + 8, 8] == pytest.approx(0.6)
+
+
+def test_means_over_layers_and_how_often_a_rule_is_worse_than_tiles():
+    rows = {"a": {"error of tiles": 2.0, "error of noise": 3.5}, "b": {"error of tiles": 4.0, "error of noise": 0.5}}
+    found = summary_of_layers(rows)
+    assert found["mean of 2 layers"] == {"error of tiles": 3.0, "error of noise": 2.0}
+    assert found["layers worse than tiles by more than 1 px"] == {"error of noise": 1}
+
+
+@pytest.mark.parametrize(("column", "near"), [(9, True), (13, True), (14, False)])
+def test_a_maximum_beside_the_object(column, near):
+    cam_map, inside = np.zeros((8, 20)), np.zeros((8, 20), bool)
+    cam_map[4, column], inside[:, :10] = 1, True
+    assert is_near(cam_map, inside) == near
+    assert not is_near(np.zeros((8, 20)), inside)
 
 
 def test_a_graph_of_tensorflow_is_the_same_function(tmp_path):
