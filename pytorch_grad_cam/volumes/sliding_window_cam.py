@@ -31,7 +31,7 @@ from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
-from pytorch_grad_cam.volumes.reach import reach_of
+from pytorch_grad_cam.volumes.reach import Reach, reach_of
 from pytorch_grad_cam.volumes.shared_weights import SharedWeights
 from pytorch_grad_cam.volumes.stitching import Stitching
 from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
@@ -51,17 +51,19 @@ class SlidingWindowCAM(MetaCAM):
     device, and the map on the host; of an image in a file only the windows are read.
 
     The result is the map of the whole image, to rounding, where the score is a sum over positions, or the linear head
-    of a mean over them, and no position sees farther than `context`, in windows and contexts that are multiples of the
-    network's stride: convolutional segmentation networks and classifiers with BatchNorm. Without a context it is nearly
-    so where half the overlap is more than what a position sees. Of networks that look at the whole window (attention,
-    InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say. Where
-    windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how far a cell
-    sees, and what the windows show it.
+    of a mean over them, and windows, sizes and steps, are multiples of the network's stride: convolutional segmentation
+    networks and classifiers with BatchNorm. For that it is measured how far a cell sees, and of a window only what lies
+    that far inside it counts. Where a cell sees too far for that, and of networks that look at the whole window
+    (attention, InstanceNorm, squeeze-and-excitation, several layers behind the pooling), it is the mean of what windows
+    say. Where windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how
+    far a cell sees, and what the windows show it.
 
     Cost: a forward and a backward a window, where weights are of the whole image one forward more (Grad-CAM++ and
     XGrad-CAM two). One forward a window
-    more for targets=None, and up to that where a layer is to be found for a segmentation network. A context of c makes
-    a window of s voxels (1 + 2 c / s) times as long on each axis.
+    more for targets=None, and up to that where a layer is to be found for a segmentation network. One forward and some
+    backwards an image for how far a cell sees. With overlap 0.5 there are no more windows than MONAI's where that is up
+    to a quarter of a window; up to eight times as many beyond that, with a CamWarning that says how many. A context of
+    c makes a window of s voxels (1 + 2 c / s) times as long on each axis instead.
     When to take it: for volumes, slides and clips that do not fit the model or the memory; what does is explained in
     one piece by the base method.
     Paper: Cardoso et al. 2022 (MONAI), https://arxiv.org/abs/2211.02701.
@@ -81,7 +83,7 @@ class SlidingWindowCAM(MetaCAM):
         sigma_scale: float | Sequence[float] = 0.125,
         padding_mode: PaddingMode = "constant",
         cval: float = 0.0,
-        context: int | Sequence[int] = 0,
+        context: int | Sequence[int] | None = None,
         batch_size: int = 1,
         inferer: Any = None,
         **options: Unpack[CamOptions],
@@ -89,6 +91,7 @@ class SlidingWindowCAM(MetaCAM):
         """Nothing is run yet.
 
         model to base_method, options: see `MetaCAM.__init__`. roi_size to context: see `volumes.windows.Windows`.
+        context=None measures how far a cell sees and keeps of each window what lies that far inside it; 0 is MONAI's.
         batch_size: windows at a time. inferer: a `monai.inferers.SlidingWindowInferer`, whose windows are taken instead
         of those.
         """
@@ -99,10 +102,11 @@ class SlidingWindowCAM(MetaCAM):
         if not options.get("detach", True):
             raise ValueError("stitched maps are on the host and in no graph: leave out detach=False")
         _, self._scaled = scalings(relu, normalize)
-        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval, context)
+        self._measures_reach, beside = context is None, context or 0
+        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval, beside)
         self.batch_size = batch_size
         if inferer is not None:
-            self.windows, self.batch_size = Windows.of(inferer, context), inferer.sw_batch_size
+            self.windows, self.batch_size = Windows.of(inferer, beside), inferer.sw_batch_size
 
     def explain(self, input_tensor: Inputs, targets: Targets, as_tensor: bool = False, **smoothing: bool) -> Any:
         """The stitched maps, float32 (N, *spatial), with K targets an image (N, K, *spatial), see `BaseCAM.__call__`.
@@ -140,16 +144,20 @@ class SlidingWindowCAM(MetaCAM):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps of K targets (K, *spatial), and the mean class scores (classes,), empty where there are none."""
         size = inputs.image_size
-        windows = self.windows.on(size)
+        windows = inputs.windows.on(size)
         targets = self._of_windows(inputs, sample, targets, windows[0])
         with maps_are_parts():
             if not self.target_layers:
                 windows = self._asked_first(inputs, sample, targets, windows)
+            shares_weights = SharedWeights.apply_to(self.base_cam)
+            if shares_weights or self._measures_reach:  # the layer is found, and how it is read
+                self._made(inputs, sample, targets, smoothing, self.base_cam, windows[:1])
+            if self._measures_reach:
+                inputs = inputs.in_windows(self._seeing_whole(inputs, sample))
+                windows = inputs.windows.on(size)
             made = partial(self._made, inputs, sample, targets, smoothing)
-            cam = (
-                self._sharing(made, windows, size, targets) if SharedWeights.apply_to(self.base_cam) else self.base_cam
-            )
-            stitching = Stitching(self.windows, size)
+            cam = self._sharing(made, inputs, windows, targets) if shares_weights else self.base_cam
+            stitching = Stitching(inputs.windows, size)
 
             def add(start: int, stop: int) -> torch.Tensor:
                 maps, scores = made(cam, windows[start:stop])
@@ -159,35 +167,49 @@ class SlidingWindowCAM(MetaCAM):
             scores = in_chunks(add, len(windows), self.batch_size, "windows").mean(0)
         stitched, apart = stitching.finish()
         if apart > _APART:
-            self._warn_of_seams(inputs, sample, windows[len(windows) // 2], apart)
+            self._warn_of_seams(inputs, sample, apart)
         return self._fused(stitched, len(size)), scores
 
-    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, where: Slices, apart: float) -> None:
-        """Say that windows contradict each other, and whether a position sees farther than what they show."""
+    def _seeing_whole(self, inputs: WindowedInputs, sample: int) -> Windows:
+        """Windows whose cells see what they see in the whole image; where that cannot be had, those that were asked."""
+        size, asked = inputs.image_size, inputs.windows
+        far, strides = self._reach(inputs, sample)
+        windows = asked.seen_whole(size, far, strides) if any(far) else None
+        if windows is not None and windows.count(size) > asked.count(size):
+            issue(CamWarning(_MORE.format(far=max(far), count=windows.count(size), asked=asked.count(size))))
+        return windows or asked
+
+    def _reach(self, inputs: WindowedInputs, sample: int) -> Reach:
+        """How far cells see in a window of those in the middle of the image."""
         cam = self.base_cam
         while isinstance(cam, MetaCAM):
             cam = cam.base_cam
-        shown = inputs.of(sample, [where])
+        windows = inputs.windows.on(inputs.image_size)
+        shown = inputs.of(sample, [windows[len(windows) // 2]])
         as_map = cam._found_layouts.as_map
-        reach = reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
-        beside = self.windows.beside_seams(inputs.image_size)
-        axes = zip(reach, beside, self.windows.sizes(inputs.image_size), strict=True)
-        far, near, size = max(axes, key=lambda axis: axis[0] - axis[1])
-        why = _CONTRADICT.format(apart=apart, far=far, near=near, size=size)
-        issue(CamWarning(why))
+        return reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
+
+    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, apart: float) -> None:
+        """Say that windows contradict each other, and whether a position sees farther than what they show."""
+        size = inputs.image_size
+        reach, windows = self._reach(inputs, sample), inputs.windows
+        axes = zip(*reach, windows.beside_seams(size), windows.sizes(size), strict=True)
+        far, stride, near, shown = max(axes, key=lambda axis: axis[0] - axis[2])
+        context = -(-far // stride) * stride
+        issue(CamWarning(_CONTRADICT.format(apart=apart, far=far, near=near, size=shown, context=context)))
 
     def _sharing(
-        self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int], targets: Sequence[Any]
+        self, made: Callable[..., Any], inputs: WindowedInputs, windows: Sequence[Slices], targets: Sequence[Any]
     ) -> Any:
         """The base method with the weights of the whole image."""
-        made(self.base_cam, windows[:1])  # finds the layer and how it is read
-        of_mean = math.prod(size) / math.prod(self.windows.sizes(size))
+        size = inputs.image_size
+        of_mean = math.prod(size) / math.prod(inputs.windows.sizes(size))
         are_sums = [isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in targets]
         shared = SharedWeights(self.base_cam, [1 if is_sum else of_mean for is_sum in are_sums])
 
         def gather(gathering: Callable[[torch.Tensor], Any], start: int, stop: int) -> torch.Tensor:
             some = windows[start:stop]
-            own = torch.stack([self.windows.own(size, where)[None] for where in some])
+            own = torch.stack([inputs.windows.own(size, where)[None] for where in some])
             return cast(torch.Tensor, made(gathering(own), some)[1])
 
         for each in shared.passes():
@@ -226,7 +248,7 @@ class SlidingWindowCAM(MetaCAM):
 
     def _mean_scores(self, inputs: WindowedInputs, sample: int) -> torch.Tensor:
         """The mean of the windows' class scores (classes,). Raises ValueError where there are none."""
-        windows = self.windows.on(inputs.image_size)
+        windows = inputs.windows.on(inputs.image_size)
 
         def scored(start: int, stop: int) -> torch.Tensor:
             scores = self._scores(inputs, sample, windows[start:stop])
@@ -269,8 +291,13 @@ _APART = 0.02  # of a map's maximum; the error is up to four times that: what co
 _CONTRADICT = (
     "windows contradict each other by up to {apart:.0%} of the map's maximum: it is not the map of the whole image. A "
     "cell sees {far} positions to each side, or more, and where two windows of {size} meet they show {near}: "
-    "context={far} shows the model as many more around each window. With attention, normalisation over the window or "
-    "several layers behind the pooling a map is the mean of what windows say"
+    "context={context} shows the model so many more around each window. With attention, normalisation over the window "
+    "or several layers behind the pooling a map is the mean of what windows say"
+)
+_MORE = (
+    "a cell sees {far} positions to each side, so that what lies nearer to a window's cut does not count: {count} "
+    "windows instead of {asked}. Larger ones (roi_size=) take fewer; context=0 takes MONAI's, and the map is not "
+    "that of the whole image"
 )
 _SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
 _BLANK = (

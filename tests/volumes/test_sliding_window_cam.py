@@ -100,29 +100,50 @@ def test_weights_by_sums_of_channels_are_of_the_whole(network, base):
     assert difference(cam(image, 1), whole).max() < 1e-4
 
 
+@pytest.mark.parametrize("base", [GradCAM, HiResCAM], ids=lambda base: base.__name__)
+@pytest.mark.parametrize("network", [Classifier, Segmenter])
+def test_nothing_has_to_be_said_for_the_map_of_the_whole(network, base):
+    """Cells see 5 positions to each side; the windows are MONAI's, nine of them."""
+    model, image = network(2), image_of(2, 40)
+    whole = base(model, "encoder")(image, 1)
+    FORWARDS.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        stitched = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=20)(image, 1)
+    assert difference(stitched, whole).max() < 1e-5
+    assert {shape[2:] for shape in FORWARDS} == {(20, 20)}
+
+
+def test_what_it_costs_more_is_said():
+    model, image = Classifier(2), image_of(2)
+    with pytest.warns(CamWarning, match="sees 5 positions to each side, so .* 16 windows instead of 9"):
+        stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16)(image, 1)
+    assert difference(stitched, HiResCAM(model, "encoder")(image, 1)).max() < 1e-5
+
+
 def test_overlap_instead_of_context():
     model, image = Classifier(2), image_of(2, 24)
-    apart = difference(
-        SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75)(image, 1), GradCAM(model, "encoder")(image, 1)
-    )
+    cam = SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75, context=0)
+    apart = difference(cam(image, 1), GradCAM(model, "encoder")(image, 1))
+    assert apart.max() < 0.05
     assert apart.max() < 0.05
     assert apart.mean() < 0.01
 
 
 @pytest.mark.parametrize("network", [Classifier, Segmenter])
 def test_windows_that_show_too_little_are_warned_of(network):
-    """By what a cell sees, 4 pixels in whole cells, and what is shown; with as much context nothing is left to say."""
+    """By what cells see, 5 pixels, and what is shown; with as much context nothing is left to say."""
     model, image = network(2), image_of(2)
     with pytest.warns(CamWarning) as warned:
         stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, batch_size=16)(image, 1)
     (message,) = [str(each.message) for each in warned]
-    assert "sees 4 positions to each side, or more, and where two windows of 8 meet they show 2: context=4" in message
+    assert "sees 5 positions to each side, or more, and where two windows of 8 meet they show 2: context=6" in message
     said = float(re.search(r"by up to (\d+)%", message)[1]) / 100
     error = difference(stitched, HiResCAM(model, "encoder")(image, 1)).max()
     assert 0.25 * error < said < 1.5 * error
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
-        SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, context=4, batch_size=16)(image, 1)
+        SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, context=6, batch_size=16)(image, 1)
 
 
 class SeesAll(nn.Module):
@@ -347,7 +368,7 @@ def test_other_inputs_go_along():
 
 def test_only_windows_are_run():
     FORWARDS.clear()
-    options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False}
+    options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False, "context": 0}
     SlidingWindowCAM(Classifier(2), "encoder", **options)(image_of(2), 1)
     assert {shape[2:] for shape in FORWARDS} == {(16, 16)}
     assert (
