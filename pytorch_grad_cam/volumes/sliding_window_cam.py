@@ -14,8 +14,9 @@ from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, maps_are_parts, warn_of_blank
 from pytorch_grad_cam.engine.chunks import in_chunks
 from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
-from pytorch_grad_cam.engine.maps import fused, scalings
-from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget, WherePredicted
+from pytorch_grad_cam.engine.maps import fused, resize, scalings
+from pytorch_grad_cam.engine.segmentation.segmentation_target import WherePredicted
+from pytorch_grad_cam.engine.segmentation.segments import Segmented
 from pytorch_grad_cam.engine.targets import (
     Target,
     TargetRule,
@@ -30,10 +31,16 @@ from pytorch_grad_cam.engine.targets import (
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from pytorch_grad_cam.volumes.reach import Reach, reach_of
 from pytorch_grad_cam.volumes.shared_weights import SharedWeights
 from pytorch_grad_cam.volumes.stitching import Stitching
+from pytorch_grad_cam.volumes.window_targets import (
+    OF_REGION,
+    cut,
+    needs_whole_prediction,
+    of_whole_prediction,
+    of_windows,
+)
 from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
 from pytorch_grad_cam.volumes.windows import PaddingMode, Slices, Windows
 
@@ -113,11 +120,13 @@ class SlidingWindowCAM(MetaCAM):
 
         input_tensor: as for the base method, or an array (N, C, *spatial) in memory or in a file. as_tensor: a tensor
         on the host. targets: a class is the same for all windows; None is that of the highest mean score over the
-        windows. Of a segmentation a class is its pixels where a window predicts it, a `SegmentationTarget` has the mask
-        of the whole image, which is cut. Other callables get the output for a window.
+        windows. Of a segmentation a class is its pixels where a window predicts it; a `SegmentationTarget` has the mask
+        of the whole image, which is cut, and mask="predicted", a point or an instance mean what the windows' scores,
+        stitched as MONAI does, predict for the whole image: these scores, (classes, *spatial), are on the host then,
+        and it costs a forward a window more. Other callables get the output for a window.
         `outputs` is the mean of the windows' class scores (N, classes), None for other outputs.
         Raises ValueError where the model takes another axis than the second as its channels and axes= does not say so,
-        and for points and instances of segmentations.
+        and what `SegmentationTarget` raises.
         """
         inputs = WindowedInputs(input_tensor, self.spatial_from, self.windows)
         samples = range(len(inputs))
@@ -204,7 +213,7 @@ class SlidingWindowCAM(MetaCAM):
         """The base method with the weights of the whole image."""
         size = inputs.image_size
         of_mean = math.prod(size) / math.prod(inputs.windows.sizes(size))
-        are_sums = [isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in targets]
+        are_sums = [isinstance(target, OF_REGION) for target in targets]
         shared = SharedWeights(self.base_cam, [1 if is_sum else of_mean for is_sum in are_sums])
 
         def gather(gathering: Callable[[torch.Tensor], Any], start: int, stop: int) -> torch.Tensor:
@@ -228,7 +237,7 @@ class SlidingWindowCAM(MetaCAM):
         """What a method says of windows: raw maps (W, K, *size), of several layers (W, K, layers, *size), on the host,
         and class scores (W, classes).
         """
-        of_windows = tuple(tuple(_cut(target, slices, inputs) for target in targets) for slices in where)
+        of_windows = tuple(tuple(cut(target, slices, inputs) for target in targets) for slices in where)
         before = cam.spatial_from
         maps = torch.as_tensor(cam(inputs.of(sample, where), of_windows, **smoothing))
         if cam.spatial_from != before:
@@ -262,7 +271,10 @@ class SlidingWindowCAM(MetaCAM):
     ) -> Sequence[int | Target]:
         """The targets, of which classes of a segmentation are their pixels where a window predicts them."""
         rank = len(inputs.image_size)
-        targets = [_of_region(target, rank) for target in targets]
+        if any(map(needs_whole_prediction, targets)):
+            scores = self._whole_prediction(inputs, sample)
+            targets = [of_whole_prediction(each, scores) if needs_whole_prediction(each) else each for each in targets]
+        targets = [of_windows(target, rank) for target in targets]
         classes = [class_of(target) for target in targets]
         if all(number is None for number in classes):
             return targets
@@ -273,13 +285,34 @@ class SlidingWindowCAM(MetaCAM):
             for number, target in zip(classes, targets, strict=True)
         ]
 
+    def _whole_prediction(self, inputs: WindowedInputs, sample: int) -> torch.Tensor:
+        """The scores (classes, *spatial) of the whole image, on the host, stitched of the windows' as MONAI does.
+
+        Raises ValueError where the output is none of pixels.
+        """
+        size = inputs.image_size
+        windows, shown = inputs.windows.on(size), inputs.windows.sizes(size)
+        stitching = Stitching(inputs.windows, size)
+
+        def add(start: int, stop: int) -> torch.Tensor:
+            scores = self._scores(inputs, sample, windows[start:stop])
+            scores = scores.plain if isinstance(scores, Segmented) else scores
+            if not isinstance(scores, torch.Tensor) or scores.ndim - len(size) not in (1, 2):
+                raise ValueError(_NO_SEGMENTATION.format(_shape_of(scores)))
+            scores = scores.unsqueeze(1) if scores.ndim == len(size) + 1 else scores
+            stitching.add(resize(scores.float().cpu(), shown), windows[start:stop])
+            return torch.zeros(stop - start)
+
+        in_chunks(add, len(windows), self.batch_size, "windows")
+        return stitching.finish()[0]
+
     def _asked_first(
         self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], windows: Sequence[Slices]
     ) -> list[Slices]:
         """The windows, first one that has what the targets ask for: the layer is found there."""
         for number, where in enumerate(windows):
-            asked = [_cut(target, where, inputs) for target in targets]
-            if not any(isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in asked):
+            asked = [cut(target, where, inputs) for target in targets]
+            if not any(isinstance(target, OF_REGION) for target in asked):
                 return list(windows)
             scores = self._scores(inputs, sample, [where])
             if any(target_scores(scores, [target]).any() for target in asked):
@@ -300,6 +333,10 @@ _MORE = (
     "that of the whole image"
 )
 _SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
+_NO_SEGMENTATION = (
+    "a region of what is predicted needs an output (N, classes, *spatial), for windows this one is {}: pass an "
+    "output_transform"
+)
 _BLANK = (
     "so are those of all windows; of a segmentation, where no window predicts the class SegmentationTarget(category, "
     "mask) says where to look"
@@ -310,31 +347,8 @@ _CHANNELS = (
 )
 
 
-def _of_region(target: Any, rank: int) -> Any:
-    """A region of the image as it can be asked about a window: by its mask, or by where a window predicts its class."""
-    if not isinstance(target, SegmentationTarget):
-        return target
-    has_mask = isinstance(target.mask, torch.Tensor)
-    if target.category is None or (target.is_of_place and not has_mask):
-        raise ValueError(f"{target!r} means nothing in a window: pass a category and, for a region, the image's mask")
-    if has_mask:
-        return SemanticSegmentationTarget(target.category, target.mask)
-    return WherePredicted(target.category, rank)
-
-
-def _cut(target: Any, where: Slices, inputs: WindowedInputs) -> Any:
-    """A target as it is asked about a window: a mask of the whole image is cut and, where the window is padded, too."""
-    if not isinstance(target, SemanticSegmentationTarget):
-        return target
-    if tuple(target.mask.shape) != inputs.image_size:
-        raise ValueError(
-            f"the mask has shape {tuple(target.mask.shape)}, expected that of the image, {inputs.image_size}"
-        )
-    sizes = inputs.windows.sizes(inputs.image_size)
-    mask = torch.zeros(sizes)
-    inside = inputs.windows.unpadded(mask, target.mask[where].shape)
-    inside.copy_(target.mask[where])
-    return SemanticSegmentationTarget(target.category, mask)
+def _shape_of(scores: Any) -> str:
+    return str(tuple(scores.shape)) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
 
 
 def _class_scores(scores: Any, windows: int) -> torch.Tensor:

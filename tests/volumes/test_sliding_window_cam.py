@@ -260,9 +260,78 @@ def test_regions_of_a_segmentation():
     in_mask = cam(image, SegmentationTarget(1, mask))
     np.testing.assert_array_equal(in_mask, cam(image, SemanticSegmentationTarget(1, mask)))
     np.testing.assert_array_equal(cam(image, SegmentationTarget(1)), cam(image, 1))
-    for target in (SegmentationTarget(1, point=(20, 20)), SegmentationTarget(1, instance=0), SegmentationTarget()):
-        with pytest.raises(ValueError, match=r"means nothing in a window: pass a category and"):
-            cam(image, target)
+
+
+class BrighterThanItsWindow(Segmenter):
+    """What is brighter than the mean of what is shown is class 1, so that windows of one image predict other pixels."""
+
+    def __init__(self, reduced, classes):
+        super().__init__(2)
+        self.reduced, self.classes = reduced, classes
+
+    def forward(self, image):
+        scores = super().forward(image - image.mean((2, 3), keepdim=True) + 0.8)[:, 2 - self.classes :]
+        return nn.functional.avg_pool2d(scores, self.reduced)
+
+
+@pytest.mark.parametrize(("reduced", "classes"), [(1, 2), (4, 2), (1, 1)])
+def test_what_is_predicted_is_so_of_the_whole_image(reduced, classes):
+    """By MONAI's mean of the windows' scores, also of logits of a quarter of the size and of one class alone."""
+    model, image = BrighterThanItsWindow(reduced, classes), image_of(2) * torch.linspace(0.5, 1, 32)
+    scores, counts = torch.zeros(classes, 32, 32), torch.zeros(32, 32)
+    gaussian = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8)
+    weights = gaussian.clamp(min=1e-3)[:, None] * gaussian.clamp(min=1e-3)
+    for y in (0, 8, 16):
+        for x in (0, 8, 16):
+            where = (Ellipsis, slice(y, y + 16), slice(x, x + 16))
+            of_window = model(image[where]).detach()
+            enlarged = nn.functional.interpolate(of_window, size=(16, 16), mode="bilinear")
+            scores[where] += enlarged[0] * weights
+            counts[where] += weights
+    scores /= counts
+    predicted = scores.argmax(0) == 1 if classes == 2 else scores[0] > 0
+    cam = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16, context=0)
+    of_class = classes - 1
+    heat = cam(image, SegmentationTarget(of_class, mask="predicted"))
+    np.testing.assert_array_equal(heat, cam(image, SegmentationTarget(of_class, mask=predicted)))
+    assert np.abs(heat - cam(image, of_class)).max() > 0.05
+
+
+def test_a_point_and_an_object_of_the_image():
+    """Each of both bright parts is an object of its own, the larger one first."""
+    model, image = Segmenter(2), image_of(2)
+    signed = {"relu": False, "normalize": "max"}
+    cam = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=20, **signed)
+    targets = [
+        SegmentationTarget(point=(8, 9)),
+        SegmentationTarget(1, instance=0),
+        SegmentationTarget(1, instance=1),
+        SegmentationTarget(mask="predicted", point=(23, 22)),
+    ]
+    point, first, second, at_second = cam(image, [targets])[0]
+    alone = torch.zeros(32, 32)
+    alone[8, 9] = 1
+    np.testing.assert_array_equal(point, cam(image, SegmentationTarget(1, mask=alone))[0])
+    assert np.abs(first[:16, :16]).sum() > 0.99 * np.abs(first).sum() > 0
+    assert np.abs(second[16:, 16:]).sum() > 0.99 * np.abs(second).sum() > 0
+    np.testing.assert_array_equal(at_second, second)
+    whole = HiResCAM(model, "encoder", **signed)(image, SegmentationTarget(1, instance=1))[0]
+    np.testing.assert_allclose(second, whole, atol=1e-5)
+
+
+def test_regions_that_are_not_there():
+    image = image_of(2)
+    with pytest.raises(ValueError, match="class 1 is predicted nowhere"):
+        SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)(0.2 * image, SegmentationTarget(1, mask="predicted"))
+    with pytest.raises(
+        ValueError, match=r"needs an output \(N, classes, \*spatial\), for windows this one is \(1, 3\)"
+    ):
+        SlidingWindowCAM(Classifier(2), "encoder", roi_size=16)(image, SegmentationTarget(1, point=(3, 3)))
+    with pytest.raises(ValueError, match="the output has 2 classes: say which one"):
+        SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)(image, SegmentationTarget())
+    cam = SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)
+    with pytest.raises(ValueError, match="a box or a region is asked for"):
+        cam(image, SegmentationTarget(1, mask=image[0, 0] > 1), aug_smooth=True)
 
 
 def test_the_layer_is_found_in_a_window_with_the_class():
