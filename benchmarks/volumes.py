@@ -30,6 +30,7 @@ from pytorch_grad_cam.demo.scenes import source_digits
 from pytorch_grad_cam.metrics.localisation import energy_pointing_game, pointing_game
 
 METHODS = (GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM)
+STITCHED = (GradCAM, GradCAMPlusPlus, HiResCAM)  # mean gradients, also divided by the channels' sums, and each cell's
 SIDE = 24  # of a volume
 WHOLE = 64  # of a volume that is cut into windows
 WINDOWS: dict[str, dict[str, Any]] = {
@@ -195,7 +196,7 @@ def stitched_rows(
     volume = torch.from_numpy(image)[None]
     shown: list[int] = []
     counting = model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].numel()))
-    for method in METHODS:
+    for method in STITCHED:
         whole = [method(model, layer)(volume, target) for target in targets]
         for windows, options in WINDOWS.items():
             shown.clear()
