@@ -65,17 +65,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--window", type=int, default=96)
     parser.add_argument("--overlap", type=float, default=0.25)
-    parser.add_argument("--context", type=int, default=0)
+    parser.add_argument("--context", type=int, help="default: how far a cell sees is measured")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("always")
         volume = written(Path(folder) / "volume.npy", arguments.size)
         how = {"roi_size": arguments.window, "overlap": arguments.overlap, "context": arguments.context}
-        cam = SlidingWindowCAM(SmallClassifier(), "features", base_method=GradCAM, **how)
+        model, shown = SmallClassifier(), []
+        model.register_forward_pre_hook(lambda _, inputs: shown.append(len(inputs[0])))
+        cam = SlidingWindowCAM(model, "features", base_method=GradCAM, **how)
         before, began = peak(), time.perf_counter()
         heat = cam(volume, 1)
         row = {
-            "windows": str(len(cam.windows.on(volume.shape[2:]))),
+            "forwards of a window": str(sum(shown)),
             "seconds": f"{time.perf_counter() - began:.0f}",
             "GB before": f"{before:.2f}",
             "peak GB": f"{peak():.2f}",

@@ -5,15 +5,19 @@ U-Net that says where; clips of 8 frames with two moving digits of different cla
 some minutes. Of each structure of held-out samples with both: how often the map's maximum lies on it (hit; ties are
 shared) or on the other one (wrong), and the share of the map's sum on it (energy), all within two voxels around it.
 "share" is the size of that part: the energy of a map that says nothing. And how far the map that is stitched from
-windows is from that of the whole volume, highest and mean difference, without a context around the windows and with.
+windows is from that of the whole volume, highest and mean difference, and how many voxels the networks were shown for
+it, as a multiple of the volume's; "default" measures how far a cell sees.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +30,15 @@ from pytorch_grad_cam.demo.scenes import source_digits
 from pytorch_grad_cam.metrics.localisation import energy_pointing_game, pointing_game
 
 METHODS = (GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM)
+STITCHED = (GradCAM, GradCAMPlusPlus, HiResCAM)  # mean gradients, also divided by the channels' sums, and each cell's
 SIDE = 24  # of a volume
-CONTEXTS = (0, 16)  # of windows: none, and what a cell of the deepest stage sees, in whole cells
+WHOLE = 64  # of a volume that is cut into windows
+WINDOWS: dict[str, dict[str, Any]] = {
+    "24, as MONAI's": {"roi_size": 24, "context": 0},
+    "24, context 16": {"roi_size": 24, "context": 16},
+    "40, as MONAI's": {"roi_size": 40, "context": 0},
+    "40, default": {"roi_size": 40},
+}
 FRAMES, HEIGHT, DIGITS = 8, 32, 5  # of a clip
 AROUND = 2  # voxels, of a structure
 Sample = tuple[
@@ -180,42 +191,79 @@ def rows_of(
 def stitched_rows(
     model: nn.Module, layer: str, targets: Sequence[int], label: str
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """How far stitched maps of a volume of 48 x 48 x 48 are from that of the whole, with windows of 24."""
-    image, _, _ = volume_of(np.random.default_rng(5), True, 2 * SIDE, 4)
+    """How far stitched maps of a volume are from that of the whole."""
+    image, _, _ = volume_of(np.random.default_rng(5), True, WHOLE, 8)
     volume = torch.from_numpy(image)[None]
-    for method in METHODS:
-        row = {}
-        for context in CONTEXTS:
-            cam = SlidingWindowCAM(model, layer, base_method=method, roi_size=SIDE, context=context)
-            apart = [np.abs(cam(volume, target) - method(model, layer)(volume, target)) for target in targets]
-            row |= {f"highest, {context}": f"{np.max(apart):.3f}", f"mean, {context}": f"{np.mean(apart):.4f}"}
-        yield f"{label}, {layer}, {method.__name__}", row
+    shown: list[int] = []
+    counting = model.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].numel()))
+    for method in STITCHED:
+        whole = [method(model, layer)(volume, target) for target in targets]
+        for windows, options in WINDOWS.items():
+            shown.clear()
+            maps = [SlidingWindowCAM(model, layer, base_method=method, **options)(volume, target) for target in targets]
+            apart = np.abs(np.subtract(maps, whole))
+            row = {"highest": f"{apart.max():.3f}", "mean": f"{apart.mean():.4f}"}
+            cost = sum(shown) / len(targets) / volume.numel()
+            yield f"{label}, {layer}, {method.__name__}, {windows}", row | {"shown": f"{cost:.0f}"}
+    counting.remove()
+
+
+def kept_rows(file: Path | None, make: Callable[[], Iterator[tuple[str, dict[str, str]]]]) -> dict[str, dict[str, str]]:
+    """The rows in a file; where it is not there they are made, and kept there."""
+    if file is not None and file.exists():
+        return dict(json.loads(file.read_text()))
+    rows = {}
+    for label, row in make():
+        rows[label] = row
+        sys.stderr.write(f"{label}: {row}\n")
+    if file is not None:
+        file.write_text(json.dumps(rows))
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=250, help="of the training of each network")
     parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="what there is already, and where to add the rest")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    keep: Path | None = arguments.keep
+    if keep is not None:
+        keep.mkdir(exist_ok=True)
+
+    def network(name: str, model: nn.Module, make: Callable[[], Sample], steps: int) -> nn.Module:
+        file = keep and keep / f"{name}.pt"
+        if file is not None and file.exists():
+            model.load_state_dict(torch.load(file))
+            return model.eval()
+        trained(model, make, steps)
+        if file is not None:
+            torch.save(model.state_dict(), file)
+        return model
+
+    def rows(name: str, make: Callable[[], Iterator[tuple[str, dict[str, str]]]]) -> dict[str, dict[str, str]]:
+        return kept_rows(keep and keep / f"{name}.json", make)
+
     torch.manual_seed(0)
     rng, held_out = np.random.default_rng(0), np.random.default_rng(1)
     volumes = [volume_of(held_out, True) for _ in range(arguments.samples)]
     clips = [clip_of(held_out, "test") for _ in range(arguments.samples)]
-    of_volumes = trained(Classifier(2, (2, 2, 2)), lambda: volume_of(rng, False), arguments.steps)
-    unet = trained(UNet(), lambda: volume_of(rng, False), arguments.steps)
-    of_clips = trained(Classifier(DIGITS, (1, 2, 2)), lambda: clip_of(rng, "train"), 2 * arguments.steps)
+    steps = arguments.steps
+    of_volumes = network("classifier", Classifier(2, (2, 2, 2)), lambda: volume_of(rng, False), steps)
+    unet = network("unet", UNet(), lambda: volume_of(rng, False), steps)
+    stitched = rows("stitched_classifier", lambda: stitched_rows(of_volumes, "stage3", (0, 1), "classifier"))
+    stitched |= rows("stitched_unet", lambda: stitched_rows(unet, "bottleneck", (1, 2), "U-Net"))
+    write_report("volumes_stitched", stitched, f"{WHOLE}^3 voxels, windows of 24^3 and 40^3, overlap 0.5")
+    of_clips = network("clips", Classifier(DIGITS, (1, 2, 2)), lambda: clip_of(rng, "train"), 2 * steps)
     stages, levels = (
         ("stage1", "stage2", "stage3", None),
         ("encoder1", "encoder2", "bottleneck", "decoder2", "decoder1", None),
     )
-    rows = dict(rows_of(of_volumes, volumes, stages, 0, "volume, classifier"))
-    rows |= dict(rows_of(unet, volumes, levels, 1, "volume, U-Net"))
-    rows |= dict(rows_of(of_clips, clips, stages, 0, "clip, classifier"))
-    write_report("volumes", rows, f"{arguments.samples} held-out samples with two structures each")
-    stitched = dict(stitched_rows(of_volumes, "stage3", (0, 1), "classifier"))
-    stitched |= dict(stitched_rows(unet, "bottleneck", (1, 2), "U-Net"))
-    write_report("volumes_stitched", stitched, "48^3 voxels, windows of 24^3, overlap 0.5, context 0 and 16")
+    found = rows("of_classifier", lambda: rows_of(of_volumes, volumes, stages, 0, "volume, classifier"))
+    found |= rows("of_unet", lambda: rows_of(unet, volumes, levels, 1, "volume, U-Net"))
+    found |= rows("of_clips", lambda: rows_of(of_clips, clips, stages, 0, "clip, classifier"))
+    write_report("volumes", found, f"{arguments.samples} held-out samples with two structures each")
 
 
 if __name__ == "__main__":

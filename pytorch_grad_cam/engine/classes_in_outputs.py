@@ -113,11 +113,22 @@ def _check_axes(outputs: torch.Tensor, image_shape: Sequence[int]) -> None:
             f"an output of shape {shape} has no classes that are known to lie on one axis: pass {_CALLABLE}, or an "
             "output_transform to (N, classes), (N, predictions, classes) or (N, classes, *spatial)"
         )
-    if shape[1:-1] in (size, tuple(image_shape[1:-1])) and shape[2:] != size:
-        raise ValueError(
-            f"an output of shape {shape} seems to have its classes last: pass "
-            f"output_transform=lambda output: output.movedim(-1, 1), or {_CALLABLE}"
-        )
+    check_classes_second(shape, image_shape)
+
+
+def check_classes_second(shape: tuple[int, ...], image_shape: Sequence[int]) -> None:
+    """Raise ValueError for an output whose axes without another one than the second are those of the images."""
+    size = tuple(image_shape[2:])
+    if not size or shape[2:] == size:
+        return
+    for axis in range(2, len(shape)):
+        of_image = (size, tuple(image_shape[1:-1])) if axis == len(shape) - 1 else (size,)
+        if shape[1:axis] + shape[axis + 1 :] in of_image:
+            where, moved = ("last", -1) if axis == len(shape) - 1 else (f"on axis {axis}", axis)
+            raise ValueError(
+                f"an output of shape {shape} seems to have its classes {where}: pass "
+                f"output_transform=lambda output: output.movedim({moved}, 1), or {_CALLABLE}"
+            )
 
 
 def _check_numbers(classes: Iterable[int], highest: int) -> None:

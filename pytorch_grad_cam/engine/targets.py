@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, in_predicted_masks, targets_of_classes
+from pytorch_grad_cam.engine.classes_in_outputs import (
+    check_classes_second,
+    highest_of_all,
+    in_predicted_masks,
+    targets_of_classes,
+)
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget, resolved
 from pytorch_grad_cam.engine.detections.forms import detected, has_boxes_of_other_rows
 from pytorch_grad_cam.engine.detections.predictions import Detected, DetectedSample, Predictions
@@ -247,6 +252,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
 def _in_regions(targets: Sequence[Any], outputs: Any, image_shape: Sequence[int]) -> list[Any]:
     """The same with the regions that are meant in the outputs, one a sample. Without the image's size it is theirs."""
     found = list(targets)
+    if isinstance(outputs, torch.Tensor):
+        check_classes_second(tuple(outputs.shape), image_shape)
     for sample, target in enumerate(targets):
         if isinstance(target, SegmentationTarget):
             output = outputs[sample]

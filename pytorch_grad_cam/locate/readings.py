@@ -56,8 +56,8 @@ class Readings:
             handed_on = id(entry.read) in self._channels_first and is_of(_ELEMENTWISE, entry.module)
             if handed_on or is_of(_CHANNELS_FIRST, entry.module):
                 self._channels_first.add(id(entry.returned))
-        # No number tells in which order axes of one length are; images with axes of their own are turned at times.
-        self._may_be_turned = isinstance(spatial_from, ImagePlace) and len({*self.size}) < len(self.size)
+        # No number tells in which order axes of one stride are; images with axes of their own are turned at times.
+        self._may_be_turned = isinstance(spatial_from, ImagePlace)
         self._of_text = _modules_of_text(model, x)
         self._by_numbers: dict[tuple[int, ...], list[Layout]] = {}
         self._noisy: dict[nn.Module, list[Call]] = {}
@@ -213,7 +213,8 @@ class Readings:
 
 
 def _in_order_of_first(layout: Layout, changes: Iterator[torch.Tensor]) -> Layout:
-    """The reading with its axes of one length in the order in which the first tensor of as many tokens answers better.
+    """The reading with the axes that could as well be exchanged, those with as many cells or any of one stride, in the
+    order in which the first tensor of as many tokens answers better.
 
     changes: of the tensors with as many tokens. There each cell has seen little of the image.
     """
@@ -221,13 +222,18 @@ def _in_order_of_first(layout: Layout, changes: Iterator[torch.Tensor]) -> Layou
     if first is None:
         return layout
     axes = layout.order or tuple(range(len(layout.grid)))
-    orders = [
-        order for order in permutations(axes) if [layout.grid[a] for a in order] == [layout.grid[a] for a in axes]
+    orders = [order for order in permutations(axes) if not layout.order or _in_order(layout, order) == layout.grid]
+    turned = [
+        layout if order == axes else layout._replace(grid=_in_order(layout, order), order=order) for order in orders
     ]
-    turned = [layout if order == axes else layout._replace(order=order) for order in orders]
     best = max(turned, key=lambda each: answer(each, first).correlation)
     is_clearer = answer(best, first).correlation - answer(layout, first).correlation >= _TOO_CLOSE
     return best if is_clearer else layout
+
+
+def _in_order(layout: Layout, order: tuple[int, ...]) -> tuple[int, ...]:
+    """The grid along the axes of the image where the tensor has them in another order."""
+    return tuple(layout.grid_of_tensor[axis] for axis in order)
 
 
 def _modules_of_text(model: Any, x: Any) -> set[nn.Module]:

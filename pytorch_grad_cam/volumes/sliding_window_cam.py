@@ -14,8 +14,9 @@ from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, maps_are_parts, warn_of_blank
 from pytorch_grad_cam.engine.chunks import in_chunks
 from pytorch_grad_cam.engine.inputs import Inputs, call, on_device_of
-from pytorch_grad_cam.engine.maps import fused, scalings
-from pytorch_grad_cam.engine.segmentation.segmentation_target import SegmentationTarget, WherePredicted
+from pytorch_grad_cam.engine.maps import fused, resize, scalings
+from pytorch_grad_cam.engine.segmentation.segmentation_target import WherePredicted
+from pytorch_grad_cam.engine.segmentation.segments import Segmented
 from pytorch_grad_cam.engine.targets import (
     Target,
     TargetRule,
@@ -30,10 +31,16 @@ from pytorch_grad_cam.engine.targets import (
 from pytorch_grad_cam.engine.trees import to_array
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.meta_cam import MetaCAM
-from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
-from pytorch_grad_cam.volumes.reach import reach_of
+from pytorch_grad_cam.volumes.reach import Reach, reach_of
 from pytorch_grad_cam.volumes.shared_weights import SharedWeights
 from pytorch_grad_cam.volumes.stitching import Stitching
+from pytorch_grad_cam.volumes.window_targets import (
+    OF_REGION,
+    cut,
+    needs_whole_prediction,
+    of_whole_prediction,
+    of_windows,
+)
 from pytorch_grad_cam.volumes.windowed_inputs import WindowedInputs
 from pytorch_grad_cam.volumes.windows import PaddingMode, Slices, Windows
 
@@ -51,17 +58,19 @@ class SlidingWindowCAM(MetaCAM):
     device, and the map on the host; of an image in a file only the windows are read.
 
     The result is the map of the whole image, to rounding, where the score is a sum over positions, or the linear head
-    of a mean over them, and no position sees farther than `context`, in windows and contexts that are multiples of the
-    network's stride: convolutional segmentation networks and classifiers with BatchNorm. Without a context it is nearly
-    so where half the overlap is more than what a position sees. Of networks that look at the whole window (attention,
-    InstanceNorm, squeeze-and-excitation, several layers behind the pooling) it is the mean of what windows say. Where
-    windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how far a cell
-    sees, and what the windows show it.
+    of a mean over them, and windows, sizes and steps, are multiples of the network's stride: convolutional segmentation
+    networks and classifiers with BatchNorm. For that it is measured how far a cell sees, and of a window only what lies
+    that far inside it counts. Where a cell sees too far for that, and of networks that look at the whole window
+    (attention, InstanceNorm, squeeze-and-excitation, several layers behind the pooling), it is the mean of what windows
+    say. Where windows contradict each other by more than 2 % of the map's maximum a CamWarning says by how much, how
+    far a cell sees, and what the windows show it.
 
     Cost: a forward and a backward a window, where weights are of the whole image one forward more (Grad-CAM++ and
     XGrad-CAM two). One forward a window
-    more for targets=None, and up to that where a layer is to be found for a segmentation network. A context of c makes
-    a window of s voxels (1 + 2 c / s) times as long on each axis.
+    more for targets=None, and up to that where a layer is to be found for a segmentation network. One forward and some
+    backwards an image for how far a cell sees. With overlap 0.5 there are no more windows than MONAI's where that is up
+    to a quarter of a window; up to eight times as many beyond that, with a CamWarning that says how many. A context of
+    c makes a window of s voxels (1 + 2 c / s) times as long on each axis instead.
     When to take it: for volumes, slides and clips that do not fit the model or the memory; what does is explained in
     one piece by the base method.
     Paper: Cardoso et al. 2022 (MONAI), https://arxiv.org/abs/2211.02701.
@@ -81,7 +90,7 @@ class SlidingWindowCAM(MetaCAM):
         sigma_scale: float | Sequence[float] = 0.125,
         padding_mode: PaddingMode = "constant",
         cval: float = 0.0,
-        context: int | Sequence[int] = 0,
+        context: int | Sequence[int] | None = None,
         batch_size: int = 1,
         inferer: Any = None,
         **options: Unpack[CamOptions],
@@ -89,6 +98,7 @@ class SlidingWindowCAM(MetaCAM):
         """Nothing is run yet.
 
         model to base_method, options: see `MetaCAM.__init__`. roi_size to context: see `volumes.windows.Windows`.
+        context=None measures how far a cell sees and keeps of each window what lies that far inside it; 0 is MONAI's.
         batch_size: windows at a time. inferer: a `monai.inferers.SlidingWindowInferer`, whose windows are taken instead
         of those.
         """
@@ -99,21 +109,24 @@ class SlidingWindowCAM(MetaCAM):
         if not options.get("detach", True):
             raise ValueError("stitched maps are on the host and in no graph: leave out detach=False")
         _, self._scaled = scalings(relu, normalize)
-        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval, context)
+        self._measures_reach, beside = context is None, context or 0
+        self.windows = Windows(roi_size, overlap, mode, sigma_scale, padding_mode, cval, beside)
         self.batch_size = batch_size
         if inferer is not None:
-            self.windows, self.batch_size = Windows.of(inferer, context), inferer.sw_batch_size
+            self.windows, self.batch_size = Windows.of(inferer, beside), inferer.sw_batch_size
 
     def explain(self, input_tensor: Inputs, targets: Targets, as_tensor: bool = False, **smoothing: bool) -> Any:
         """The stitched maps, float32 (N, *spatial), with K targets an image (N, K, *spatial), see `BaseCAM.__call__`.
 
         input_tensor: as for the base method, or an array (N, C, *spatial) in memory or in a file. as_tensor: a tensor
         on the host. targets: a class is the same for all windows; None is that of the highest mean score over the
-        windows. Of a segmentation a class is its pixels where a window predicts it, a `SegmentationTarget` has the mask
-        of the whole image, which is cut. Other callables get the output for a window.
+        windows. Of a segmentation a class is its pixels where a window predicts it; a `SegmentationTarget` has the mask
+        of the whole image, which is cut, and mask="predicted", a point or an instance mean what the windows' scores,
+        stitched as MONAI does, predict for the whole image: these scores, (classes, *spatial), are on the host then,
+        and it costs a forward a window more. Other callables get the output for a window.
         `outputs` is the mean of the windows' class scores (N, classes), None for other outputs.
         Raises ValueError where the model takes another axis than the second as its channels and axes= does not say so,
-        and for points and instances of segmentations.
+        and what `SegmentationTarget` raises.
         """
         inputs = WindowedInputs(input_tensor, self.spatial_from, self.windows)
         samples = range(len(inputs))
@@ -140,16 +153,20 @@ class SlidingWindowCAM(MetaCAM):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps of K targets (K, *spatial), and the mean class scores (classes,), empty where there are none."""
         size = inputs.image_size
-        windows = self.windows.on(size)
+        windows = inputs.windows.on(size)
         targets = self._of_windows(inputs, sample, targets, windows[0])
         with maps_are_parts():
             if not self.target_layers:
                 windows = self._asked_first(inputs, sample, targets, windows)
+            shares_weights = SharedWeights.apply_to(self.base_cam)
+            if shares_weights or self._measures_reach:  # the layer is found, and how it is read
+                self._made(inputs, sample, targets, smoothing, self.base_cam, windows[:1])
+            if self._measures_reach:
+                inputs = inputs.in_windows(self._seeing_whole(inputs, sample))
+                windows = inputs.windows.on(size)
             made = partial(self._made, inputs, sample, targets, smoothing)
-            cam = (
-                self._sharing(made, windows, size, targets) if SharedWeights.apply_to(self.base_cam) else self.base_cam
-            )
-            stitching = Stitching(self.windows, size)
+            cam = self._sharing(made, inputs, windows, targets) if shares_weights else self.base_cam
+            stitching = Stitching(inputs.windows, size)
 
             def add(start: int, stop: int) -> torch.Tensor:
                 maps, scores = made(cam, windows[start:stop])
@@ -159,35 +176,49 @@ class SlidingWindowCAM(MetaCAM):
             scores = in_chunks(add, len(windows), self.batch_size, "windows").mean(0)
         stitched, apart = stitching.finish()
         if apart > _APART:
-            self._warn_of_seams(inputs, sample, windows[len(windows) // 2], apart)
+            self._warn_of_seams(inputs, sample, apart)
         return self._fused(stitched, len(size)), scores
 
-    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, where: Slices, apart: float) -> None:
-        """Say that windows contradict each other, and whether a position sees farther than what they show."""
+    def _seeing_whole(self, inputs: WindowedInputs, sample: int) -> Windows:
+        """Windows whose cells see what they see in the whole image; where that cannot be had, those that were asked."""
+        size, asked = inputs.image_size, inputs.windows
+        far, strides = self._reach(inputs, sample)
+        windows = asked.seen_whole(size, far, strides) if any(far) else None
+        if windows is not None and windows.count(size) > asked.count(size):
+            issue(CamWarning(_MORE.format(far=max(far), count=windows.count(size), asked=asked.count(size))))
+        return windows or asked
+
+    def _reach(self, inputs: WindowedInputs, sample: int) -> Reach:
+        """How far cells see in a window of those in the middle of the image."""
         cam = self.base_cam
         while isinstance(cam, MetaCAM):
             cam = cam.base_cam
-        shown = inputs.of(sample, [where])
+        windows = inputs.windows.on(inputs.image_size)
+        shown = inputs.of(sample, [windows[len(windows) // 2]])
         as_map = cam._found_layouts.as_map
-        reach = reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
-        beside = self.windows.beside_seams(inputs.image_size)
-        axes = zip(reach, beside, self.windows.sizes(inputs.image_size), strict=True)
-        far, near, size = max(axes, key=lambda axis: axis[0] - axis[1])
-        why = _CONTRADICT.format(apart=apart, far=far, near=near, size=size)
-        issue(CamWarning(why))
+        return reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
+
+    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, apart: float) -> None:
+        """Say that windows contradict each other, and whether a position sees farther than what they show."""
+        size = inputs.image_size
+        reach, windows = self._reach(inputs, sample), inputs.windows
+        axes = zip(*reach, windows.beside_seams(size), windows.sizes(size), strict=True)
+        far, stride, near, shown = max(axes, key=lambda axis: axis[0] - axis[2])
+        context = -(-far // stride) * stride
+        issue(CamWarning(_CONTRADICT.format(apart=apart, far=far, near=near, size=shown, context=context)))
 
     def _sharing(
-        self, made: Callable[..., Any], windows: Sequence[Slices], size: Sequence[int], targets: Sequence[Any]
+        self, made: Callable[..., Any], inputs: WindowedInputs, windows: Sequence[Slices], targets: Sequence[Any]
     ) -> Any:
         """The base method with the weights of the whole image."""
-        made(self.base_cam, windows[:1])  # finds the layer and how it is read
-        of_mean = math.prod(size) / math.prod(self.windows.sizes(size))
-        are_sums = [isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in targets]
+        size = inputs.image_size
+        of_mean = math.prod(size) / math.prod(inputs.windows.sizes(size))
+        are_sums = [isinstance(target, OF_REGION) for target in targets]
         shared = SharedWeights(self.base_cam, [1 if is_sum else of_mean for is_sum in are_sums])
 
         def gather(gathering: Callable[[torch.Tensor], Any], start: int, stop: int) -> torch.Tensor:
             some = windows[start:stop]
-            own = torch.stack([self.windows.own(size, where)[None] for where in some])
+            own = torch.stack([inputs.windows.own(size, where)[None] for where in some])
             return cast(torch.Tensor, made(gathering(own), some)[1])
 
         for each in shared.passes():
@@ -206,7 +237,7 @@ class SlidingWindowCAM(MetaCAM):
         """What a method says of windows: raw maps (W, K, *size), of several layers (W, K, layers, *size), on the host,
         and class scores (W, classes).
         """
-        of_windows = tuple(tuple(_cut(target, slices, inputs) for target in targets) for slices in where)
+        of_windows = tuple(tuple(cut(target, slices, inputs) for target in targets) for slices in where)
         before = cam.spatial_from
         maps = torch.as_tensor(cam(inputs.of(sample, where), of_windows, **smoothing))
         if cam.spatial_from != before:
@@ -226,7 +257,7 @@ class SlidingWindowCAM(MetaCAM):
 
     def _mean_scores(self, inputs: WindowedInputs, sample: int) -> torch.Tensor:
         """The mean of the windows' class scores (classes,). Raises ValueError where there are none."""
-        windows = self.windows.on(inputs.image_size)
+        windows = inputs.windows.on(inputs.image_size)
 
         def scored(start: int, stop: int) -> torch.Tensor:
             scores = self._scores(inputs, sample, windows[start:stop])
@@ -240,7 +271,10 @@ class SlidingWindowCAM(MetaCAM):
     ) -> Sequence[int | Target]:
         """The targets, of which classes of a segmentation are their pixels where a window predicts them."""
         rank = len(inputs.image_size)
-        targets = [_of_region(target, rank) for target in targets]
+        if any(map(needs_whole_prediction, targets)):
+            scores = self._whole_prediction(inputs, sample)
+            targets = [of_whole_prediction(each, scores) if needs_whole_prediction(each) else each for each in targets]
+        targets = [of_windows(target, rank) for target in targets]
         classes = [class_of(target) for target in targets]
         if all(number is None for number in classes):
             return targets
@@ -251,13 +285,34 @@ class SlidingWindowCAM(MetaCAM):
             for number, target in zip(classes, targets, strict=True)
         ]
 
+    def _whole_prediction(self, inputs: WindowedInputs, sample: int) -> torch.Tensor:
+        """The scores (classes, *spatial) of the whole image, on the host, stitched of the windows' as MONAI does.
+
+        Raises ValueError where the output is none of pixels.
+        """
+        size = inputs.image_size
+        windows, shown = inputs.windows.on(size), inputs.windows.sizes(size)
+        stitching = Stitching(inputs.windows, size)
+
+        def add(start: int, stop: int) -> torch.Tensor:
+            scores = self._scores(inputs, sample, windows[start:stop])
+            scores = scores.plain if isinstance(scores, Segmented) else scores
+            if not isinstance(scores, torch.Tensor) or scores.ndim - len(size) not in (1, 2):
+                raise ValueError(_NO_SEGMENTATION.format(_shape_of(scores)))
+            scores = scores.unsqueeze(1) if scores.ndim == len(size) + 1 else scores
+            stitching.add(resize(scores.float().cpu(), shown), windows[start:stop])
+            return torch.zeros(stop - start)
+
+        in_chunks(add, len(windows), self.batch_size, "windows")
+        return stitching.finish()[0]
+
     def _asked_first(
         self, inputs: WindowedInputs, sample: int, targets: Sequence[Any], windows: Sequence[Slices]
     ) -> list[Slices]:
         """The windows, first one that has what the targets ask for: the layer is found there."""
         for number, where in enumerate(windows):
-            asked = [_cut(target, where, inputs) for target in targets]
-            if not any(isinstance(target, WherePredicted | SemanticSegmentationTarget) for target in asked):
+            asked = [cut(target, where, inputs) for target in targets]
+            if not any(isinstance(target, OF_REGION) for target in asked):
                 return list(windows)
             scores = self._scores(inputs, sample, [where])
             if any(target_scores(scores, [target]).any() for target in asked):
@@ -269,10 +324,19 @@ _APART = 0.02  # of a map's maximum; the error is up to four times that: what co
 _CONTRADICT = (
     "windows contradict each other by up to {apart:.0%} of the map's maximum: it is not the map of the whole image. A "
     "cell sees {far} positions to each side, or more, and where two windows of {size} meet they show {near}: "
-    "context={far} shows the model as many more around each window. With attention, normalisation over the window or "
-    "several layers behind the pooling a map is the mean of what windows say"
+    "context={context} shows the model so many more around each window. With attention, normalisation over the window "
+    "or several layers behind the pooling a map is the mean of what windows say"
+)
+_MORE = (
+    "a cell sees {far} positions to each side, so that what lies nearer to a window's cut does not count: {count} "
+    "windows instead of {asked}. Larger ones (roi_size=) take fewer; context=0 takes MONAI's, and the map is not "
+    "that of the whole image"
 )
 _SIGNAL_NDIM = 3  # (N, classes, length) or (N, steps, classes): nobody knows, and the base method says so
+_NO_SEGMENTATION = (
+    "a region of what is predicted needs an output (N, classes, *spatial), for windows this one is {}: pass an "
+    "output_transform"
+)
 _BLANK = (
     "so are those of all windows; of a segmentation, where no window predicts the class SegmentationTarget(category, "
     "mask) says where to look"
@@ -283,31 +347,8 @@ _CHANNELS = (
 )
 
 
-def _of_region(target: Any, rank: int) -> Any:
-    """A region of the image as it can be asked about a window: by its mask, or by where a window predicts its class."""
-    if not isinstance(target, SegmentationTarget):
-        return target
-    has_mask = isinstance(target.mask, torch.Tensor)
-    if target.category is None or (target.is_of_place and not has_mask):
-        raise ValueError(f"{target!r} means nothing in a window: pass a category and, for a region, the image's mask")
-    if has_mask:
-        return SemanticSegmentationTarget(target.category, target.mask)
-    return WherePredicted(target.category, rank)
-
-
-def _cut(target: Any, where: Slices, inputs: WindowedInputs) -> Any:
-    """A target as it is asked about a window: a mask of the whole image is cut and, where the window is padded, too."""
-    if not isinstance(target, SemanticSegmentationTarget):
-        return target
-    if tuple(target.mask.shape) != inputs.image_size:
-        raise ValueError(
-            f"the mask has shape {tuple(target.mask.shape)}, expected that of the image, {inputs.image_size}"
-        )
-    sizes = inputs.windows.sizes(inputs.image_size)
-    mask = torch.zeros(sizes)
-    inside = inputs.windows.unpadded(mask, target.mask[where].shape)
-    inside.copy_(target.mask[where])
-    return SemanticSegmentationTarget(target.category, mask)
+def _shape_of(scores: Any) -> str:
+    return str(tuple(scores.shape)) if isinstance(scores, torch.Tensor) else f"a {type(scores).__name__}"
 
 
 def _class_scores(scores: Any, windows: int) -> torch.Tensor:

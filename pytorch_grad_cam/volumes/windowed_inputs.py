@@ -41,6 +41,10 @@ class WindowedInputs:
         """Of an image the spatial axes."""
         return self.shape[2:]
 
+    def in_windows(self, windows: Windows) -> WindowedInputs:
+        """The same in other windows."""
+        return WindowedInputs(self.inputs, self.spatial_from, windows)
+
     def of(self, sample: int, where: Sequence[Slices]) -> Inputs:
         """The inputs for windows of a sample, as many as there are."""
         parts = [self.windows.padded(self._part(sample, slices), self.image_size) for slices in where]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from pytorch_grad_cam.perturbation.sliding_windows import window_starts
 Slices = tuple[slice, ...]
 PaddingMode = Literal["constant", "reflect", "replicate", "circular"]
 
+_MOST_WINDOWS = 8  # times as many, so that cells see what they see in the whole image: half the step on three axes
 _LEAST_WEIGHT = 1e-3  # MONAI's, so that no sum of weights is 0
 
 
@@ -83,7 +85,7 @@ class Windows:
 
     def weights(self, image_size: Sequence[int], where: Slices) -> torch.Tensor:
         """How much each position of what is shown counts (*size): a product of one Gaussian for each axis, 0 in the
-        context.
+        context, but not where the image ends.
 
         Those of MONAI's `compute_importance_map`, but that no factor is below 0.001, where MONAI's products are not:
         there all windows count alike along the image's border, with what their own borders do to the map.
@@ -124,6 +126,25 @@ class Windows:
             totals.append(total)
         return totals
 
+    def seen_whole(self, image_size: Sequence[int], far: Sequence[int], strides: Sequence[int]) -> Windows | None:
+        """Windows of the same sizes of which nothing counts that lies nearer to a cut than what a cell sees, `far`
+        positions along each axis, in steps that are multiples of the network's strides; without a context of their own.
+
+        None where that takes more than eight times as many windows, or a cell sees more than a window shows.
+        """
+        lengths_and_overlaps = zip(image_size, _of_axes(self.overlap, image_size, "overlap"), strict=True)
+        axes = zip(lengths_and_overlaps, self._kept(image_size), far, strides, strict=True)
+        each = [_inside(length, size, overlap, *sight) for (length, overlap), size, *sight in axes]
+        if any(kept < 1 for kept, _, _ in each):
+            return None
+        kept, overlaps, contexts = zip(*each, strict=True)
+        inside = replace(self, roi_size=kept, overlap=overlaps, context=contexts)
+        return inside if inside.count(image_size) <= _MOST_WINDOWS * self.count(image_size) else None
+
+    def count(self, image_size: Sequence[int]) -> int:
+        """How many there are."""
+        return math.prod(map(len, self._factors(image_size)))
+
     def beside_seams(self, image_size: Sequence[int]) -> list[int]:
         """For each axis how many positions of the image the model is shown beside one in the middle between two
         windows; as many as there are where one window shows all of it.
@@ -145,15 +166,14 @@ class Windows:
     def _factors_along(
         self, length: int, kept: int, size: int, overlap: float, sigma_scale: float, context: int
     ) -> dict[int, torch.Tensor]:
-        from_centre = torch.arange(kept) - (kept - 1) / 2
+        from_centre = torch.arange(size) - (size - 1) / 2
         gaussian = torch.exp(-(from_centre**2) / (2 * (kept * sigma_scale) ** 2)).clamp(min=_LEAST_WEIGHT)
-        counts = gaussian if self.mode == "gaussian" else torch.ones(kept)
-        factors: dict[int, torch.Tensor] = {}
-        for start in window_starts(length, _step(kept, overlap), kept):
-            shown = max(0, min(start - context, length - size))
-            factor = factors.setdefault(shown, torch.zeros(size))
-            factor[start - shown : start - shown + kept] += counts
-        return factors
+        counts = gaussian if self.mode == "gaussian" else torch.ones(size)
+        at = torch.arange(size)
+        return {
+            start: counts * (at >= context * (start > 0)) * (at < size - context * (start + size < length))
+            for start in window_starts(length, _step(kept, overlap), size)
+        }
 
     def padded(self, part: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         """A window's part (N, C, *part) of the image at the window's size."""
@@ -174,6 +194,16 @@ class Windows:
 def _step(size: int, overlap: float) -> int:
     """From one window to the next."""
     return max(1, int(size * (1 - overlap)))
+
+
+def _inside(length: int, size: int, overlap: float, far: int, stride: int) -> tuple[int, float, int]:
+    """Along one axis what is kept of windows (below 1: nothing), their overlap then, and what is shown beside it."""
+    if size >= length:
+        return size, overlap, 0
+    kept = size - 2 * far
+    step = min(_step(size, overlap), kept)
+    step = max(step - step % stride, min(stride, kept))
+    return kept, 0.0 if step == kept else 1 - (step + 0.5) / kept, far  # the half is for the rounding of floats
 
 
 def _product(factors: Sequence[torch.Tensor]) -> torch.Tensor:

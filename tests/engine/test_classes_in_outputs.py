@@ -8,7 +8,15 @@ import torch
 from nets import images
 from torch import nn
 
-from pytorch_grad_cam import SESS, AblationCAM, FinerCAM, GradCAM, GuidedBackpropReLUModel, ScoreCAM
+from pytorch_grad_cam import (
+    SESS,
+    AblationCAM,
+    FinerCAM,
+    GradCAM,
+    GuidedBackpropReLUModel,
+    ScoreCAM,
+    SegmentationTarget,
+)
 from pytorch_grad_cam.engine.cam_warning import CamWarning
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.targets import RowScores, resolve_targets, scores_of_lists, target_lists, target_scores
@@ -153,6 +161,8 @@ def test_rows_are_scored_as_the_samples_are(kind):
         ),
         (1, torch.zeros(2, 3, 4, 6, 8), IMAGES, ValueError, r"shape \(2, 3, 4, 6, 8\) has no classes that.*callable"),
         (1, torch.zeros(2, 12, 16, 4), IMAGES, ValueError, r"classes last.*output_transform.*movedim\(-1, 1\)"),
+        (1, torch.zeros(2, 5, 4, 6, 8), (2, 3, 5, 6, 8), ValueError, r"classes on axis 2: .*movedim\(2, 1\)"),
+        (SegmentationTarget(1), torch.zeros(2, 12, 16, 4), IMAGES, ValueError, "seems to have its classes last"),
         (1, torch.zeros(9, 2, 4), IMAGES, ValueError, r"\(9, 2, 4\) for 2 images.*output\.transpose\(0, 1\)"),
         (1, [{"masks": torch.zeros(3)}] * 2, IMAGES, ValueError, r"dict with masks.*callable"),
         (None, [{"masks": torch.zeros(3)}] * 2, IMAGES, ValueError, r"needs class scores.*list.*callable"),

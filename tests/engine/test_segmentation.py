@@ -237,6 +237,7 @@ def test_a_class_that_is_predicted_nowhere():
     ("arguments", "message"),
     [
         ({"mask": np.zeros((4, 4))}, "the mask is empty"),
+        ({"mask": np.array([[0, 1, 255]], np.uint8)}, r"values \[0, 1, 255\], as a map of labels: pass labels == 1"),
         ({"mask": "predict"}, "'predict', expected an array, 'predicted' or None"),
         ({"mask": np.ones((4, 4)), "point": (1, 2)}, "a mask and a point"),
         ({"point": (1, 2), "instance": 0}, "a point and an instance"),

@@ -67,10 +67,10 @@ class Spectrogram(nn.Module):
 class AudioTransformer(nn.Module):
     """Patches of (N, time, mel), transposed to mel by time, as tokens behind two extra ones."""
 
-    def __init__(self):
+    def __init__(self, stride=4):
         super().__init__()
         torch.manual_seed(0)
-        self.patch, self.norm, self.head = nn.Conv2d(1, 10, 4, 4), nn.LayerNorm(10), nn.Linear(10, CLASSES)
+        self.patch, self.norm, self.head = nn.Conv2d(1, 10, 4, stride), nn.LayerNorm(10), nn.Linear(10, CLASSES)
         self.extra = nn.Parameter(torch.randn(1, 2, 10))
 
     def forward(self, x):
@@ -228,6 +228,21 @@ def test_patches_of_a_transposed_spectrogram(size, layer, axes):
 
     expected = literal.grad_cam(model, model.norm, x, lambda output: output[:, 1].sum(), size, as_map)
     np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_patches_that_overlap_along_time_alone(layer):
+    """10 x 8 cells of about as many steps as bands: 8 x 10 would have a stride that differs less."""
+    model, x = AudioTransformer(stride=(4, 3)).eval(), drawn(2, 31, 32)
+    expected = literal.grad_cam(
+        model,
+        model.norm,
+        x,
+        lambda output: output[:, 1].sum(),
+        (31, 32),
+        lambda t: t[:, 2:].mT.unflatten(2, (8, 10)).mT,
+    )
+    np.testing.assert_allclose(GradCAM(model, layer)(x, 1), expected, atol=1e-5)
 
 
 def test_ordinary_images_stay_as_they_are():

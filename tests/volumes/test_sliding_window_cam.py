@@ -100,29 +100,50 @@ def test_weights_by_sums_of_channels_are_of_the_whole(network, base):
     assert difference(cam(image, 1), whole).max() < 1e-4
 
 
+@pytest.mark.parametrize("base", [GradCAM, HiResCAM], ids=lambda base: base.__name__)
+@pytest.mark.parametrize("network", [Classifier, Segmenter])
+def test_nothing_has_to_be_said_for_the_map_of_the_whole(network, base):
+    """Cells see 5 positions to each side; the windows are MONAI's, nine of them."""
+    model, image = network(2), image_of(2, 40)
+    whole = base(model, "encoder")(image, 1)
+    FORWARDS.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CamWarning)
+        stitched = SlidingWindowCAM(model, "encoder", base_method=base, roi_size=20)(image, 1)
+    assert difference(stitched, whole).max() < 1e-5
+    assert {shape[2:] for shape in FORWARDS} == {(20, 20)}
+
+
+def test_what_it_costs_more_is_said():
+    model, image = Classifier(2), image_of(2)
+    with pytest.warns(CamWarning, match="sees 5 positions to each side, so .* 16 windows instead of 9"):
+        stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16)(image, 1)
+    assert difference(stitched, HiResCAM(model, "encoder")(image, 1)).max() < 1e-5
+
+
 def test_overlap_instead_of_context():
     model, image = Classifier(2), image_of(2, 24)
-    apart = difference(
-        SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75)(image, 1), GradCAM(model, "encoder")(image, 1)
-    )
+    cam = SlidingWindowCAM(model, "encoder", roi_size=16, overlap=0.75, context=0)
+    apart = difference(cam(image, 1), GradCAM(model, "encoder")(image, 1))
+    assert apart.max() < 0.05
     assert apart.max() < 0.05
     assert apart.mean() < 0.01
 
 
 @pytest.mark.parametrize("network", [Classifier, Segmenter])
 def test_windows_that_show_too_little_are_warned_of(network):
-    """By what a cell sees, 4 pixels in whole cells, and what is shown; with as much context nothing is left to say."""
+    """By what cells see, 5 pixels, and what is shown; with as much context nothing is left to say."""
     model, image = network(2), image_of(2)
     with pytest.warns(CamWarning) as warned:
         stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, batch_size=16)(image, 1)
     (message,) = [str(each.message) for each in warned]
-    assert "sees 4 positions to each side, or more, and where two windows of 8 meet they show 2: context=4" in message
+    assert "sees 5 positions to each side, or more, and where two windows of 8 meet they show 2: context=6" in message
     said = float(re.search(r"by up to (\d+)%", message)[1]) / 100
     error = difference(stitched, HiResCAM(model, "encoder")(image, 1)).max()
     assert 0.25 * error < said < 1.5 * error
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)
-        SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, context=4, batch_size=16)(image, 1)
+        SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=8, context=6, batch_size=16)(image, 1)
 
 
 class SeesAll(nn.Module):
@@ -140,8 +161,9 @@ class SeesAll(nn.Module):
 
 def test_networks_that_look_at_all_of_a_window_are_warned_of():
     image = image_of(2) * torch.linspace(0.2, 1, 32)
-    with pytest.warns(CamWarning, match="normalisation over the window"):
+    with pytest.warns(CamWarning, match="normalisation over the window") as warned:
         SlidingWindowCAM(SeesAll(), "encoder", roi_size=16, batch_size=9)(image, 1)
+    assert len(warned) == 1  # not of more windows, which would say the same
 
 
 def test_windows_have_one_scale():
@@ -239,9 +261,78 @@ def test_regions_of_a_segmentation():
     in_mask = cam(image, SegmentationTarget(1, mask))
     np.testing.assert_array_equal(in_mask, cam(image, SemanticSegmentationTarget(1, mask)))
     np.testing.assert_array_equal(cam(image, SegmentationTarget(1)), cam(image, 1))
-    for target in (SegmentationTarget(1, point=(20, 20)), SegmentationTarget(1, instance=0), SegmentationTarget()):
-        with pytest.raises(ValueError, match=r"means nothing in a window: pass a category and"):
-            cam(image, target)
+
+
+class BrighterThanItsWindow(Segmenter):
+    """What is brighter than the mean of what is shown is class 1, so that windows of one image predict other pixels."""
+
+    def __init__(self, reduced, classes):
+        super().__init__(2)
+        self.reduced, self.classes = reduced, classes
+
+    def forward(self, image):
+        scores = super().forward(image - image.mean((2, 3), keepdim=True) + 0.8)[:, 2 - self.classes :]
+        return nn.functional.avg_pool2d(scores, self.reduced)
+
+
+@pytest.mark.parametrize(("reduced", "classes"), [(1, 2), (4, 2), (1, 1)])
+def test_what_is_predicted_is_so_of_the_whole_image(reduced, classes):
+    """By MONAI's mean of the windows' scores, also of logits of a quarter of the size and of one class alone."""
+    model, image = BrighterThanItsWindow(reduced, classes), image_of(2) * torch.linspace(0.5, 1, 32)
+    scores, counts = torch.zeros(classes, 32, 32), torch.zeros(32, 32)
+    gaussian = torch.exp(-((torch.arange(16) - 7.5) ** 2) / 8)
+    weights = gaussian.clamp(min=1e-3)[:, None] * gaussian.clamp(min=1e-3)
+    for y in (0, 8, 16):
+        for x in (0, 8, 16):
+            where = (Ellipsis, slice(y, y + 16), slice(x, x + 16))
+            of_window = model(image[where]).detach()
+            enlarged = nn.functional.interpolate(of_window, size=(16, 16), mode="bilinear")
+            scores[where] += enlarged[0] * weights
+            counts[where] += weights
+    scores /= counts
+    predicted = scores.argmax(0) == 1 if classes == 2 else scores[0] > 0
+    cam = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=16, context=0)
+    of_class = classes - 1
+    heat = cam(image, SegmentationTarget(of_class, mask="predicted"))
+    np.testing.assert_array_equal(heat, cam(image, SegmentationTarget(of_class, mask=predicted)))
+    assert np.abs(heat - cam(image, of_class)).max() > 0.05
+
+
+def test_a_point_and_an_object_of_the_image():
+    """Each of both bright parts is an object of its own, the larger one first."""
+    model, image = Segmenter(2), image_of(2)
+    signed = {"relu": False, "normalize": "max"}
+    cam = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=20, **signed)
+    targets = [
+        SegmentationTarget(point=(8, 9)),
+        SegmentationTarget(1, instance=0),
+        SegmentationTarget(1, instance=1),
+        SegmentationTarget(mask="predicted", point=(23, 22)),
+    ]
+    point, first, second, at_second = cam(image, [targets])[0]
+    alone = torch.zeros(32, 32)
+    alone[8, 9] = 1
+    np.testing.assert_array_equal(point, cam(image, SegmentationTarget(1, mask=alone))[0])
+    assert np.abs(first[:16, :16]).sum() > 0.99 * np.abs(first).sum() > 0
+    assert np.abs(second[16:, 16:]).sum() > 0.99 * np.abs(second).sum() > 0
+    np.testing.assert_array_equal(at_second, second)
+    whole = HiResCAM(model, "encoder", **signed)(image, SegmentationTarget(1, instance=1))[0]
+    np.testing.assert_allclose(second, whole, atol=1e-5)
+
+
+def test_regions_that_are_not_there():
+    image = image_of(2)
+    with pytest.raises(ValueError, match="class 1 is predicted nowhere"):
+        SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)(0.2 * image, SegmentationTarget(1, mask="predicted"))
+    with pytest.raises(
+        ValueError, match=r"needs an output \(N, classes, \*spatial\), for windows this one is \(1, 3\)"
+    ):
+        SlidingWindowCAM(Classifier(2), "encoder", roi_size=16)(image, SegmentationTarget(1, point=(3, 3)))
+    with pytest.raises(ValueError, match="the output has 2 classes: say which one"):
+        SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)(image, SegmentationTarget())
+    cam = SlidingWindowCAM(Segmenter(2), "encoder", roi_size=16)
+    with pytest.raises(ValueError, match="a box or a region is asked for"):
+        cam(image, SegmentationTarget(1, mask=image[0, 0] > 1), aug_smooth=True)
 
 
 def test_the_layer_is_found_in_a_window_with_the_class():
@@ -347,7 +438,7 @@ def test_other_inputs_go_along():
 
 def test_only_windows_are_run():
     FORWARDS.clear()
-    options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False}
+    options = {"base_method": HiResCAM, "roi_size": 16, "batch_size": 2, "check_place": False, "context": 0}
     SlidingWindowCAM(Classifier(2), "encoder", **options)(image_of(2), 1)
     assert {shape[2:] for shape in FORWARDS} == {(16, 16)}
     assert (

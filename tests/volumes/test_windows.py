@@ -95,10 +95,37 @@ def along(windows, length):
 
 
 def test_context_is_shown_and_does_not_count():
-    first, second, third = along(Windows(4, overlap=0, context=2), 12)
-    assert first == (0, 8, [0, 1, 2, 3])  # at the border there is nothing more to show: it is shown on the other side
-    assert second == (2, 8, [2, 3, 4, 5])
-    assert third == (4, 8, [4, 5, 6, 7])
+    first, second, third = along(Windows(4, overlap=0, context=2), 16)
+    assert first == (0, 8, [0, 1, 2, 3, 4, 5])  # at the border there is nothing more to show
+    assert second == (4, 8, [2, 3, 4, 5])
+    assert third == (8, 8, [2, 3, 4, 5, 6, 7])
+
+
+def test_what_lies_near_a_cut_does_not_count():
+    """Windows of 16 in steps of 8, of which 3 positions at each cut see too little, on an axis that is not cut none."""
+    asked = Windows((16, -1), 0.5)
+    windows = asked.seen_whole((32, 9), (3, 4), (1, 1))
+    assert windows.on((32, 9)) == asked.on((32, 9))
+    counting = [windows.weights((32, 9), where)[:, 0].nonzero()[:, 0].tolist() for where in windows.on((32, 9))]
+    assert counting == [list(range(13)), list(range(3, 13)), list(range(3, 16))]
+    assert (windows.weights((32, 9), windows.on((32, 9))[0])[0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("far", "stride", "starts_at"),
+    [(4, 4, [0, 8, 16, 24, 32]), (6, 2, [0, 4, 8, 12, 16, 20, 24, 28, 32]), (5, 4, [0, 4, 8, 12, 16, 20, 24, 28, 32])],
+)
+def test_windows_follow_each_other_as_what_counts_does(far, stride, starts_at):
+    """In steps of the network's stride, so that their cells are those of the whole image."""
+    windows = Windows(16, 0.5).seen_whole((48,), (far,), (stride,))
+    assert [where.start for (where,) in windows.on((48,))] == starts_at
+    assert windows.sizes((48,)) == (16,)
+
+
+def test_windows_that_show_too_little_are_left_as_they_are():
+    assert Windows(16, 0.5).seen_whole((48,), (8,), (1,)) is None  # nothing is left of them
+    assert Windows(16, 0.5).seen_whole((480,), (7,), (1,)).count((480,)) == 233
+    assert Windows(16, 0.5).seen_whole((480, 480), (7, 7), (1, 1)) is None  # 16 times as many
 
 
 def test_context_as_large_as_the_image_shows_all_of_it_once():

@@ -57,19 +57,19 @@ class SegmentationTarget(OfPlace):
     r"""The sum of one class's logits over a region, $\sum_{p \in M} y^c_p$.
 
     category: the class; None is the one that is predicted at the point, that of the instance, or the only one.
-    mask: the region, (H, W), in the image's size or the output's, array or tensor, bool or weights; None and
-    "predicted" are where the class is predicted. point: (y, x) in pixels of the image: this pixel alone, with
-    mask="predicted" the connected part of the predicted mask around it. instance: one object, from 0: of dense
-    outputs the connected parts of the predicted mask, the largest first; of queries (Mask2Former, MaskFormer) those
-    that are no 'no object', the surest first; of SAM the prompts, with their best masks.
+    mask: the region, (H, W), in the image's size or the output's, array or tensor, bool or weights (of integers one
+    value besides 0); None and "predicted" are where the class is predicted. point: (y, x) in pixels of the image: this
+    pixel alone, with mask="predicted" the connected part of the predicted mask around it. instance: one object, from 0:
+    of dense outputs the connected parts of the predicted mask, the largest first; of queries (Mask2Former, MaskFormer)
+    those that are no 'no object', the surest first; of SAM the prompts, with their best masks.
 
     Where the output has another size than the image, a cell of it counts by its share inside the mask. The region is
     that of the image as it is given: its changed copies are asked about the same pixels. Called by itself it takes the
     image to be as large as the output.
 
-    Raises ValueError for a mask that is empty, has another size or whose class is predicted nowhere, a point outside of
-    the image, an instance that is not there, and where nobody knows which class is meant; IndexError for a class that
-    does not exist. Cost: a wait for the device; for connected parts some more.
+    Raises ValueError for a mask that is empty, a map of labels, has another size or whose class is predicted nowhere, a
+    point outside of the image, an instance that is not there, and where nobody knows which class is meant; IndexError
+    for a class that does not exist. Cost: a wait for the device; for connected parts some more.
     Paper: Vinogradova et al. 2020, https://arxiv.org/abs/2002.11434.
 
     >>> logits = torch.tensor([[[1.0, 5.0]], [[2.0, 3.0]]])  # of two classes, for an image of 1 x 2 pixels
@@ -92,6 +92,10 @@ class SegmentationTarget(OfPlace):
             mask = torch.as_tensor(np.asarray(self.mask) if isinstance(self.mask, list) else self.mask)
             if not mask.any():
                 raise ValueError("the mask is empty: no pixel of it is inside")
+            if not mask.is_floating_point() and len(labels := mask.unique().tolist()) > _VALUES_OF_A_MASK:
+                raise ValueError(
+                    f"the mask has the values {labels}, as a map of labels: pass labels == {self.category}"
+                )
             object.__setattr__(self, "mask", mask)
         if self.point is not None and self.instance is not None:
             raise ValueError("a point and an instance both say which object is meant: pass one of them")
@@ -143,6 +147,9 @@ class SegmentationTarget(OfPlace):
             where = "nowhere" if self.point is None else f"not at the point {self.point}"
             raise ValueError(f"{what} predicted {where}: mask= or point= alone says where to look all the same")
         return InRegion(which, predicted, self.is_of_place)
+
+
+_VALUES_OF_A_MASK = 2
 
 
 def _at_grid(mask: torch.Tensor, grid: Sequence[int], size: Sequence[int]) -> torch.Tensor:
