@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from itertools import product
@@ -119,7 +120,7 @@ class _Probe(NamedTuple):
         if not first_reads.has_image:
             ends = ends_of_read(self.image, lambda image: self._run_with(image)[0].reads)
             if ends is not None and self._is_apart(ends):
-                return _PREPROCESSED.format(_by(self.size), " x ".join(f"{a:.0f} to {b:.0f}" for a, b in ends))
+                return _preprocessed(_by(self.size), ends)
         output = outputs.kept[self.call_index]
         change = self._change(output)
         axes = first_tensor(output).ndim
@@ -190,10 +191,20 @@ _OTHER_CELLS = (
     f"the image are not its second axis; {_WAYS_OUT}"
 )
 _PREPROCESSED = (
-    "the model pads or crops the {} image before its first layer, which reads the part {} of it (in pixels; more than "
-    "the image is padding), and the map of that is drawn over the whole image. Pad, crop or resize the image before, "
-    f"as the model does, and pass that; {_WAYS_OUT}"
+    "the model {0} the {1} image before its first layer, which reads {2}, and the map of that is drawn over the whole "
+    f"image. {{3}} the image before, as the model does, and pass that; {_WAYS_OUT}"
 )
+
+
+def _preprocessed(image: str, ends: Sequence[tuple[float, float]]) -> str:
+    """What is said of a model that shows its layers another part of the image, or turns it."""
+    if not all(math.isfinite(begin) for begin, _ in ends):
+        return _PREPROCESSED.format("crops", image, "a part of it", "Crop")
+    part = " x ".join(f"{begin:.0f} to {end:.0f}" for begin, end in ends)
+    if any(begin > end for begin, end in ends):
+        return _PREPROCESSED.format("mirrors or turns", image, f"its pixels {part}", "Mirror or turn")
+    part = f"the part {part} of it (in pixels; more than the image is padding)"
+    return _PREPROCESSED.format("pads or crops", image, part, "Pad, crop or resize")
 
 
 def _by(size: Sequence[int]) -> str:

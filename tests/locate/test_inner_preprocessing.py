@@ -210,5 +210,63 @@ def test_the_ends_of_what_is_read(kind, expected):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).float(), atol=1.5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        (lambda x: x.flip(-1), [(0, 48), (64, 0)]),
+        (lambda x: x.flip(-2), [(48, 0), (0, 64)]),
+        (lambda x: F.pad(x.flip(-1), (0, 16)), [(0, 48), (64, -16)]),
+        (lambda x: F.avg_pool2d(x, 8), [(0, 48), (0, 64)]),
+    ],
+)
+def test_the_ends_of_what_is_mirrored_or_coarse(does, expected):
+    torch.testing.assert_close(
+        torch.tensor(ends_of_read(picture(), lambda image: [does(image)])), torch.tensor(expected).float(), atol=1, rtol=0
+    )
+
+
+@pytest.mark.parametrize("does", [lambda x: x.flip(-1), lambda x: x.rot90(2, (2, 3))])
+def test_a_mirrored_image_is_called_so(does):
+    (message,) = said(Inside(does), picture())
+    assert "mirrors or turns the 48x64 image" in message
+    assert "inf" not in message
+
+
+class Warped(Inside):
+    """A spatial transformer: what it shows its layers is a parameter of its own."""
+
+    def __init__(self):
+        super().__init__(self.lower_right)
+        self.theta = nn.Parameter(torch.tensor([[[0.5, 0, 0.5], [0, 0.5, 0.5]]]))
+
+    def lower_right(self, x):
+        grid = F.affine_grid(self.theta.expand(len(x), -1, -1), x.shape, align_corners=False)
+        return F.grid_sample(x, grid, align_corners=False)
+
+
+def test_a_model_with_parameters_of_its_own_is_not_its_first_layer():
+    (message,) = said(Warped(), picture())
+    assert "crops the 48x64 image before its first layer, which reads a part of it" in message
+
+
+class LinearFirst(nn.Module):
+    """Squares of pixels as features of a linear layer, channels last as in Swin and ConvNeXt."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm, self.head = nn.Linear(48, 16), nn.LayerNorm(16), nn.Linear(16, CLASSES)
+        self.body = nn.Sequential(nn.Linear(16, 16), nn.GELU())
+
+    def forward(self, x):
+        return self.head(self.body(self.norm(self.embed(F.pixel_unshuffle(x, 4).movedim(1, -1)))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (64, 64)])
+@pytest.mark.parametrize("layer", ["body", None])
+def test_a_linear_layer_reads_channels_last(size, layer):
+    assert not said(LinearFirst(), picture(size=size), layer)
+
+
 def test_what_does_not_depend_on_the_image_has_no_ends():
     assert ends_of_read(picture(), lambda image: [torch.zeros(1, 3, 8, 8)]) is None
