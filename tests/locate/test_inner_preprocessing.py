@@ -220,9 +220,8 @@ def test_the_ends_of_what_is_read(kind, expected):
     ],
 )
 def test_the_ends_of_what_is_mirrored_or_coarse(does, expected):
-    torch.testing.assert_close(
-        torch.tensor(ends_of_read(picture(), lambda image: [does(image)])), torch.tensor(expected).float(), atol=1, rtol=0
-    )
+    found = ends_of_read(picture(), lambda image: [does(image)])
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).float(), atol=1, rtol=0)
 
 
 @pytest.mark.parametrize("does", [lambda x: x.flip(-1), lambda x: x.rot90(2, (2, 3))])
