@@ -32,25 +32,32 @@ class FirstReads(Watch):
     """What the first learned modules read of the last sample that has the rank of the image: `reads`, (1, C, *spatial).
 
     image: (1, C, *spatial), the last of the samples. spatial_from: where the inputs have it. has_image: whether one of
-    the modules reads it as it is, or with each channel scaled and shifted; what follows is not looked at. A module with
-    learned ones in it is none of them: it reads what the model is given, not what its layers see.
+    the modules reads it as it is, or with each channel scaled and shifted. has_other: whether any learned module reads
+    something else of as many channels, which may be a part of the image. A module with learned ones in it is
+    none of them: it reads what the model is given, not what its layers see.
     """
 
     def __init__(self, model: nn.Module, image: torch.Tensor, samples: int, spatial_from: SpatialFrom) -> None:
-        super().__init__([module for module in model.modules() if _learns_by_itself(module)])
+        super().__init__([module for module in model.modules() if is_learned_alone(module)])
         self._image, self._samples = image, samples
         self._place = spatial_from if isinstance(spatial_from, ImagePlace) else None
         self.reads: list[torch.Tensor] = []
-        self.has_image = False
+        self.has_image = self.has_other = False
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
-        if self.has_image or len(self.reads) == _EARLIEST:
+        read = next(iter(floating_tensors(inputs)), None)
+        if read is None or not read.ndim:
             return
-        for read in floating_tensors(inputs)[:1]:
-            if read.ndim and len(read) == self._samples:
-                orders = self._as_images(module, read[-1:].detach())
-                self.reads += [order.clone() for order in orders[:1]]
-                self.has_image = any(_is_same(order, self._image) for order in orders)
+        self.has_other = self.has_other or self._is_another(read)
+        if not self.has_image and len(self.reads) < _EARLIEST and len(read) == self._samples:
+            orders = self._as_images(module, read[-1:].detach())
+            self.reads += [order.clone() for order in orders[:1]]
+            self.has_image = any(_is_same(order, self._image) for order in orders)
+
+    def _is_another(self, read: torch.Tensor) -> bool:
+        """Whether it has the image's axes and as many channels, but is not the image. Cost: for the image a wait."""
+        is_like = self._place is None and read.ndim == self._image.ndim and read.shape[1] == self._image.shape[1]
+        return is_like and not (len(read) == self._samples and _is_same(read[-1:].detach(), self._image))
 
     def _as_images(self, module: nn.Module, read: torch.Tensor) -> list[torch.Tensor]:
         """What has the image's axes, in its order; of images whose channels are not the second axis also what has them
@@ -64,18 +71,20 @@ class FirstReads(Watch):
         return [order for order in like_image + like_input if order.shape[1] == self._image.shape[1]]
 
 
-def ends_of_read(
+def ends_of_reads(
     image: torch.Tensor, reads_with: Callable[[torch.Tensor], Sequence[torch.Tensor]]
-) -> list[tuple[float, float]] | None:
-    """Where what the model's first layers read begins and ends, for each axis of the image in its pixels.
+) -> list[list[tuple[float, float]]]:
+    """Where what layers read begins and ends, for each axis of the image in its pixels, for each of the reads that the
+    image changes.
 
     (0, length) where the image fills it, resized or not. It begins below 0 and ends beyond the length where the image
     is padded, the other way round where it is cropped, and begins behind its end where it is mirrored or turned;
-    (inf, -inf) where one end of the image is not seen at all. None where nothing of the image's rank depends on it.
+    (inf, -inf) where one end of the image is not seen at all.
 
     A third of the image at either end is changed, and the inner edges of what changes with it are looked for: images
     are resized evenly, so the rest follows, whatever the padding holds.
-    image: (1, C, *spatial). reads_with: `FirstReads.reads` for another image. Cost: `reads_with`, three times.
+    image: (1, C, *spatial). reads_with: what is read of another image, (N, C, *spatial). Cost: `reads_with`, three
+    times.
     """
     size = image.shape[2:]
     parts = [-(-length // _PART) for length in size]
@@ -84,13 +93,14 @@ def ends_of_read(
         [_changed_rows(*pair) for pair in zip(before, reads_with(_with_noise_in(image, part)), strict=False)]
         for part in ([slice(part) for part in parts], [slice(-part, None) for part in parts])
     ]
+    found = []
     for at_first, at_last in zip(*rows, strict=False):
-        if at_first or at_last:
-            if not at_first or not at_last:
-                return [(torch.inf, -torch.inf)] * len(size)
+        if at_first and at_last:
             of_axes = zip(size, parts, at_first, at_last, strict=True)
-            return [_ends(length, part, *changed) for length, part, *changed in of_axes]
-    return None
+            found.append([_ends(length, part, *changed) for length, part, *changed in of_axes])
+        elif at_first or at_last:
+            found.append([(torch.inf, -torch.inf)] * len(size))
+    return found
 
 
 def _with_noise_in(image: torch.Tensor, part: Sequence[slice]) -> torch.Tensor:
@@ -124,7 +134,7 @@ def _ends(length: int, part: int, at_first: torch.Tensor, at_last: torch.Tensor)
     return part - step * behind_first, part + step * (rows - behind_first)
 
 
-def _learns_by_itself(module: nn.Module) -> bool:
+def is_learned_alone(module: nn.Module) -> bool:
     """Whether a module has parameters of its own, and none in its parts."""
     return bool(module._parameters) and not any(part._parameters for part in module.modules() if part is not module)
 

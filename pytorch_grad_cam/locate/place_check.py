@@ -20,7 +20,8 @@ from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.locate.answers import contrast_of, signs_like
-from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_read
+from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_reads
+from pytorch_grad_cam.locate.views import Views
 
 # How often the changed cells change more than others; less is looked at again. By accident it is 0.5; of networks with
 # random weights, where cells do not look nearly everywhere, 0.69 to 1. For tokens that do not stand out, as those that
@@ -117,10 +118,12 @@ class _Probe(NamedTuple):
     def trouble_at(self, cells: Sequence[list[int]]) -> str:
         """Why the map is not where it is drawn, empty where it is. cells: those to change first."""
         first_reads, outputs = self._run_with(self._changed([_pixels(cell, self.size, self.grid) for cell in cells], 1))
-        if not first_reads.has_image:
-            ends = ends_of_read(self.image, lambda image: self._run_with(image)[0].reads)
-            if ends is not None and self._is_apart(ends):
-                return _preprocessed(_by(self.size), ends)
+        ends = ends_of_reads(self.image, self._views_of) if first_reads.has_other else []
+        if not ends and not first_reads.has_image:
+            ends = ends_of_reads(self.image, lambda image: self._run_with(image)[0].reads)[:1]
+        for of_read in ends:
+            if self._is_apart(of_read):
+                return _preprocessed(_by(self.size), of_read)
         output = outputs.kept[self.call_index]
         change = self._change(output)
         axes = first_tensor(output).ndim
@@ -176,6 +179,14 @@ class _Probe(NamedTuple):
         with torch.no_grad(), first_reads, Outputs([self.layer]) as outputs:
             run_model(self.model, with_image(rows, batch, self.spatial_from))
         return first_reads, outputs
+
+    def _views_of(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Which versions of the image the layer's run sees, see `Views`. Cost: a forward with its graph."""
+        leaf = image.detach().clone().requires_grad_()
+        rows = rows_of(self.inputs, torch.zeros(1, dtype=torch.long), len(self.activations))
+        with torch.enable_grad(), Views(self.model, leaf, self.layer) as views:
+            run_model(self.model, with_image(rows, leaf, self.spatial_from))
+        return views.of_run(self.call_index)
 
     def _change(self, output: Any) -> torch.Tensor:
         """How much each cell (*grid) of what the layer returned changed."""
