@@ -126,7 +126,10 @@ def _ends(length: int, part: int, at_first: torch.Tensor, at_last: torch.Tensor)
         return begin, end
     behind_first, before_last, rows = int(first.amax()) + 1, int(last.amin()), len(at_first)
     of_part = part * rows / length
-    if max(abs(behind_first - of_part), abs(rows - before_last - of_part)) <= 1:  # as exactly as rows tell
+    beyond = behind_first - of_part, rows - before_last - of_part
+    # A blurred image spreads by as much from both ends; one that is shrunk and padded does not begin at the first row.
+    is_blurred = rows == length and first.amin() == 0 and last.amax() == rows - 1 and beyond[0] > 0
+    if (is_blurred and abs(beyond[0] - beyond[1]) <= 1) or max(map(abs, beyond)) <= 1:  # as exactly as rows tell
         return 0.0, float(length)
     if before_last <= behind_first:
         return torch.inf, -torch.inf

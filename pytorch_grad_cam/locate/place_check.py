@@ -17,6 +17,7 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, rows_o
 from pytorch_grad_cam.engine.inputs import call as run_model
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun
 from pytorch_grad_cam.engine.layers import names_of
+from pytorch_grad_cam.engine.torch_quirks.quantised_modules import NoDerivative
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.locate.answers import contrast_of, signs_like
@@ -181,11 +182,16 @@ class _Probe(NamedTuple):
         return first_reads, outputs
 
     def _views_of(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Which versions of the image the layer's run sees, see `Views`. Cost: a forward with its graph."""
+        """Which versions of the image the layer's run sees, see `Views`; none behind quantised modules, where no graph
+        leads to the image. Cost: a forward with its graph.
+        """
         leaf = image.detach().clone().requires_grad_()
         rows = rows_of(self.inputs, torch.zeros(1, dtype=torch.long), len(self.activations))
-        with torch.enable_grad(), Views(self.model, leaf, self.layer) as views:
-            run_model(self.model, with_image(rows, leaf, self.spatial_from))
+        try:
+            with torch.enable_grad(), Views(self.model, leaf, self.layer) as views:
+                run_model(self.model, with_image(rows, leaf, self.spatial_from))
+        except NoDerivative:
+            return []
         return views.of_run(self.call_index)
 
     def _change(self, output: Any) -> torch.Tensor:

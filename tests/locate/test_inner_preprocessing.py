@@ -77,6 +77,7 @@ IN_PLACE = {
     "made small": lambda x: F.interpolate(x, size=(32, 32), mode="area"),
     "padded by less than half a cell": lambda x: F.pad(x, (1, 1, 1, 1)),
     "rounded": lambda x: (x * 255).round() / 255,
+    "blurred": lambda x: F.avg_pool2d(x, 9, 1, 4),
 }
 
 
@@ -197,6 +198,7 @@ def test_images_whose_channels_are_not_the_second_axis():
         ("padded by its mirrored image", [(0, 48), (-16, 64)]),
         ("normalised with its padding", [(0, 64), (0, 64)]),
         ("cropped", [(8, 40), (0, 64)]),
+        ("blurred", [(0, 48), (0, 64)]),
         ("cropped to the size that was given", [(4.8, 43.2), (6.4, 57.6)]),
         ("only its middle", [(torch.inf, -torch.inf)] * 2),
     ],
