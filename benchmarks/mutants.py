@@ -55,7 +55,7 @@ MODULES = (
     "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture", "engine.compiled_model",
     "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",
     "mask_clip", "attention.value_path", "attention.tokens", "attention.windows", "attention.blocked_tokens",
-    "locate.runs_of_image", "locate.left_out",
+    "locate.runs_of_image", "locate.left_out", "locate.views",
     "registration.inset",
 )  # fmt: skip
 TESTS = [
@@ -68,7 +68,7 @@ TESTS = [
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
         "segmentation", "fastest_way", "compiled_calls", "tam", "text_relevance", "letterbox", "degenerate",
-        "attention_methods", "mask_clip", "runs_of_image", "inset",
+        "attention_methods", "mask_clip", "runs_of_image", "inset", "views",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-from benchmarks.families import audio, contrastive, dense, detection, language, segmentation, video, volumes
+from benchmarks.families import audio, contrastive, dense, detection, language, reading, segmentation, video, volumes
 from benchmarks.families.question import Case
 
 FAMILIES: dict[str, dict[str, Callable[[], Iterator[Case]]]] = {
@@ -24,6 +24,7 @@ FAMILIES: dict[str, dict[str, Callable[[], Iterator[Case]]]] = {
     "depth": {"transformers": dense.transformers_cases},
     "images and texts": {"open_clip": contrastive.open_clip_cases, "transformers": contrastive.transformers_cases},
     "language": {"transformers": language.transformers_cases},
+    "readers": {"transformers": reading.transformers_cases},
 }
 
 

@@ -144,15 +144,20 @@ def _check_no_boxes(predictions: torch.Tensor) -> None:
         if values.shape[axis] > _BOX_NUMBERS and values.shape[others] >= _FEWEST_BOXES and len(values):
             boxes, score = values.narrow(axis, 0, _BOX_NUMBERS), values.select(axis, _BOX_NUMBERS)
             are_scores = (score.amin() >= 0) & (score.amax() <= 1)
-            # Coordinates in pixels; or in shares of the image: neither logits, nor probabilities that add up to one.
+            # Coordinates in pixels; or in shares of the image: neither logits nor probabilities.
             in_unit = (values.amin() >= 0) & (values.amax() <= 1)
-            in_shares = in_unit & ((values.sum(axis) - 1).abs().amax() > _ROUNDING)
-            if are_scores & ((boxes.amax() > 1) | in_shares):
+            if are_scores & ((boxes.amax() > 1) | (in_unit & ~_add_up_to_one(values))):
                 raise ValueError(
                     f"axis {axis} of the output {tuple(values.shape)} seems to have boxes in front of scores, so that "
                     "a class is not at its number: pass an output_transform to the class scores (N, predictions, "
                     f"classes), such as lambda output: output[:, 4:].transpose(1, 2), or {_CALLABLE}"
                 )
+
+
+def _add_up_to_one(predictions: torch.Tensor) -> torch.Tensor:
+    """Whether the numbers (N, T, classes) or (N, classes, T) do so along one of the axes, as probabilities."""
+    apart = [(predictions.sum(axis) - 1).abs().amax() for axis in (1, 2)]
+    return torch.minimum(*apart) <= _ROUNDING
 
 
 def in_predicted_masks(segments: Mapping[int, Segments], classes: Mapping[int, int]) -> dict[int, InRegion]:

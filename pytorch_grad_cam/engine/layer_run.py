@@ -57,7 +57,9 @@ class Call(NamedTuple):
 
         None for other scores, and where all of the sample's output is 0. Cost: some waits for the device.
         """
-        output = detached(self.scores)[sample]
+        outputs = detached(self.scores)
+        sample = min(sample, len(outputs) - 1)  # a bag of images has one output
+        output = outputs[sample]
         if not isinstance(output, torch.Tensor) or not output.any() or not (output.amin() >= 0 and output.amax() <= 1):
             return None  # NaN, too
         score = target_scores(output[None], self.target_lists[position][sample : sample + 1]).item()

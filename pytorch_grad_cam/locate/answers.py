@@ -1,5 +1,7 @@
 """How the cells of a map answer to noise on the image: the proof that a tensor is read as it is."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,6 +26,8 @@ _STEEPNESS = 4
 _IN_PLACE = 0.5
 # The standard error of no correlation of n cells is 1 / sqrt(n): two of them are left for accidents.
 _STANDARD_ERRORS = 2
+# A correlation beyond which rounding decides. A choice.
+_NEARLY_ONE = 1 - 1e-6
 # Fewer cells are few. A choice: of 16 the standard error is a quarter.
 FEW = 16
 # A generator that draws other signs than anybody's image. Any number will do.
@@ -78,6 +82,19 @@ class Answer(NamedTuple):
     def is_in_place(self) -> bool:
         """Whether the cells may lie where they are read."""
         return self.correlation > _IN_PLACE - _STANDARD_ERRORS / math.sqrt(max(self.cells, 1))
+
+    def is_clearer_than(self, other: Answer) -> bool:
+        """Whether the cells lie where they are read, and clearly more so than where another reading has them.
+
+        By Fisher's transformation of correlations: near 1 a small difference is a clear one, as between the axes of a
+        clip, whose ramps are alike.
+        """
+        least = _STANDARD_ERRORS / math.sqrt(max(self.cells, 1))
+        return self.is_clear and _fisher(self.correlation) - _fisher(other.correlation) >= least
+
+
+def _fisher(correlation: float) -> float:
+    return math.atanh(max(-_NEARLY_ONE, min(_NEARLY_ONE, correlation)))
 
 
 def answer(layout: Layout, change: torch.Tensor) -> Answer:

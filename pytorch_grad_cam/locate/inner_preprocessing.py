@@ -32,48 +32,59 @@ class FirstReads(Watch):
     """What the first learned modules read of the last sample that has the rank of the image: `reads`, (1, C, *spatial).
 
     image: (1, C, *spatial), the last of the samples. spatial_from: where the inputs have it. has_image: whether one of
-    the modules reads it as it is, or with each channel scaled and shifted; what follows is not looked at.
+    the modules reads it as it is, or with each channel scaled and shifted. has_other: whether any learned module reads
+    something else of as many channels, which may be a part of the image. A module with learned ones in it is
+    none of them: it reads what the model is given, not what its layers see.
     """
 
     def __init__(self, model: nn.Module, image: torch.Tensor, samples: int, spatial_from: SpatialFrom) -> None:
-        super().__init__([module for module in model.modules() if module._parameters])
+        super().__init__([module for module in model.modules() if is_learned_alone(module)])
         self._image, self._samples = image, samples
         self._place = spatial_from if isinstance(spatial_from, ImagePlace) else None
         self.reads: list[torch.Tensor] = []
-        self.has_image = False
+        self.has_image = self.has_other = False
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
-        if self.has_image or len(self.reads) == _EARLIEST:
+        read = next(iter(floating_tensors(inputs)), None)
+        if read is None or not read.ndim:
             return
-        for read in floating_tensors(inputs)[:1]:
-            if read.ndim and len(read) == self._samples:
-                orders = self._as_images(read[-1:].detach())
-                self.reads += [order.clone() for order in orders[:1]]
-                self.has_image = any(_is_same(order, self._image) for order in orders)
+        self.has_other = self.has_other or self._is_another(read)
+        if not self.has_image and len(self.reads) < _EARLIEST and len(read) == self._samples:
+            orders = self._as_images(module, read[-1:].detach())
+            self.reads += [order.clone() for order in orders[:1]]
+            self.has_image = any(_is_same(order, self._image) for order in orders)
 
-    def _as_images(self, read: torch.Tensor) -> list[torch.Tensor]:
+    def _is_another(self, read: torch.Tensor) -> bool:
+        """Whether it has the image's axes and as many channels, but is not the image. Cost: for the image a wait."""
+        is_like = self._place is None and read.ndim == self._image.ndim and read.shape[1] == self._image.shape[1]
+        return is_like and not (len(read) == self._samples and _is_same(read[-1:].detach(), self._image))
+
+    def _as_images(self, module: nn.Module, read: torch.Tensor) -> list[torch.Tensor]:
         """What has the image's axes, in its order; of images whose channels are not the second axis also what has them
-        in the input's order: the orders that have as many channels.
+        in the input's order: the orders that have as many channels. What a linear layer reads has its channels last.
         """
         like_image = [read] if read.ndim == self._image.ndim else []
         if self._place is None:
-            return like_image
+            reads_channels_last = isinstance(module, nn.Linear) or type(module) is nn.LayerNorm
+            return [read.movedim(-1, 1) for read in like_image] if reads_channels_last else like_image
         like_input = [self._place.as_image(read)] if read.ndim == self._place.ndim_of(self._image) else []
         return [order for order in like_image + like_input if order.shape[1] == self._image.shape[1]]
 
 
-def ends_of_read(
+def ends_of_reads(
     image: torch.Tensor, reads_with: Callable[[torch.Tensor], Sequence[torch.Tensor]]
-) -> list[tuple[float, float]] | None:
-    """Where what the model's first layers read begins and ends, for each axis of the image in its pixels.
+) -> list[list[tuple[float, float]]]:
+    """Where what layers read begins and ends, for each axis of the image in its pixels, for each of the reads that the
+    image changes.
 
     (0, length) where the image fills it, resized or not. It begins below 0 and ends beyond the length where the image
-    is padded, the other way round where it is cropped; (inf, -inf) where one end of the image is not seen at all. None
-    where nothing of the image's rank depends on it.
+    is padded, the other way round where it is cropped, and begins behind its end where it is mirrored or turned;
+    (inf, -inf) where one end of the image is not seen at all.
 
     A third of the image at either end is changed, and the inner edges of what changes with it are looked for: images
     are resized evenly, so the rest follows, whatever the padding holds.
-    image: (1, C, *spatial). reads_with: `FirstReads.reads` for another image. Cost: `reads_with`, three times.
+    image: (1, C, *spatial). reads_with: what is read of another image, (N, C, *spatial). Cost: `reads_with`, three
+    times.
     """
     size = image.shape[2:]
     parts = [-(-length // _PART) for length in size]
@@ -82,13 +93,14 @@ def ends_of_read(
         [_changed_rows(*pair) for pair in zip(before, reads_with(_with_noise_in(image, part)), strict=False)]
         for part in ([slice(part) for part in parts], [slice(-part, None) for part in parts])
     ]
+    found = []
     for at_first, at_last in zip(*rows, strict=False):
-        if at_first or at_last:
-            if not at_first or not at_last:
-                return [(torch.inf, -torch.inf)] * len(size)
+        if at_first and at_last:
             of_axes = zip(size, parts, at_first, at_last, strict=True)
-            return [_ends(length, part, *changed) for length, part, *changed in of_axes]
-    return None
+            found.append([_ends(length, part, *changed) for length, part, *changed in of_axes])
+        elif at_first or at_last:
+            found.append([(torch.inf, -torch.inf)] * len(size))
+    return found
 
 
 def _with_noise_in(image: torch.Tensor, part: Sequence[slice]) -> torch.Tensor:
@@ -108,12 +120,26 @@ def _changed_rows(before: torch.Tensor, after: torch.Tensor) -> list[torch.Tenso
 
 def _ends(length: int, part: int, at_first: torch.Tensor, at_last: torch.Tensor) -> tuple[float, float]:
     """The ends along an axis, from which rows changed with the first `part` pixels and which with the last."""
-    behind_first = int(at_first.nonzero().amax()) + 1
-    before_last = int(at_last.nonzero().amin())
+    first, last = at_first.nonzero(), at_last.nonzero()
+    if first.amin() > last.amax():
+        end, begin = _ends(length, part, at_first.flip(0), at_last.flip(0))
+        return begin, end
+    behind_first, before_last, rows = int(first.amax()) + 1, int(last.amin()), len(at_first)
+    of_part = part * rows / length
+    beyond = behind_first - of_part, rows - before_last - of_part
+    # A blurred image spreads by as much from both ends; one that is shrunk and padded does not begin at the first row.
+    is_blurred = rows == length and first.amin() == 0 and last.amax() == rows - 1 and beyond[0] > 0
+    if (is_blurred and abs(beyond[0] - beyond[1]) <= 1) or max(map(abs, beyond)) <= 1:  # as exactly as rows tell
+        return 0.0, float(length)
     if before_last <= behind_first:
         return torch.inf, -torch.inf
     step = (length - 2 * part) / (before_last - behind_first)
-    return part - step * behind_first, part + step * (len(at_first) - behind_first)
+    return part - step * behind_first, part + step * (rows - behind_first)
+
+
+def is_learned_alone(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own, and none in its parts."""
+    return bool(module._parameters) and not any(part._parameters for part in module.modules() if part is not module)
 
 
 def _is_same(read: torch.Tensor, image: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from itertools import product
@@ -16,10 +17,12 @@ from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, image_of, rows_o
 from pytorch_grad_cam.engine.inputs import call as run_model
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun
 from pytorch_grad_cam.engine.layers import names_of
+from pytorch_grad_cam.engine.torch_quirks.quantised_modules import NoDerivative
 from pytorch_grad_cam.engine.trees import first_tensor
 from pytorch_grad_cam.engine.watch import Outputs
 from pytorch_grad_cam.locate.answers import contrast_of, signs_like
-from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_read
+from pytorch_grad_cam.locate.inner_preprocessing import FirstReads, ends_of_reads
+from pytorch_grad_cam.locate.views import Views
 
 # How often the changed cells change more than others; less is looked at again. By accident it is 0.5; of networks with
 # random weights, where cells do not look nearly everywhere, 0.69 to 1. For tokens that do not stand out, as those that
@@ -116,10 +119,12 @@ class _Probe(NamedTuple):
     def trouble_at(self, cells: Sequence[list[int]]) -> str:
         """Why the map is not where it is drawn, empty where it is. cells: those to change first."""
         first_reads, outputs = self._run_with(self._changed([_pixels(cell, self.size, self.grid) for cell in cells], 1))
-        if not first_reads.has_image:
-            ends = ends_of_read(self.image, lambda image: self._run_with(image)[0].reads)
-            if ends is not None and self._is_apart(ends):
-                return _PREPROCESSED.format(_by(self.size), " x ".join(f"{a:.0f} to {b:.0f}" for a, b in ends))
+        ends = ends_of_reads(self.image, self._views_of) if first_reads.has_other else []
+        if not ends and not first_reads.has_image:
+            ends = ends_of_reads(self.image, lambda image: self._run_with(image)[0].reads)[:1]
+        for of_read in ends:
+            if self._is_apart(of_read):
+                return _preprocessed(_by(self.size), of_read)
         output = outputs.kept[self.call_index]
         change = self._change(output)
         axes = first_tensor(output).ndim
@@ -176,6 +181,19 @@ class _Probe(NamedTuple):
             run_model(self.model, with_image(rows, batch, self.spatial_from))
         return first_reads, outputs
 
+    def _views_of(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Which versions of the image the layer's run sees, see `Views`; none behind quantised modules, where no graph
+        leads to the image. Cost: a forward with its graph.
+        """
+        leaf = image.detach().clone().requires_grad_()
+        rows = rows_of(self.inputs, torch.zeros(1, dtype=torch.long), len(self.activations))
+        try:
+            with torch.enable_grad(), Views(self.model, leaf, self.layer) as views:
+                run_model(self.model, with_image(rows, leaf, self.spatial_from))
+        except NoDerivative:
+            return []
+        return views.of_run(self.call_index)
+
     def _change(self, output: Any) -> torch.Tensor:
         """How much each cell (*grid) of what the layer returned changed."""
         after = self.read(output).detach()
@@ -190,10 +208,20 @@ _OTHER_CELLS = (
     f"the image are not its second axis; {_WAYS_OUT}"
 )
 _PREPROCESSED = (
-    "the model pads or crops the {} image before its first layer, which reads the part {} of it (in pixels; more than "
-    "the image is padding), and the map of that is drawn over the whole image. Pad, crop or resize the image before, "
-    f"as the model does, and pass that; {_WAYS_OUT}"
+    "the model {0} the {1} image before its first layer, which reads {2}, and the map of that is drawn over the whole "
+    f"image. {{3}} the image before, as the model does, and pass that; {_WAYS_OUT}"
 )
+
+
+def _preprocessed(image: str, ends: Sequence[tuple[float, float]]) -> str:
+    """What is said of a model that shows its layers another part of the image, or turns it."""
+    if not all(math.isfinite(begin) for begin, _ in ends):
+        return _PREPROCESSED.format("crops", image, "a part of it", "Crop")
+    part = " x ".join(f"{begin:.0f} to {end:.0f}" for begin, end in ends)
+    if any(begin > end for begin, end in ends):
+        return _PREPROCESSED.format("mirrors or turns", image, f"its pixels {part}", "Mirror or turn")
+    part = f"the part {part} of it (in pixels; more than the image is padding)"
+    return _PREPROCESSED.format("pads or crops", image, part, "Pad, crop or resize")
 
 
 def _by(size: Sequence[int]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain, islice, permutations
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -108,15 +108,16 @@ class Readings:
         shape = entry.returned.shape
         orders = [axes for axes in TOKEN_AXES if len(shape) == len(axes) and shape[axes.index("N")] == len(self._image)]
         as_many = {axes: self._of_as_many_tokens(entry, axes.index("T")) for axes in orders}
-        changes = self.changes({each.module for each in chain([entry], *as_many.values())})
-        seen = [layout for axes in orders for layout in self._without_others(entry, axes, map(changes, as_many[axes]))]
-        change = changes(entry)
+        change = self.changes({each.module for each in chain([entry], *as_many.values())})(entry)
+        moved = {axes: self._first_moved(as_many[axes], axes.index("T")) for axes in orders}
+        firsts = {axes: first for axes, first in moved.items() if first is not None}
+        seen = [layout for axes, first in firsts.items() for layout in self._without_others(entry, axes, first)]
         layouts = [*dict.fromkeys(seen)]
-        layout = self._clearest(entry, layouts, change, clearly)
-        layout = layout or self._clearest(entry, self.by_numbers(entry), change, clearly)
-        if layout is None or not self._may_be_turned or layout.axes not in as_many:
+        layout = self._clearest(entry, layouts, change, firsts, clearly)
+        layout = layout or self._clearest(entry, self.by_numbers(entry), change, firsts, clearly)
+        if layout is None or layout.axes not in firsts:
             return layout
-        return _in_order_of_first(layout, map(changes, as_many[layout.axes]))
+        return _in_order_of_first(layout, firsts[layout.axes], change, self._may_be_turned)
 
     def _in_order_of_first_convolution(self, entry: Call) -> Layout | None:
         """The reading with the spatial axes in the order in which the first convolution has them.
@@ -129,11 +130,11 @@ class Readings:
             if each.returned.ndim == entry.returned.ndim
             and (each is entry or (is_of(_CHANNELS_FIRST, each.module) and self.by_numbers(each)))
         )
-        as_first = self._clearest(first, self.by_numbers(first), self.changes({first.module})(first))
+        as_first = self._clearest(first, self.by_numbers(first), self.changes({first.module})(first), {})
         return next((k for k in self.by_numbers(entry) if as_first and k.order == as_first.order), None)
 
-    def changes(self, modules: Collection[nn.Module]) -> Callable[[Call], torch.Tensor]:
-        """How much the outputs of the modules change with faint noise on the image.
+    def changes(self, modules: Collection[nn.Module], of_read: bool = False) -> Callable[[Call], torch.Tensor]:
+        """How much the outputs of the modules, or what they read, change with faint noise on the image.
 
         Cost: one forward, unless all of the modules were asked about before.
         """
@@ -145,7 +146,9 @@ class Readings:
             runs = [each for each in self._calls if each.module is entry.module and each.first == entry.first]
             repeated = [each for each in noisy[entry.module] if each.first == entry.first]
             index = next(index for index, each in enumerate(runs) if each is entry)
-            return (repeated[index].returned - entry.returned.detach()).float().abs()
+            both = entry, repeated[index]
+            before, after = (cast(torch.Tensor, each.read if of_read else each.returned) for each in both)
+            return (after - before.detach()).float().abs()
 
         return change
 
@@ -163,24 +166,40 @@ class Readings:
         as_many = (each for each in earlier if each.returned.shape[token_axis] == entry.returned.shape[token_axis])
         return list(islice(as_many, _EARLIEST))
 
-    def _without_others(self, entry: Call, axes: str, changes: Iterator[torch.Tensor]) -> list[Layout]:
+    def _first_moved(self, entries: Sequence[Call], token_axis: int) -> torch.Tensor | None:
+        """How the first of the tensors changes that does so: there nothing has mixed the tokens. What a module has read
+        is one of them, too: an encoder may mix them before any module returns them.
+        """
+        modules = {entry.module for entry in entries}
+        of_read, of_returned = self.changes(modules, of_read=True), self.changes(modules)
+        for entry in entries:
+            asked = [of_read, of_returned] if _has_read_as_many(entry, token_axis) else [of_returned]
+            for change in (of(entry) for of in asked):
+                if change.any():
+                    return change
+        return None
+
+    def _without_others(self, entry: Call, axes: str, first: torch.Tensor) -> list[Layout]:
         """The readings without the tokens that are not of the image; none where no such tokens are seen.
 
-        changes: of the tensors with as many tokens. In the first of them that changes, nothing has mixed the others
-        with those of the image: they do not change.
+        first: how the first tensor with as many tokens changes: those of the image do, the others do not.
         """
-        for change in changes:
-            others = unmoved_tokens(axes, change)
-            if len(others) < change.shape[axes.index("T")]:
-                shape = tuple(entry.returned.shape)
-                return layouts_without(others, axes, shape, self.size, self._grids) if others else []
-        return []
+        others = unmoved_tokens(axes, first)
+        return layouts_without(others, axes, tuple(entry.returned.shape), self.size, self._grids) if others else []
 
     def _clearest(
-        self, entry: Call, layouts: Sequence[Layout], change: torch.Tensor, clearly: bool = False
+        self,
+        entry: Call,
+        layouts: Sequence[Layout],
+        change: torch.Tensor,
+        firsts: Mapping[str, torch.Tensor],
+        clearly: bool = False,
     ) -> Layout | None:
-        """The reading that answers best; of those that answer alike the first one with one stride along all axes, with
-        a warning where no convolution made its grid alone; None where none answers in its place.
+        """The reading that answers best; of those that answer alike that which does so in the first tensor of as many
+        tokens, too; of these the first one with one stride along all axes, with a warning where no convolution made its
+        grid alone; None where none answers in its place.
+
+        change: of the entry. firsts: by the order of axes how that first tensor changes.
         """
         answers = {layout: answer(layout, change) for layout in layouts}
         passing = {
@@ -199,7 +218,9 @@ class Readings:
         if in_place and not are_few:
             best = max(answers[layout].at_least for layout in in_place)
             alike = [layout for layout in in_place if best - answers[layout].correlation < _TOO_CLOSE]
-        made = [k for k in alike if k.grid_of_tensor in self._grids] or alike
+            alike = _clearest_of_first(alike, firsts)
+        made = [k for k in alike if k.grid_of_tensor in self._grids] or [k for k in alike if k.grid in self._grids]
+        made = made or alike
         first, *others = sorted(made, key=lambda layout: not covers(layout.grid, self.size))
         if others:
             issue(
@@ -212,23 +233,37 @@ class Readings:
         return first
 
 
-def _in_order_of_first(layout: Layout, changes: Iterator[torch.Tensor]) -> Layout:
-    """The reading with the axes that could as well be exchanged, those with as many cells or any of one stride, in the
-    order in which the first tensor of as many tokens answers better.
+def _has_read_as_many(entry: Call, token_axis: int) -> bool:
+    """Whether what the module read may be tokens, as many as it returned."""
+    read, returned = entry.read, entry.returned
+    if read is None or not read.is_floating_point() or read.ndim != returned.ndim:
+        return False
+    return read.shape[token_axis] == returned.shape[token_axis]
 
-    changes: of the tensors with as many tokens. There each cell has seen little of the image.
+
+def _clearest_of_first(layouts: Sequence[Layout], firsts: Mapping[str, torch.Tensor]) -> list[Layout]:
+    """Of readings of tokens those that answer best in the first tensor of as many; all where none does clearly."""
+    if len(layouts) == 1 or any(layout.axes not in firsts for layout in layouts):
+        return [*layouts]
+    answers = [answer(layout, firsts[layout.axes]) for layout in layouts]
+    best = max(answers, key=lambda found: found.correlation)
+    return [layout for layout, found in zip(layouts, answers, strict=True) if not best.is_clearer_than(found)]
+
+
+def _in_order_of_first(layout: Layout, first: torch.Tensor, change: torch.Tensor, may_be_turned: bool) -> Layout:
+    """The reading with its axes in the order in which the first tensor of as many tokens answers better, if what is
+    read answers nearly as well so. No number tells in which order tokens of squares, or of as many on both axes, are.
+
+    first, change: of that tensor and of what is read. may_be_turned: whether the model may have turned the image, so
+    that each axis may have the other's cells, too.
     """
-    first = next((change for change in changes if change.any()), None)
-    if first is None:
-        return layout
-    axes = layout.order or tuple(range(len(layout.grid)))
-    orders = [order for order in permutations(axes) if not layout.order or _in_order(layout, order) == layout.grid]
-    turned = [
-        layout if order == axes else layout._replace(grid=_in_order(layout, order), order=order) for order in orders
-    ]
+    orders = list(permutations(range(len(layout.grid))))
+    turned = [layout._replace(order=order) for order in ((), *orders[1:])]
+    if may_be_turned and not layout.order:
+        turned += [layout._replace(grid=_in_order(layout, order), order=order) for order in orders[1:]]
     best = max(turned, key=lambda each: answer(each, first).correlation)
-    is_clearer = answer(best, first).correlation - answer(layout, first).correlation >= _TOO_CLOSE
-    return best if is_clearer else layout
+    is_alike = answer(layout, change).correlation - answer(best, change).correlation < _TOO_CLOSE
+    return best if is_alike and answer(best, first).is_clearer_than(answer(layout, first)) else layout
 
 
 def _in_order(layout: Layout, order: tuple[int, ...]) -> tuple[int, ...]:

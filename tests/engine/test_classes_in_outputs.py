@@ -253,3 +253,11 @@ def test_boxes_in_shares_of_the_image_are_refused():
         resolve_targets(1, torch.rand(2, 300, 9), (2, 3, 64, 64))
     resolve_targets(1, torch.randn(2, 300, 9).softmax(2), (2, 3, 64, 64))
     resolve_targets(1, torch.randn(2, 300, 9), (2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_probabilities_of_a_readers_times_are_no_boxes(axis):
+    """PP-OCR returns (N, 40 times, 18385 characters), probabilities that add up to one for each time."""
+    outputs = torch.randn(2, 60, 60, generator=torch.Generator().manual_seed(0)).softmax(axis)
+    expected = outputs[:, :, 3].amax(1)
+    assert torch.equal(target_scores(outputs, resolve_targets(3, outputs, (2, 3, 48, 320))), expected)

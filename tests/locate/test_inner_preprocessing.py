@@ -10,7 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam import EigenCAM, GradCAM
 from pytorch_grad_cam.engine.cam_warning import CamWarning
-from pytorch_grad_cam.locate.inner_preprocessing import ends_of_read
+from pytorch_grad_cam.locate.inner_preprocessing import ends_of_reads
 
 SIZE = (48, 64)
 
@@ -77,6 +77,7 @@ IN_PLACE = {
     "made small": lambda x: F.interpolate(x, size=(32, 32), mode="area"),
     "padded by less than half a cell": lambda x: F.pad(x, (1, 1, 1, 1)),
     "rounded": lambda x: (x * 255).round() / 255,
+    "blurred": lambda x: F.avg_pool2d(x, 9, 1, 4),
 }
 
 
@@ -197,18 +198,76 @@ def test_images_whose_channels_are_not_the_second_axis():
         ("padded by its mirrored image", [(0, 48), (-16, 64)]),
         ("normalised with its padding", [(0, 64), (0, 64)]),
         ("cropped", [(8, 40), (0, 64)]),
+        ("blurred", [(0, 48), (0, 64)]),
         ("cropped to the size that was given", [(4.8, 43.2), (6.4, 57.6)]),
         ("only its middle", [(torch.inf, -torch.inf)] * 2),
     ],
 )
 def test_the_ends_of_what_is_read(kind, expected):
     does = {**ELSEWHERE, **IN_PLACE}[kind]
-    found = ends_of_read(picture(), lambda image: [does(image)])
+    found = ends_of_reads(picture(), lambda image: [does(image)])
     if kind == "only its middle":
-        assert found is None or found == expected
+        assert found in ([], [expected])
     else:
-        torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).float(), atol=1.5, rtol=0)
+        torch.testing.assert_close(torch.tensor(found), torch.tensor([expected]).float(), atol=1.5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        (lambda x: x.flip(-1), [(0, 48), (64, 0)]),
+        (lambda x: x.flip(-2), [(48, 0), (0, 64)]),
+        (lambda x: F.pad(x.flip(-1), (0, 16)), [(0, 48), (64, -16)]),
+        (lambda x: F.avg_pool2d(x, 8), [(0, 48), (0, 64)]),
+    ],
+)
+def test_the_ends_of_what_is_mirrored_or_coarse(does, expected):
+    (found,) = ends_of_reads(picture(), lambda image: [does(image)])
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected).float(), atol=1, rtol=0)
+
+
+@pytest.mark.parametrize("does", [lambda x: x.flip(-1), lambda x: x.rot90(2, (2, 3))])
+def test_a_mirrored_image_is_called_so(does):
+    (message,) = said(Inside(does), picture())
+    assert "mirrors or turns the 48x64 image" in message
+    assert "inf" not in message
+
+
+class Warped(Inside):
+    """A spatial transformer: what it shows its layers is a parameter of its own."""
+
+    def __init__(self):
+        super().__init__(self.lower_right)
+        self.theta = nn.Parameter(torch.tensor([[[0.5, 0, 0.5], [0, 0.5, 0.5]]]))
+
+    def lower_right(self, x):
+        grid = F.affine_grid(self.theta.expand(len(x), -1, -1), x.shape, align_corners=False)
+        return F.grid_sample(x, grid, align_corners=False)
+
+
+def test_a_model_with_parameters_of_its_own_is_not_its_first_layer():
+    (message,) = said(Warped(), picture())
+    assert "crops the 48x64 image before its first layer, which reads a part of it" in message
+
+
+class LinearFirst(nn.Module):
+    """Squares of pixels as features of a linear layer, channels last as in Swin and ConvNeXt."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm, self.head = nn.Linear(48, 16), nn.LayerNorm(16), nn.Linear(16, CLASSES)
+        self.body = nn.Sequential(nn.Linear(16, 16), nn.GELU())
+
+    def forward(self, x):
+        return self.head(self.body(self.norm(self.embed(F.pixel_unshuffle(x, 4).movedim(1, -1)))).mean((1, 2)))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (64, 64)])
+@pytest.mark.parametrize("layer", ["body", None])
+def test_a_linear_layer_reads_channels_last(size, layer):
+    assert not said(LinearFirst(), picture(size=size), layer)
 
 
 def test_what_does_not_depend_on_the_image_has_no_ends():
-    assert ends_of_read(picture(), lambda image: [torch.zeros(1, 3, 8, 8)]) is None
+    assert ends_of_reads(picture(), lambda image: [torch.zeros(1, 3, 8, 8)]) == []

@@ -572,6 +572,38 @@ def test_patches_that_are_ordered_space_before_time(layer, extra):
     np.testing.assert_allclose(maps, literal.grad_cam(model, model.norm, x, class_one, size, as_map), atol=1e-5)
 
 
+def test_axes_of_a_clip_whose_ramps_are_alike_are_told_without_a_warning():
+    """Eight frames of 4 x 4 patches, ordered space before time: as 4 frames of 4 x 8 they answer nearly as well."""
+    x = torch.randn(1, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layout = layout_of(model := SpaceBeforeTime(1).eval(), x, model.norm)
+    assert (layout.grid, layout.order) == ((8, 4, 4), (2, 0, 1))
+
+
+class ColumnByColumn(nn.Module):
+    """Square patches, ordered column by column; no module returns them before attention has mixed them."""
+
+    def __init__(self, extra):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(DIM, 2, DIM, 0.0, batch_first=True)
+        self.patch, self.encoder = nn.Conv2d(3, DIM, 8, 8), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.token, self.head = nn.Parameter(torch.randn(1, extra, DIM)), nn.Linear(DIM, CLASSES)
+
+    def forward(self, x):
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), self.patch(x).mT.flatten(2).mT], dim=1)
+        return self.head(self.encoder(tokens).mean(1))
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize("size", [(32, 48), (48, 48)])
+def test_patches_that_are_ordered_column_by_column(size, extra):
+    model, x = ColumnByColumn(extra).eval(), torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    layout = layout_of(model, x, model.encoder)
+    assert (layout.grid, layout.order, layout.extra) == ((size[0] // 8, size[1] // 8), (1, 0), extra)
+
+
 class Folded(nn.Module):
     """Each frame of a clip alone, folded into the batch, as maps or as tokens."""
 

@@ -104,7 +104,7 @@ def test_a_run_that_sees_the_image_turned_is_warned_of(seed):
             return sum(self.head(self.body(image).mean((2, 3))) for image in (x, x.flip(2, 3)))
 
     image = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
-    with pytest.warns(CamWarning, match="may lie in the wrong place: where the 48x48 image was changed"):
+    with pytest.warns(CamWarning, match="may lie in the wrong place: the model mirrors or turns the 48x48 image"):
         GradCAM(Turning().eval(), "body")(image, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", CamWarning)

@@ -6,7 +6,7 @@ import torch
 from nets import images
 from torch import nn
 
-from pytorch_grad_cam import SESS, AblationCAM, GradCAM, ScoreCAM
+from pytorch_grad_cam import SESS, AblationCAM, CamWarning, GradCAM, ScoreCAM
 
 
 class Bag(nn.Module):
@@ -37,6 +37,17 @@ def test_a_bag_has_no_output_for_each_image(ours, targets):
 
 def test_gradients_of_a_bag():
     assert GradCAM(Bag(), "stem")(images(count=3), [1]).shape == (3, *images().shape[2:])
+
+
+@pytest.mark.parametrize("layers", ["stem", None])
+def test_images_of_a_bag_that_the_score_does_not_depend_on(layers):
+    """Of each feature the highest one of the bag counts: an image without any has a blank map, and is told why."""
+    bag = images(count=3)
+    bag[1] = 0
+    with pytest.warns(CamWarning, match="1 of 3 maps are blank: zero gradient"):
+        maps = GradCAM(Bag(), layers)(bag, [1])
+    assert not maps[1].any()
+    assert maps[[0, 2]].any()
 
 
 @pytest.mark.parametrize("targets", [1, [1, 2, 3]])
