@@ -36,7 +36,8 @@ class Scene(NamedTuple):
         centres = (np.arange(grid) + 0.5) * SIZE / grid
         left, top, right, bottom = self.boxes.T[..., None]
         rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
-        return rows[:, :, None] & columns[:, None]
+        cells: np.ndarray = rows[:, :, None] & columns[:, None]
+        return cells
 
 
 @cache
