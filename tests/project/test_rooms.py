@@ -82,18 +82,24 @@ def room_of(module: str) -> str:
     return first if first in HEIGHT or (PACKAGE / first).is_dir() else METHODS
 
 
-IMPORTS = {name: imports_of(file.read_text(), for_types=name != "__init__") for name, file in FILES.items()}
+@pytest.fixture(scope="module")
+def imports():
+    """Of each module."""
+    return {name: imports_of(file.read_text(), for_types=name != "__init__") for name, file in FILES.items()}
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_go_down(module):
-    room = room_of(module)
-    up = [each for each in IMPORTS[module] if room_of(each) != room and HEIGHT[room_of(each)] >= HEIGHT[room]]
+def test_imports_go_down(imports):
+    up = [
+        (module, imported)
+        for module in FILES
+        for imported in imports[module]
+        if room_of(imported) != room_of(module) and HEIGHT[room_of(imported)] >= HEIGHT[room_of(module)]
+    ]
     assert not up
 
 
-def test_there_are_no_circles():
-    TopologicalSorter(IMPORTS).prepare()
+def test_there_are_no_circles(imports):
+    TopologicalSorter(imports).prepare()
 
 
 def test_every_room_has_a_layer_and_a_folder_of_tests():
