@@ -29,11 +29,11 @@ from benchmarks.report import suffix_of, table, write_report
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.engine.chunks import images_at_a_time
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
+from pytorch_grad_cam.explanations.results import KINDS
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.folder.batches import decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import default_workers
-from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.zoo.classifiers import Classifier, load_classifier
 
 IMAGES, ROUNDS, MANY, WIDTH, HEIGHT = 192, 5, 5000, 500, 375

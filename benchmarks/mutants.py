@@ -53,7 +53,8 @@ MODULES = (
     "volumes.dicom", "volumes.dicom_slices", "volumes.frames", "volumes.films", "volumes.signals", "seg_xres_cam",
     "engine.segmentation.regions", "engine.segmentation.segments",
     "engine.segmentation.segmentation_target", "engine.fastest_way", "engine.compiled_capture", "engine.compiled_model",
-    "engine.compiled_forward", "tam", "words.image_tokens", "words.generation", "text_relevance", "zoo.letterbox",
+    "engine.compiled_forward", "engine.compiled_difference", "tam", "words.image_tokens", "words.generation",
+    "text_relevance", "zoo.letterbox",
     "mask_clip", "attention.value_path", "attention.tokens", "attention.windows", "attention.blocked_tokens",
     "locate.runs_of_image", "locate.left_out", "locate.views",
     "registration.inset",
@@ -68,7 +69,7 @@ TESTS = [
         "randomisation", "dominant_eigenvector", "oracles", "several_targets", "perturbation", "meta", "properties",
         "rise", "maps_in_a_loss", "lightning", "windows", "sliding_window_cam", "scans", "films", "signals",
         "segmentation", "fastest_way", "compiled_calls", "tam", "text_relevance", "letterbox", "degenerate",
-        "attention_methods", "mask_clip", "runs_of_image", "inset", "views",
+        "attention_methods", "mask_clip", "runs_of_image", "inset", "views", "compiled_difference",
     )
 ]  # fmt: skip
 PRELOADED = ["torch", "torchvision", "pytest", "hypothesis", "cv2", "sklearn.decomposition", "ttach"]

@@ -7,7 +7,7 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.compat.override_points import weighted
-from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_of_blank
+from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_where_apart
 from pytorch_grad_cam.engine.capture import Captured, Capturing
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun
@@ -34,14 +34,6 @@ def along_path(class_map: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
     """
     scaled = min_max(path.flatten(0, 1)).reshape(path.shape)
     return class_map * scaled.mean(1, keepdim=True) ** POWER
-
-
-def warn_where_apart(of_class: torch.Tensor, joined: torch.Tensor, call: Call) -> None:
-    """A CamWarning for the maps of a class (N * K, layers, *spatial) that are blank only since they were joined."""
-    blank = of_class.flatten(1).any(1) & ~joined.flatten(1).any(1)
-    if blank.any():
-        maps = blank.reshape(len(call.image), -1)
-        warn_of_blank(maps.any(1).nonzero()[:, 0].tolist(), len(maps), _APART)
 
 
 class PathCAM(BaseCAM):
@@ -112,7 +104,7 @@ class PathCAM(BaseCAM):
 
         def check_joined() -> None:
             check()
-            warn_where_apart(torch.cat(drawn, dim=1), torch.cat(joined, dim=1), call)
+            warn_where_apart(torch.cat(drawn, dim=1), torch.cat(joined, dim=1), len(call.image), _APART)
 
         return joined, check_joined
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from pytorch_grad_cam.base_cam import CamOptions
 from pytorch_grad_cam.compat.old_spellings import old_constructor
-from pytorch_grad_cam.engine.cam_warning import warn_of_blank
+from pytorch_grad_cam.engine.cam_warning import warn_where_apart
 from pytorch_grad_cam.engine.maps import min_max
 from pytorch_grad_cam.grad_cam_plusplus import GradCAMPlusPlus
 from pytorch_grad_cam.meta_cam import MetaCAM
@@ -26,9 +26,7 @@ def product_of_layers(cam_per_target_layer: list[torch.Tensor]) -> torch.Tensor:
     """
     maps = torch.cat([torch.as_tensor(cam) for cam in cam_per_target_layer], dim=1).relu()
     product = min_max(min_max(maps.flatten(0, 1)).reshape(maps.shape).prod(1))
-    blank = maps.flatten(1).any(1) & ~product.flatten(1).any(1)
-    if blank.any():
-        warn_of_blank(blank.nonzero()[:, 0].tolist(), len(blank), "no position is high in the maps of all layers")
+    warn_where_apart(maps, product, len(maps), "no position is high in the maps of all layers")
     return product
 
 

@@ -63,7 +63,10 @@ def _page(module: str, names: dict[str, Any]) -> str:
         )
     parts.append("\n".join(_entry(module, name, values[name]) for name in names if name not in own))
     parts += [f"::: {module}.{name}" for name in own]
-    parts += [f"::: {value.__module__}.{value.__name__}" for value in _only_here(module, values)]
+    parts += [
+        f"::: {value.__module__}.{value.__name__}\n    options:\n      inherited_members: true"
+        for value in _only_here(module, values)
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -80,7 +83,7 @@ def _entry(module: str, name: str, value: Any) -> str:
 
 
 def _only_here(module: str, values: dict[str, Any]) -> list[Any]:
-    """What the root has from a room that is not public: it is told of on the root's page."""
+    """What the root has from a room that is not public: it is told of on the root's page, with what it inherits."""
     return [value for value in values.values() if module == PACKAGE and callable(value) and not home_of(value)]
 
 

@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 from every_method import ATTENTION_METHODS, COSTLY, METHODS, excepted, named
 
@@ -27,6 +29,16 @@ def digits_net():
     return load_digits_net()
 
 
+@pytest.fixture
+def own_garbage():
+    """A search for garbage goes through what the test makes, not through all of torch, which takes half a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def small_networks_take_many_masked_images(monkeypatch):
-    monkeypatch.setattr(RISE, "batch_size", 250)
+def rise_takes_a_tenth_of_its_masks(monkeypatch):
+    """All at once: what holds for any number of masks holds for these, and small networks take many images."""
+    monkeypatch.setitem(RISE.__init__.__kwdefaults__, "masks", 100)
+    monkeypatch.setattr(RISE, "batch_size", 100)

@@ -13,8 +13,8 @@ from pytorch_grad_cam.engine.inputs import on_device_of
 from pytorch_grad_cam.engine.trace import module_outputs
 from pytorch_grad_cam.explanations.explainer import Explainer
 from pytorch_grad_cam.explanations.methods import name_of_method
+from pytorch_grad_cam.explanations.results import names_of_files
 from pytorch_grad_cam.explanations.truth import tell
-from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
 from pytorch_grad_cam.locate.search import suggest_layers
 from pytorch_grad_cam.utils.image import deprocess_image

@@ -14,9 +14,9 @@ import torch
 
 from pytorch_grad_cam.explanations.explainer import Request
 from pytorch_grad_cam.explanations.methods import available_methods, method_called, name_of_method, requested
+from pytorch_grad_cam.explanations.results import KINDS
 from pytorch_grad_cam.explanations.truth import FOLDERS, classes_of_folders, read_truth
 from pytorch_grad_cam.folder.image_list import ListedImage
-from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.zoo.class_names import read_categories
 from pytorch_grad_cam.zoo.class_scores import GIVEN
 from pytorch_grad_cam.zoo.classifiers import Classifier, UnusableInput, load_classifier

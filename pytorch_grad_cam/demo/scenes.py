@@ -31,6 +31,14 @@ class Scene(NamedTuple):
     boxes: np.ndarray
     masks: np.ndarray
 
+    def cells(self, grid: int) -> np.ndarray:
+        """The cells, of so many along an axis, whose centre lies in each digit's box: bool (D, grid, grid)."""
+        centres = (np.arange(grid) + 0.5) * SIZE / grid
+        left, top, right, bottom = self.boxes.T[..., None]
+        rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
+        cells: np.ndarray = rows[:, :, None] & columns[:, None]
+        return cells
+
 
 @cache
 def source_digits(split: str) -> list[list[np.ndarray]]:

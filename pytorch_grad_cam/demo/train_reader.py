@@ -25,7 +25,7 @@ from pytorch_grad_cam.demo.reader import (
     ReaderProcessor,
     own_weights,
 )
-from pytorch_grad_cam.demo.scenes import SIZE, Scene, make_scene
+from pytorch_grad_cam.demo.scenes import Scene, make_scene
 from pytorch_grad_cam.demo.training import descend, maps_of_scenes
 
 
@@ -37,11 +37,9 @@ def answer_to(scene: Scene) -> list[int]:
 
 def names_of_cells(scene: Scene) -> np.ndarray:
     """For each cell of the encoder the token of the digit whose box covers its centre, else `IMAGE`: (256,)."""
-    centres = (np.arange(GRID) + 0.5) * SIZE / GRID
     names = np.full((GRID, GRID), IMAGE)
-    for label, (left, top, right, bottom) in zip(scene.labels, scene.boxes, strict=True):
-        rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
-        names[np.ix_(rows, columns)] = FIRST_NUMERAL + label
+    for label, cells in zip(scene.labels, scene.cells(GRID), strict=True):
+        names[cells] = FIRST_NUMERAL + label
     return names.flatten()
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 from tqdm import tqdm
 
-from pytorch_grad_cam.demo.scenes import CLASSES, SIZE, Scene, make_scene
+from pytorch_grad_cam.demo.scenes import CLASSES, Scene, make_scene
 from pytorch_grad_cam.demo.train import held_out_accuracy, two_hot
 from pytorch_grad_cam.demo.training import descend, maps_of_scenes
 from pytorch_grad_cam.demo.transformer import GRID, WIDTH, digits_transformer, own_weights
@@ -23,11 +23,9 @@ from pytorch_grad_cam.demo.transformer import GRID, WIDTH, digits_transformer, o
 
 def names_of_cells(scene: Scene) -> np.ndarray:
     """Of each token, the digits whose box covers its centre: (64, 10), of 0 and 1."""
-    centres = (np.arange(GRID) + 0.5) * SIZE / GRID
     names = np.zeros((GRID, GRID, CLASSES), np.float32)
-    for label, (left, top, right, bottom) in zip(scene.labels, scene.boxes, strict=True):
-        rows, columns = (centres >= top) & (centres < bottom), (centres >= left) & (centres < right)
-        names[np.ix_(rows, columns, [label])] = 1
+    for label, cells in zip(scene.labels, scene.cells(GRID), strict=True):
+        names[cells, label] = 1
     return names.reshape(-1, CLASSES)
 
 

@@ -121,6 +121,14 @@ def maps_are_parts() -> Iterator[None]:
         _thread.parts = outer
 
 
+def warn_where_apart(maps: torch.Tensor, joined: torch.Tensor, images: int, why: str) -> None:
+    """A CamWarning for maps (images * K, layers, *spatial) that are blank only since they were joined."""
+    blank = maps.flatten(1).any(1) & ~joined.flatten(1).any(1)
+    if blank.any():
+        of_images = blank.reshape(images, -1).any(1)
+        warn_of_blank(of_images.nonzero()[:, 0].tolist(), images, why)
+
+
 _ZERO_GRADIENT = "zero gradient, the score does not depend on these positions of the layer"
 _PROBABILITY = (
     "the score is a probability at {}, which has no gradient: explain the logit before it, by a model without its "

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.capture import Capture, Captured, Capturing
+from pytorch_grad_cam.engine.compiled_difference import difference
 from pytorch_grad_cam.engine.compiled_forward import CompiledForward
 from pytorch_grad_cam.engine.inputs import Inputs, as_tree
 from pytorch_grad_cam.engine.probabilities import MAY_HAND_ON
@@ -23,8 +24,6 @@ from pytorch_grad_cam.engine.wrappers import compile_options
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Of the largest value, relative: fused operations round otherwise.
-_ROUNDED = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _MOST_FORWARDS = 8  # as often as PyTorch compiles a function anew
 _SCORES_NDIM = 2
 _COMPILES = (
@@ -201,19 +200,15 @@ class CompiledCapture:
         self, forward: CompiledForward, zeros: Sequence[torch.Tensor], inputs: Inputs, outputs: torch.Tensor
     ) -> str | None:
         """In what the compiled forward differs from the one that was run, in outputs, activations and gradients."""
-        expected = [outputs, *map(itemgetter(1), self.runs)]
-        try:
+
+        def compiled() -> list[torch.Tensor]:
             of_compiled, runs = self._compiled(forward, zeros, inputs)
-            found = [of_compiled, *map(itemgetter(1), runs)]
-            if self._gradients:
-                found += _gradients(of_compiled.sum(), zeros)
-        except Exception as error:  # noqa: BLE001
-            # Whatever cannot be compiled of it, the model ran as it was written.
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        if self._gradients:
-            expected += _gradients(outputs.sum(), expected[1:], keep_graph=True)
-        same = len(found) == len(expected) and all(map(is_close, found, expected))
-        return None if same else "what it gives when it is compiled is not the same"
+            gradients = _gradients(of_compiled.sum(), zeros) if self._gradients else ()
+            return [of_compiled, *map(itemgetter(1), runs), *gradients]
+
+        activations = [output for _, output in self.runs]
+        gradients = _gradients(outputs.sum(), activations, keep_graph=True) if self._gradients else ()
+        return difference(compiled, [outputs, *activations, *gradients])
 
 
 def announce_compiling() -> None:
@@ -235,11 +230,3 @@ def of_form(inputs: Inputs) -> Any:
     kinds = {leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)}
     autocast = [torch.get_autocast_dtype(kind) for kind in sorted(kinds) if torch.is_autocast_enabled(kind)]
     return *forms, str(structure), *autocast
-
-
-def is_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether a tensor of the compiled model is that of the model as it was written, up to rounding."""
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        return False
-    tolerance = _ROUNDED.get(found.dtype, 1e-3) * expected.detach().abs().amax().float().item()
-    return torch.allclose(found.detach().float(), expected.detach().float(), rtol=0, atol=tolerance, equal_nan=True)

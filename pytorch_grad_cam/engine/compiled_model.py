@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
-from pytorch_grad_cam.engine.compiled_capture import announce_compiling, is_close, of_form
+from pytorch_grad_cam.engine.compiled_capture import announce_compiling, of_form
+from pytorch_grad_cam.engine.compiled_difference import difference
 from pytorch_grad_cam.engine.compiled_forward import CompiledForward
 from pytorch_grad_cam.engine.inputs import Inputs, apply
 from pytorch_grad_cam.engine.torch_quirks.compiled_functions import as_compiled
@@ -62,14 +62,4 @@ class CompiledModel:
         """In what the compiled forward differs from the one that was run."""
         if not self._at_once and not self._runs_compiled:
             announce_compiling()
-        try:
-            found = tree_leaves(self._compiled(forward, inputs))
-        except Exception as error:  # noqa: BLE001
-            # Whatever cannot be compiled of it, the model ran as it was written.
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        expected = tree_leaves(outputs)
-        pairs = zip(found, expected, strict=False)
-        same = len(found) == len(expected) and all(
-            is_close(*pair) for pair in pairs if isinstance(pair[1], torch.Tensor) and pair[1].is_floating_point()
-        )
-        return None if same else "what it gives when it is compiled is not the same"
+        return difference(partial(self._compiled, forward, inputs), outputs)

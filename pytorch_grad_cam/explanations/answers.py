@@ -10,12 +10,12 @@ from torch import nn
 
 import pytorch_grad_cam
 from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.results import record_of, save_results
 from pytorch_grad_cam.explanations.words import Asked, answer_explained
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.manifest import shared_manifest
 from pytorch_grad_cam.folder.processes import process_group
-from pytorch_grad_cam.folder.results import record_of, save_results
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 

@@ -16,7 +16,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.explanations.explanation import Original
+    from pytorch_grad_cam.zoo.placement import Original
 
 
 class DetectedBoxes:

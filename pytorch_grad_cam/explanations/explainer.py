@@ -22,14 +22,14 @@ from pytorch_grad_cam.engine.targets import scores_in, scores_of_model
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.explanations.arguments import accepted_by, for_constructor
 from pytorch_grad_cam.explanations.detected import DetectedBoxes
-from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
+from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 from pytorch_grad_cam.explanations.methods import DefaultMethods
 from pytorch_grad_cam.explanations.panel import Places, check_no_point, name_of_target
 from pytorch_grad_cam.explanations.segmented import SegmentedRegions, is_segmentation
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.zoo.class_names import category_called, names_of, names_of_single
 from pytorch_grad_cam.zoo.class_scores import ClassScores, class_scores_of, followed_outputs
-from pytorch_grad_cam.zoo.placement import Placements
+from pytorch_grad_cam.zoo.placement import Original, Placements
 from pytorch_grad_cam.zoo.preprocessing import Preprocessing, warning_of
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 

@@ -22,6 +22,7 @@ from pytorch_grad_cam.explanations.arguments import check_keywords
 from pytorch_grad_cam.explanations.explainer import Explainer, Request
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.methods import DefaultMethods, methods_of, requested, several_methods
+from pytorch_grad_cam.explanations.results import KINDS
 from pytorch_grad_cam.explanations.run import Run
 from pytorch_grad_cam.explanations.sources import Several, given_batch, is_given, several_of
 from pytorch_grad_cam.explanations.stream import explanations
@@ -30,7 +31,6 @@ from pytorch_grad_cam.explanations.words import Asked, answer_explained
 from pytorch_grad_cam.folder.configuration import claim
 from pytorch_grad_cam.folder.image_list import ListedImage, images_in
 from pytorch_grad_cam.folder.processes import default_workers, process_group
-from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.registration.registration import Alignment
 from pytorch_grad_cam.tam import TAM
 from pytorch_grad_cam.zoo.class_scores import Probabilities

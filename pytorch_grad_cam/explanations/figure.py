@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from pytorch_grad_cam.explanations.colours import colour_table
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.explanations.explanation import Explanation, Panel
+    from pytorch_grad_cam.explanations.image_maps import ImageMaps
+    from pytorch_grad_cam.explanations.panel import Panel
 
 _INCHES = 2.2  # of a column
 _FONT, _SMALL_FONT = 8, 6  # points
@@ -40,7 +41,7 @@ class ShownFigure(Figure):
 
 
 def comparison_figure(
-    explanations: Mapping[str, Explanation], cmap: str | None = None, alpha: float = 0.5, title: str | None = None
+    explanations: Mapping[str, ImageMaps], cmap: str | None = None, alpha: float = 0.5, title: str | None = None
 ) -> Figure:
     """The overlays of explanations of one picture, by the names of their models, in a grid.
 
@@ -57,7 +58,7 @@ def comparison_figure(
     by_layer = len(layers) > 1 and all(
         len({_class_of(panel) for panel in f.panels}) == 1 for f in explanations.values()
     )
-    rows: dict[str, list[tuple[Explanation, int]]] = {}
+    rows: dict[str, list[tuple[ImageMaps, int]]] = {}
     for name, found, index in cells:
         panel = found.panels[index]
         label = "\n".join(filter(None, (name, panel.method, "" if by_layer else panel.layer)))
@@ -93,7 +94,7 @@ def comparison_figure(
     return figure
 
 
-def _assumptions(explanations: Mapping[str, Explanation]) -> list[str]:
+def _assumptions(explanations: Mapping[str, ImageMaps]) -> list[str]:
     """The assumptions, those that are not of all models with the model's name."""
     common = set.intersection(*({*found.assumptions} for found in explanations.values()))
     return [

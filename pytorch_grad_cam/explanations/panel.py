@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.explanations.explanation import Original
-    from pytorch_grad_cam.zoo.placement import Placement
+    from pytorch_grad_cam.zoo.placement import Original, Placement
 
 
 class TargetBox(NamedTuple):

@@ -19,7 +19,8 @@ from pytorch_grad_cam.utils.regions import Box, boxes_of, otsu_mask, outlines_of
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from pytorch_grad_cam.explanations.explanation import Explanation, Panel
+    from pytorch_grad_cam.explanations.image_maps import ImageMaps
+    from pytorch_grad_cam.explanations.panel import Panel
 
 _COLOUR_MAPS = ("magma", "viridis", "jet", "grey")
 _SCRIPTS = (  # one module; the last one begins
@@ -42,7 +43,7 @@ _MIDDLE = 127  # the level of 0 in a signed map, see maps.js
 _THUMBNAIL = 96  # the longer side, in pixels
 
 
-def write_report(explanations: Iterable["Explanation"], file: str | Path) -> Path:
+def write_report(explanations: Iterable["ImageMaps"], file: str | Path) -> Path:
     """Write a page with the explanations, in their order, and return its path; a missing folder is made.
 
     The file needs no other file and no network. Pictures are kept as JPEG, maps in 256 steps; of volumes and clips the
@@ -62,7 +63,7 @@ def write_report(explanations: Iterable["Explanation"], file: str | Path) -> Pat
     return path
 
 
-def _page(explanations: Iterable["Explanation"]) -> Iterator[str]:
+def _page(explanations: Iterable["ImageMaps"]) -> Iterator[str]:
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
@@ -87,7 +88,7 @@ def _hash(text: str) -> str:
     return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
 
 
-def _images(explanations: Iterable["Explanation"]) -> Iterator[dict[str, Any]]:
+def _images(explanations: Iterable["ImageMaps"]) -> Iterator[dict[str, Any]]:
     count = 0
     for count, explanation in enumerate(explanations, start=1):
         title = explanation.title or f"Image {count}"
@@ -102,7 +103,7 @@ def _images(explanations: Iterable["Explanation"]) -> Iterator[dict[str, Any]]:
         raise ValueError("there are no explanations, expected one or more")
 
 
-def _facts(explanation: "Explanation") -> dict[str, str]:
+def _facts(explanation: "ImageMaps") -> dict[str, str]:
     """What the list of images is filtered and sorted by, as attributes."""
     ((_, _, probability),) = explanation.top(1)
     predicted = explanation.said
@@ -112,7 +113,7 @@ def _facts(explanation: "Explanation") -> dict[str, str]:
     return facts | ({"data-warned": ""} if explanation.warnings else {})
 
 
-def _data(title: str, picture: np.ndarray, explanation: "Explanation") -> dict[str, Any]:
+def _data(title: str, picture: np.ndarray, explanation: "ImageMaps") -> dict[str, Any]:
     if not explanation.panels:
         raise ValueError(f"the explanation of {title} has no panels, expected one or more")
     return {
@@ -153,7 +154,7 @@ def _slices(picture: np.ndarray) -> dict[str, int] | None:
     return {"count": count, "columns": montage_columns(count), "width": width, "height": height}
 
 
-def _panel(title: str, panel: "Panel", explanation: "Explanation") -> dict[str, Any]:
+def _panel(title: str, panel: "Panel", explanation: "ImageMaps") -> dict[str, Any]:
     lowest, highest = panel.map.min(), panel.map.max()
     bottom = -1 if explanation.is_signed else 0
     size = explanation.picture.shape[:-1]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytorch_grad_cam.explanations.explainer import Explainer
 from pytorch_grad_cam.explanations.explanation import Explanation
+from pytorch_grad_cam.explanations.results import record_of, save_results
 from pytorch_grad_cam.explanations.stream import streamed
 from pytorch_grad_cam.explanations.truth import tell
 from pytorch_grad_cam.folder.batches import Batch, decoded, plan
 from pytorch_grad_cam.folder.image_list import ListedImage
 from pytorch_grad_cam.folder.manifest import Manifest, shared_manifest
 from pytorch_grad_cam.folder.processes import Process
-from pytorch_grad_cam.folder.results import record_of, save_results
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _TOP_CLASSES = 5
 
 
 class Run(NamedTuple):
-    """A run over the images of a list. kinds: the results to write of each, see `folder.results.KINDS`.
+    """A run over the images of a list. kinds: the results to write of each, see `explanations.results.KINDS`.
 
     workers: the number of processes that decode, and of threads that draw. is_strict: raise the first error. truth: the
     right classes, see `truth.tell`.

@@ -18,12 +18,12 @@ from pytorch_grad_cam.engine.cam_warning import CamWarning, issue
 from pytorch_grad_cam.engine.layers import names_of as names_of_layers
 from pytorch_grad_cam.engine.maps import min_max, resize, scaled_evidence
 from pytorch_grad_cam.explanations.arguments import for_constructor
-from pytorch_grad_cam.explanations.explanation import Explanation, Original, Panel
+from pytorch_grad_cam.explanations.explanation import Explanation, Panel
 from pytorch_grad_cam.tam import TAM, TokenMaps
 from pytorch_grad_cam.utils.model_targets import TokenTarget
 from pytorch_grad_cam.zoo.classifiers import Classifier
 from pytorch_grad_cam.zoo.pictures import as_picture
-from pytorch_grad_cam.zoo.placement import Placements
+from pytorch_grad_cam.zoo.placement import Original, Placements
 from pytorch_grad_cam.zoo.preprocessing import given_preprocessing
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 

@@ -9,31 +9,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.autograd_graph import nodes_behind
 from pytorch_grad_cam.engine.capture import Capture
 from pytorch_grad_cam.engine.inputs import SpatialFrom, call, image_of, on_device_of, rows_of, with_image
 from pytorch_grad_cam.engine.layouts import Layout
 from pytorch_grad_cam.engine.rectifiers import is_rectified
 from pytorch_grad_cam.engine.targets import Targets, scores_in, scores_of_model
-from pytorch_grad_cam.engine.torch_quirks.zero_rows import gradients_without_zero_rows
 from pytorch_grad_cam.engine.trace import traced
 from pytorch_grad_cam.engine.undisturbed import undisturbed
 from pytorch_grad_cam.locate.answers import image_like
 from pytorch_grad_cam.locate.asked_score import NO_GRADIENT, asked_scores
 from pytorch_grad_cam.locate.candidate_map import CandidateMap
-from pytorch_grad_cam.locate.graph_cuts import Edge, Paths, dead_edges, edges_on, joins_before, nodes_ahead
+from pytorch_grad_cam.locate.candidates import Candidates
 from pytorch_grad_cam.locate.left_out import maps_beside, warn_of_branches, warn_of_other_inputs
+from pytorch_grad_cam.locate.levels import levels
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.locate.map_choice import ONE_OF_SEVERAL, MapChoice
-from pytorch_grad_cam.locate.readings import Readings, is_of
+from pytorch_grad_cam.locate.readings import Readings
+from pytorch_grad_cam.locate.scored_maps import ScoredMaps
 from pytorch_grad_cam.locate.traced_forward import KnownGradients, TracedForward
 from pytorch_grad_cam.locate.ways import Ways, layers_of, ways_between
 
 # What is looked at of a batch: normalisation by the batch's own statistics needs two.
 SAMPLES = 2
-# The last cuts that are looked at first, which saves time. In test_locate.py, and in the choice for 38 small networks
-# of timm and transformers with seeded random weights, nothing changes from 4 to 64; 3 adds a warning.
-_LATE = 4
 
 
 def locate(
@@ -78,7 +75,7 @@ def suggest_layers(
         first = _first_sample(model, x, spatial_from)
         search = Search(model, first, spatial_from, output_transform, targets)
         locations = [search.choice()]
-        alive = [candidate for candidate in search.maps() if search.rules.is_alive(candidate)]
+        alive = [candidate for candidate in search.scored.maps() if search.rules.is_alive(candidate)]
     grids = {locations[0].layout.grid}
     for candidate in [*reversed([m for m in alive if m.is_cut]), *reversed(alive)]:
         if candidate.layout.grid not in grids:
@@ -125,24 +122,12 @@ class Search:
         self._x, self._spatial_from = x, spatial_from
         self.model, self.forward = model, TracedForward(model, x, spatial_from)
         self.rules: MapChoice
-        self._dead: set[Edge]
-        self._gradients: dict[torch.Tensor, torch.Tensor | None] = {}
-        self.calls = [entry for entry in self.forward.runs if entry.returned.requires_grad]
+        self.scored: ScoredMaps
         self._readings = Readings(model, x, spatial_from, self.forward.runs)
+        self._candidates = Candidates(self.forward, self._readings)
         scores = scores_of_model(model, output_transform, self.forward.image.shape, self.forward.outputs)
-        asked = self.forward.outputs, scores, targets, uses_targets, self.calls, self.forward.image.shape
+        asked = self.forward.outputs, scores, targets, uses_targets, self._candidates.runs, self.forward.image.shape
         self._asked_scores = asked_scores(*asked)
-        self._candidates = [
-            (position, layouts)
-            for position, entry in enumerate(self.calls)
-            if entry.first and (layouts := self._readings.by_numbers(entry))
-        ]
-        self._runs = Counter(self.calls[position].module for position, _ in self._candidates)
-        self._pooled = {
-            tuple(entry.returned.shape[2:])
-            for entry in self.calls
-            if type(entry.module).__name__.startswith("Adaptive") and is_of((nn.modules.pooling,), entry.module)
-        }
 
     @property
     def is_of_whole_image(self) -> bool:
@@ -156,14 +141,13 @@ class Search:
         if self.is_of_whole_image or self.rules.asked.is_dense:
             return None
         numbers = {layer: number for number, layer in enumerate(location.layers)}
-        made = [
-            (numbers[entry.module], entry.returned) for entry in self.calls if entry.first and entry.module in numbers
-        ]
+        first = [entry for entry in self._candidates.runs if entry.first and entry.module in numbers]
+        made = [(numbers[entry.module], entry.returned) for entry in first]
         return ways_between(self.rules.asked.score, layers_of(made))
 
     def capture(self, location: Location) -> Capture | None:
         """The forward as a call's own, see `TracedForward.capture`, with the gradients that the search has taken."""
-        return self.forward.capture(location.layers, KnownGradients(self.rules.asked.score, self._gradients))
+        return self.forward.capture(location.layers, KnownGradients(self.rules.asked.score, self.scored.gradients))
 
     def choice(self) -> Location:
         """The best map for the score asked for; where none depends on it, for the highest one; where there is none but
@@ -171,18 +155,16 @@ class Search:
         """
         of_places = []
         for asked in self._asked_scores:
-            self.rules, self._dead = MapChoice(asked, self._readings, self._pooled), set()
-            location = self._choice_of_score()
+            location = self._choice_by(MapChoice(asked, self._readings, self._candidates.pooled))
             if location is not None:
                 if self.is_of_whole_image:
                     warn_of_other_inputs(self.model, self._x, self._spatial_from, self.forward, location)
                 return location
-            if self._candidates and not self.maps():
+            if self._candidates.readings and not self.scored.maps():
                 raise ValueError(NO_GRADIENT)
             of_places += [] if asked.is_of_whole_image or asked.is_dense else [self.rules._replace(takes_scores=True)]
-        for self.rules in of_places:
-            self._dead = set()
-            location = self._choice_of_score()
+        for rules in of_places:
+            location = self._choice_by(rules)
             if location is not None:
                 return location
         size = "x".join(map(str, self._readings.size))
@@ -194,125 +176,36 @@ class Search:
 
     def _of_each_frame(self) -> str:
         """Which module runs once for each frame of a clip, whose maps are none of the clip, and the way out."""
-        runs = Counter(entry.name for entry in self.calls if entry.returned.ndim == self.forward.image.ndim - 1)
+        runs = Counter(
+            entry.name for entry in self._candidates.runs if entry.returned.ndim == self.forward.image.ndim - 1
+        )
         name, count = max(runs.items(), key=lambda entry: entry[1], default=("", 0))
         if len(self._readings.size) < _RANK_OF_CLIPS or count < 2:
             return ""
         return f" ({name} runs {count} times, for a frame each: let it run once, with the frames folded into the batch)"
 
-    def _choice_of_score(self) -> Location | None:
+    def _choice_by(self, rules: MapChoice) -> Location | None:
         """The best map of the last few cuts; of all maps, where the cuts have none or only too coarse ones."""
-        best, why = self._best_without_dead_edges(late=not self.rules.asked.is_dense)
-        if not self.rules.asked.is_dense and (best is None or not self.rules.is_large(best)):
+        self.rules, self.scored = rules, ScoredMaps(self._candidates, rules.asked)
+        best, why = self._best_without_dead_edges(late=not rules.asked.is_dense)
+        if not rules.asked.is_dense and (best is None or not rules.is_large(best)):
             best, why = self._best_without_dead_edges(late=False)
-        levels = self._levels(best)
-        if levels:
-            first, *others = [self.location(level, "") for level in levels]
+        of_levels = levels(best, rules, self.scored)
+        if of_levels:
+            first, *others = [self.location(level, "") for level in of_levels]
             return first._replace(others=tuple(others), why="together they have all paths to the score")
         if best is not None and why == ONE_OF_SEVERAL and self.is_of_whole_image:
-            alive = [m for m in self.maps() if self.rules.is_alive(m) and self.rules.is_large(m)]
-            branches = [best, *maps_beside(best, alive, self.calls)]
+            alive = [m for m in self.scored.maps() if rules.is_alive(m) and rules.is_large(m)]
+            branches = [best, *maps_beside(best, alive, self._candidates.runs)]
             warn_of_branches(*(self.location(branch, "").name for branch in branches))
         return None if best is None else self.location(best, why)
 
     def _best_without_dead_edges(self, late: bool) -> tuple[CandidateMap | None, str]:
         """The best map by the rules; anew while edges behind it turn out to have no gradient."""
-        while True:
-            best, why = self.rules.best(self.maps(late))
-            joins = self._joins_behind(best)
-            dead = dead_edges(self.rules.asked.score, joins) - self._dead
-            if not dead:
-                return best, why
-            self._dead |= dead
-
-    def _levels(self, best: CandidateMap | None) -> list[CandidateMap]:
-        """Maps of several grids that only together have all paths from the score; none where one map behind them has.
-
-        Cost: where tensors are put together behind the best map, one backward, and one more for each of them.
-        """
-        joins = [] if self.rules.asked.is_dense else self._joins_behind(best)
-        maps = self.maps() if joins else []
-        for join in joins:
-            levels = {}
-            for place, edge in edges_on(join, self._dead):
-                paths = Paths(edge, self.forward.image, self._dead)
-                cuts = [m._replace(is_cut=True) for m in maps if paths.are_cut_by(m.call.returned)]
-                of_edge, _ = self.rules.best(self._through(join, place, cuts))
-                if of_edge is not None and self._is_one_of_a_row(of_edge, join, best):
-                    of_edge = best
-                if of_edge is not None:
-                    levels[of_edge.call.module] = of_edge
-            grids = {level.layout.grid for level in levels.values()}
-            if len(grids) > 1 and len(grids) == len(levels):
-                return list(levels.values())
-        return []
-
-    def _is_one_of_a_row(self, of_edge: CandidateMap, join: Any, best: CandidateMap | None) -> bool:
-        """Whether a map lies in front of the best one, that all paths go through, and what is put together behind that
-        is read by something learned: the times of a recurrent layer, not the predictions for several boxes. That few
-        cells lead to the first of the times says nothing against the best map.
-        """
-        if best is None or not best.is_cut or of_edge.call.run >= best.call.run:
-            return False
-        within = nodes_behind(self.rules.asked.edge.node, ends=[join])
-        learned = {entry.returned.grad_fn for entry in self.calls if entry.module._parameters}
-        return not learned.isdisjoint(nodes_ahead(within, [join]) - {join})
-
-    def _through(self, join: Any, place: int, maps: Sequence[CandidateMap]) -> list[CandidateMap]:
-        """The maps with the gradient that comes through one edge of a join: which cells of a level are alive is nothing
-        that other levels, which are made of it, have a say in. Those that it does not reach are left out.
-        """
-        if not maps:
-            return []
-
-        def only_one_edge(gradients: Sequence[torch.Tensor | None], _: Any) -> tuple[torch.Tensor | None, ...]:
-            return tuple(
-                gradient if gradient is None or number == place else torch.zeros_like(gradient)
-                for number, gradient in enumerate(gradients)
-            )
-
-        with join.register_hook(only_one_edge):
-            tensors = [candidate.call.returned for candidate in maps]
-            gradients = torch.autograd.grad(self.rules.asked.score, tensors, allow_unused=True, retain_graph=True)
-        pairs = zip(maps, gradients, strict=True)
-        return [candidate._replace(gradient=gradient) for candidate, gradient in pairs if gradient is not None]
-
-    def _joins_behind(self, best: CandidateMap | None) -> list[Any]:
-        """Where tensors are put together between the map, or what its module read, and the score."""
-        around = [] if best is None else [best.call.returned, best.call.read]
-        ends = [tensor.grad_fn for tensor in around if tensor is not None]
-        return joins_before(self.rules.asked.edge, ends, self._dead)
-
-    def maps(self, late: bool = False) -> list[CandidateMap]:
-        """The maps among what the modules return, in the order of execution.
-
-        late: only those from the fourth last cut on. Cost: one backward, as far as the first of them.
-        """
-        if not self._candidates:
-            return []
-        paths = Paths(self.rules.asked.edge, self.forward.image, self._dead)
-        cuts = [position for position, _ in self._candidates if paths.are_cut_by(self.calls[position].returned)]
-        start = cuts[-_LATE] if late and len(cuts) >= _LATE else 0
-        calls = self.calls[start:]
-        returned = [entry.returned for entry in calls]
-        gradients = gradients_without_zero_rows(self.rules.asked.score, returned, keep_graph=True)
-        self._gradients = dict(zip(returned, gradients, strict=True))
-        # A CAM captures one tensor of a module and cuts it off from the others that the module returned: none of
-        # those may lead to the score.
-        reached = [gradient is not None for gradient in gradients]
-        leading = Counter(entry.run for entry, leads in zip(calls, reached, strict=True) if leads)
-        learned = [entry for entry, leads in zip(calls, reached, strict=True) if leads and entry.module._parameters]
-        read_by_learned = [entry.read.grad_fn for entry in learned if entry.read is not None]
-        hidden = {*nodes_behind(*read_by_learned)}
-        maps = []
-        for position, (layout, *other_layouts) in self._candidates:
-            gradient = gradients[position - start] if position >= start else None
-            if gradient is not None and leading[self.calls[position].run] == 1:
-                entry = self.calls[position]
-                of_graph = paths.through(entry.returned), paths.are_cut_by(entry.returned)
-                facts = *of_graph, self._runs[entry.module] == 1, entry.returned.grad_fn in hidden
-                maps.append(CandidateMap(entry, layout, tuple(other_layouts), gradient, *facts))
-        return maps
+        best, why = self.rules.best(self.scored.maps(late))
+        while self.scored.finds_dead_edges(best):
+            best, why = self.rules.best(self.scored.maps(late))
+        return best, why
 
     def path_to(self, layers: Sequence[nn.Module], alike: bool = False) -> list[Location]:
         """The maps in front of these layers that every path to the score goes through and that are alive, in the order
@@ -320,11 +213,12 @@ class Search:
 
         alike: only those of the shape that one of the layers returns. Cost: one whole backward.
         """
-        own = [(number, entry.returned) for number, entry in enumerate(self.calls) if entry.module in layers]
-        begin = min((number for number, _ in own), default=len(self.calls))
+        runs = self._candidates.runs
+        own = [(number, entry.returned) for number, entry in enumerate(runs) if entry.module in layers]
+        begin = min((number for number, _ in own), default=len(runs))
         ends, shapes = [tensor for _, tensor in own], {tensor.shape for _, tensor in own}
-        in_front = {id(entry) for entry in self.calls[:begin] if all(entry.returned is not end for end in ends)}
-        cuts = [m for m in self.maps() if m.is_cut and id(m.call) in in_front and self.rules.is_alive(m)]
+        in_front = {id(entry) for entry in runs[:begin] if all(entry.returned is not end for end in ends)}
+        cuts = [m for m in self.scored.maps() if m.is_cut and id(m.call) in in_front and self.rules.is_alive(m)]
         behind = [*(m.call.returned for m in cuts), *ends]
         found = [
             self.location(candidate, "every path to the score goes through it")
@@ -335,16 +229,8 @@ class Search:
         return list({location.layer: location for location in found}.values())
 
     def location(self, chosen: CandidateMap, why: str) -> Location:
-        """The location of a map, named by a module that returns it: one that runs once and returns nothing else
-        before others, the shortest name before longer ones.
-        """
-        runs = Counter(entry.module for entry in self.calls if entry.first)
-        same = [e for e in self.calls if e.returned is chosen.call.returned and (e.alone or e is chosen.call)]
-        # Of names of one length the last: modules behind it may have written into what the others returned.
-        named = min(same[::-1], key=lambda entry: (runs[entry.module] > 1, not entry.alone, len(entry.name)))
-        samples, shape, axes = len(self.forward.image), [*named.returned.shape], chosen.layout.axes
-        shape[axes.index(next(axis for axis in "FNT" if axis in axes))] //= samples
-        return Location(named.name, named.module, tuple(shape), chosen.layout, why)
+        """The location of a map, and why it was chosen."""
+        return self._candidates.location(chosen, why)
 
 
 def _first_sample(model: nn.Module, x: Any, spatial_from: SpatialFrom) -> Any:

@@ -101,6 +101,18 @@ class Placements:
         return self._known[size]
 
 
+class Original(NamedTuple):
+    """The picture before it was preprocessed: its (width, height), upright, and where inputs lie in such pictures."""
+
+    size: tuple[int, int]
+    placements: Placements
+
+    @property
+    def placement(self) -> Placement | None:
+        """Where in the picture the input lies, measured when it is first asked for."""
+        return self.placements(self.size)
+
+
 def placement_of(preprocess: Callable[[Any], Any], size: tuple[int, int]) -> Placement | None:
     """Where the input's pixels lie in pictures of a size (width, height).
 

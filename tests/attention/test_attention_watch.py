@@ -44,7 +44,8 @@ def test_fused_attention(name):
     query, key, value = qkv()
     compute = lambda: F.scaled_dot_product_attention(query, key, value, **CASES[name])  # noqa: E731
     found, seen = watched(compute)
-    torch.testing.assert_close(found, compute(), atol=1e-5, rtol=0)
+    expected = compute().nan_to_num()  # before torch 2.5 NaN where there is nothing to see
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     (attention,) = seen
     torch.testing.assert_close(attention.weights @ value, found)
     sums = attention.weights.sum(-1)

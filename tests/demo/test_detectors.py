@@ -17,25 +17,28 @@ from pytorch_grad_cam.demo.detectors import (
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.demo.train_detectors import train
 
-SCENES = scenes_of(12, seed=9)
+
+@pytest.fixture(scope="module")
+def scenes():
+    return scenes_of(12, seed=9)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_digits_are_found(style):
+def test_digits_are_found(style, scenes):
     model = load_digits_detector(style)
     found = [
         len(found_digits(scene, style, predictions_of(model, preprocess_detector(scene.image, style))[0]))
-        for scene in SCENES
+        for scene in scenes
     ]
-    assert sum(found) > 0.5 * 4 * len(SCENES)
+    assert sum(found) > 0.5 * 4 * len(scenes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [LayerCAM, HiResCAM])
 @pytest.mark.parametrize("style", STYLES)
-def test_the_map_of_a_box_lies_on_its_object(style, kind):
+def test_the_map_of_a_box_lies_on_its_object(style, kind, scenes):
     """On few scenes; the whole measurement is `python -m benchmarks.instances`."""
-    row = figures(style, load_digits_detector(style), kind, SCENES)
+    row = figures(style, load_digits_detector(style), kind, scenes)
     assert row["hit"] > 0.85
     assert row["wrong"] <= 0.05
     assert not row["warns"]
@@ -43,8 +46,8 @@ def test_the_map_of_a_box_lies_on_its_object(style, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [GradCAM, EigenCAM])
-def test_methods_that_average_mark_what_looks_alike_and_say_so(kind):
-    row = figures("dense", load_digits_detector("dense"), kind, SCENES)
+def test_methods_that_average_mark_what_looks_alike_and_say_so(kind, scenes):
+    row = figures("dense", load_digits_detector("dense"), kind, scenes)
     assert row["hit"] < 0.7
     assert row["warns"]
 
@@ -55,10 +58,10 @@ def test_layers_that_the_benchmark_names():
         assert set(NAMED[style]) <= names.keys()
 
 
-def test_an_object_that_was_missed_has_a_map():
+def test_an_object_that_was_missed_has_a_map(scenes):
     """The box of a digit where the detector reports none of its class."""
     model = load_digits_detector("queries")
-    for scene in SCENES:
+    for scene in scenes:
         x = preprocess_detector(scene.image, "queries")
         missed = set(range(4)) - found_digits(scene, "queries", predictions_of(model, x)[0]).keys()
         for digit in missed:
@@ -89,11 +92,11 @@ def test_another_style():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
-def test_training_runs(style):
+def test_training_runs(style, scenes):
     torch.manual_seed(0)
     model = untrained(style)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trained = train(model, style, SCENES[:4], epochs=2, batch_size=2)
+    trained = train(model, style, scenes[:4], epochs=2, batch_size=2)
     assert not trained.training
     changed = {name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed

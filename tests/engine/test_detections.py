@@ -580,16 +580,23 @@ OWN_FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", OWN_FORMS)
-def test_a_detector_whose_output_is_put_in_another_form(form):
+@pytest.fixture(scope="module")
+def explained_fcos():
+    """The net, its predictions, and maps of its own of several targets."""
     net, x = torchvision_fcos(), two_squares()
     own = LayerCAM(net)
     own(x, DetectionTarget(0))
-    model = Wrapped(net, behind=OWN_FORMS[form])
-    cam = LayerCAM(model)
-    for target in (None, 1, DetectionTarget(1), BoxTarget(own.predictions[0].boxes[7].tolist())):
-        np.testing.assert_allclose(cam(x, target), own(x, target), atol=1e-6)
-    torch.testing.assert_close(cam.predictions[0].boxes, own.predictions[0].boxes)
+    targets = (None, 1, DetectionTarget(1), BoxTarget(own.predictions[0].boxes[7].tolist()))
+    return net, own.predictions[0], [(target, own(x, target)) for target in targets]
+
+
+@pytest.mark.parametrize("form", OWN_FORMS)
+def test_a_detector_whose_output_is_put_in_another_form(explained_fcos, form):
+    net, predictions, explained = explained_fcos
+    cam, x = LayerCAM(Wrapped(net, behind=OWN_FORMS[form])), two_squares()
+    for target, expected in explained:
+        np.testing.assert_allclose(cam(x, target), expected, atol=1e-6)
+    torch.testing.assert_close(cam.predictions[0].boxes, predictions.boxes)
 
 
 def test_a_callable_gets_what_the_users_module_returns():

@@ -153,6 +153,7 @@ def test_labels_of_rows_do_not_lie_over_pictures(size, names, models):
     assert not any(label.overlaps(picture) for label in labels for picture in pictures)
 
 
+@pytest.mark.slow
 def test_assumptions_of_one_model_have_its_name(found):
     other = replace(found, assumptions=["class names: others", *found.assumptions[1:]])
     caption = " ".join(comparison_figure({"one": found, "other": other}).get_supxlabel().split())

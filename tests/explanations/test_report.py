@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pages import HOSTILE, LEVELS, PICTURE, SIZE, explanation, flat, panels, pixels, quadrants
 
-from pytorch_grad_cam.explanations.explanation import Original, Panel, TargetBox
+from pytorch_grad_cam.explanations.explanation import Panel, TargetBox
 from pytorch_grad_cam.explanations.report import write_report
-from pytorch_grad_cam.zoo.placement import Placement
+from pytorch_grad_cam.zoo.placement import Original, Placement
 
 
 class Page(HTMLParser):

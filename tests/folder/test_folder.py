@@ -17,9 +17,9 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.cli import main
 from pytorch_grad_cam.demo.scenes import make_scene
 from pytorch_grad_cam.explanations.explainer import Explainer
+from pytorch_grad_cam.explanations.results import KINDS
 from pytorch_grad_cam.folder.batches import decoded
 from pytorch_grad_cam.folder.image_list import images_in, means_several
-from pytorch_grad_cam.folder.results import KINDS
 from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 from pytorch_grad_cam.zoo.classifiers import UnusableInput, load_classifier

@@ -248,6 +248,7 @@ def test_the_first_call_in_the_callers_mode_without_gradients(mode):
         np.testing.assert_array_equal(GradCAM(model)(x, 1), expected)
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_nothing_of_the_first_forward_is_kept():
     model, x = convolutional(), images()
     made = []

@@ -15,6 +15,7 @@ def conversation(name):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": CASES["LLaVA"][1]["pixel_values"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LLaVA", "PaliGemma", "Blip"])
 @pytest.mark.parametrize("kind", [LayerCAM, LeGrad])
 def test_layers_of_the_image_are_found(name, kind):

@@ -206,6 +206,7 @@ def test_shapley_cam_of_fused_attention():
     assert ShapleyCAM(model, model.norm, lambda t: t.mT.unflatten(2, (3, 4)))(images(), 3).max() == 1
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_recordings_are_freed_without_the_graph_of_the_next():
     """A tensor's hook that held the recording would hold the tensor: no collector sees through the graph."""
     model, x = convolutional(), images()

@@ -287,6 +287,7 @@ def test_a_graph_of_the_users_survives_the_call(method):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_garbage")
 def test_nothing_is_kept(method):
     model = convolutional()
     cam = method(model, model.last)
@@ -304,6 +305,7 @@ def test_nothing_is_kept(method):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_garbage")
 def test_a_call_makes_no_cycles_that_hold_tensors(method):
     """They would fill the memory of a GPU until Python looks for cycles."""
     model, x = convolutional(), images()

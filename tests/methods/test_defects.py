@@ -476,6 +476,7 @@ class TestFurther:
         model = nn.Sequential(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         assert P.GradCAM(model, "0")(torch.rand(1, 3, 8, 8), 0).shape == (1, 8, 8)
 
+    @pytest.mark.usefixtures("own_garbage")
     def test_a_failed_constructor_is_silent_at_the_end(self, m, capfd):
         with pytest.raises(ValueError, match="no such"):
             P.GradCAM(m, ["no such"])
@@ -552,6 +553,7 @@ class TestDownstream:
         assert cam.outputs.shape == (2, 5)
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_a_dropped_object_takes_its_hooks_with_it(m, x):
     cam = P.GradCAM(m, [m.c2])
     both(cam, x)

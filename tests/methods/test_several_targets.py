@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 import ttach
-from every_method import METHODS
+from every_method import COSTLY, METHODS
 from nets import Transformer, convolutional, images
 
 from pytorch_grad_cam import SESS, AblationCAM, FinerCAM, GradCAM, RandomCAM, RefineCAM, ScoreCAM
 
-OF_CLASSES = [method for method in METHODS if method is not RandomCAM]
+OF_CLASSES = [
+    pytest.param(method, marks=pytest.mark.slow if method.__name__ in COSTLY else (), id=method.__name__)
+    for method in METHODS
+    if method is not RandomCAM
+]
 COLUMNS = ([1, 3], [4, 0], [2, 2])
 ROWS = [list(row) for row in zip(*COLUMNS, strict=True)]
 
@@ -22,7 +26,7 @@ def few_windows(kind):
     return {"num_scales": 2} if kind is SESS else {}
 
 
-@pytest.mark.parametrize("kind", OF_CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", OF_CLASSES)
 @pytest.mark.parametrize("aug_smooth", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_as_many_calls(kind, aug_smooth):
     net, x = convolutional(), images()
@@ -33,7 +37,7 @@ def test_as_many_calls(kind, aug_smooth):
     torch.testing.assert_close(together, torch.stack(singly, dim=1))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OF_CLASSES if kind is not SESS], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [kind for kind in OF_CLASSES if kind.values != (SESS,)])
 def test_tokens(kind):
     net, x = Transformer(), images()
     with kind(net, [] if kind.__name__ == "FullGrad" else ["norm"]) as cam:

@@ -1,8 +1,8 @@
 """Which room may import which: imports go down the layers, and there are no circles.
 
-Imports are read from the source, those within functions too. Those under TYPE_CHECKING are exempt: they never run, they
-name the types of what a lower layer is handed. What `explain` and `compare` in the package's `__init__` import by a
-string, when they are first used, is not seen either: it is the one step up, so that the methods load without Pillow.
+Imports are read from the source, those within functions and those for types too. What the package's `__init__` imports
+for types is no import of it: these are names, such as `explain`, that it imports by a string when they are first used.
+It is the one step up, so that the methods load without Pillow.
 """
 
 import ast
@@ -51,10 +51,10 @@ def name_of(file: Path) -> str:
 FILES = {name_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports_of(source: str) -> set[str]:
-    """The modules of the package that a source imports, under TYPE_CHECKING excepted."""
+def imports_of(source: str, for_types: bool = True) -> set[str]:
+    """The modules of the package that a source imports. for_types: those under TYPE_CHECKING too."""
     found: set[str] = set()
-    for node in run(ast.parse(source)):
+    for node in ast.walk(ast.parse(source)) if for_types else run(ast.parse(source)):
         if isinstance(node, ast.Import):
             paths = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -82,18 +82,24 @@ def room_of(module: str) -> str:
     return first if first in HEIGHT or (PACKAGE / first).is_dir() else METHODS
 
 
-IMPORTS = {name: imports_of(file.read_text()) for name, file in FILES.items()}
+@pytest.fixture(scope="module")
+def imports():
+    """Of each module."""
+    return {name: imports_of(file.read_text(), for_types=name != "__init__") for name, file in FILES.items()}
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_go_down(module):
-    room = room_of(module)
-    up = [each for each in IMPORTS[module] if room_of(each) != room and HEIGHT[room_of(each)] >= HEIGHT[room]]
+def test_imports_go_down(imports):
+    up = [
+        (module, imported)
+        for module in FILES
+        for imported in imports[module]
+        if room_of(imported) != room_of(module) and HEIGHT[room_of(imported)] >= HEIGHT[room_of(module)]
+    ]
     assert not up
 
 
-def test_there_are_no_circles():
-    TopologicalSorter(IMPORTS).prepare()
+def test_there_are_no_circles(imports):
+    TopologicalSorter(imports).prepare()
 
 
 def test_every_room_has_a_layer_and_a_folder_of_tests():
@@ -119,8 +125,13 @@ def test_files_of_tests_have_names_of_their_own():
         ("def f():\n    from pytorch_grad_cam.engine.maps import min_max", {"engine.maps"}),
         ("from pytorch_grad_cam.locate import locate, search", {"locate", "locate.search"}),
         ("import torch, pytorch_grad_cam_of_others", set()),
-        ("if TYPE_CHECKING:\n    import pytorch_grad_cam\nelse:\n    import pytorch_grad_cam.fem", {"fem"}),
     ],
 )
 def test_imports_are_read(source, expected):
     assert imports_of(source) == expected
+
+
+@pytest.mark.parametrize(("for_types", "expected"), [(True, {"cam", "fem"}), (False, {"fem"})])
+def test_imports_for_types_are_read_where_they_count(for_types, expected):
+    source = "if TYPE_CHECKING:\n    import pytorch_grad_cam.cam\nelse:\n    import pytorch_grad_cam.fem"
+    assert imports_of(source, for_types) == expected

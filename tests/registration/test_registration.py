@@ -542,6 +542,7 @@ def test_model_is_left_as_it_was_and_the_answer_is_kept():
     assert runs
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_nothing_keeps_the_model_alive():
     net = convolutional()
     GradCAM(net, "last", align="receptive_field")(images(), 1)

@@ -15,10 +15,11 @@ from pytorch_grad_cam.folder.whole_files import write_whole
 from pytorch_grad_cam.utils.regions import boxes_of, otsu_mask
 
 if TYPE_CHECKING:
-    from pytorch_grad_cam.explanations.explanation import Explanation, Panel
+    from pytorch_grad_cam.explanations.image_maps import ImageMaps
+    from pytorch_grad_cam.explanations.panel import Panel
 
 
-def save_results(explanation: Explanation, folder: Path, name: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
+def save_results(explanation: ImageMaps, folder: Path, name: str, kinds: Sequence[str]) -> list[dict[str, Any]]:
     """Write the files of the given kinds; of each panel what the manifest says of it, with their names and the boxes.
 
     name: what the files' names begin with. Masks are of the picture that the model was shown, because preprocessing has
@@ -41,7 +42,7 @@ def save_results(explanation: Explanation, folder: Path, name: str, kinds: Seque
 
 
 def record_of(
-    path: str, explanation: Explanation, said: dict[str, Any], targets: Sequence[dict[str, Any]]
+    path: str, explanation: ImageMaps, said: dict[str, Any], targets: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """The manifest's line of an image that was explained. said: what the model says of it; targets: of its panels."""
     return {
@@ -76,7 +77,7 @@ def _plain(text: str) -> str:
     return "-".join(re.findall(r"[^\W_]+", text))[:_LONGEST] or "target"
 
 
-def _described(explanation: Explanation, panel: Panel) -> dict[str, Any]:
+def _described(explanation: ImageMaps, panel: Panel) -> dict[str, Any]:
     probability = None if panel.probability is None else round(panel.probability, 6)
     named = {"class": panel.category, "name": panel.name, "probability": probability}
     explained: dict[str, Any] = {"explained_boxes": [each._asdict() for each in panel.boxes]} if panel.boxes else {}
@@ -86,17 +87,17 @@ def _described(explanation: Explanation, panel: Panel) -> dict[str, Any]:
     return named | {"method": panel.method, "layer": panel.layer} | explained
 
 
-def _overlay(explanation: Explanation, panel: int) -> bytes:
+def _overlay(explanation: ImageMaps, panel: int) -> bytes:
     return _encoded(explanation.overlay(panel), "JPEG", quality=95)
 
 
-def _map(explanation: Explanation, panel: int) -> bytes:
+def _map(explanation: ImageMaps, panel: int) -> bytes:
     file = io.BytesIO()
     np.save(file, explanation.panels[panel].map)
     return file.getvalue()
 
 
-def _mask(explanation: Explanation, panel: int) -> bytes:
+def _mask(explanation: ImageMaps, panel: int) -> bytes:
     return _encoded(255 * otsu_mask(explanation.panels[panel].map).astype(np.uint8), "PNG")
 
 
@@ -107,7 +108,7 @@ def _encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 _LONGEST = 60  # characters of a name in a file's name
-_FILES: dict[str, tuple[str, Callable[[Explanation, int], bytes]]] = {
+_FILES: dict[str, tuple[str, Callable[[ImageMaps, int], bytes]]] = {
     "overlay": (".jpg", _overlay),
     "map": (".npy", _map),
     "mask": (".png", _mask),
