@@ -60,3 +60,10 @@ def test_of_lenet_it_is_announced_once_for_each_layer_and_size():
     assert not said(GradCAM(lenet("same")), x)
     assert not said(GradCAM(lenet(2)), x)
     assert ["up to 5 pixels" in each for each in said(GradCAM(lenet(), "3"), x)] == [True]
+
+
+def test_lists_of_sizes():
+    """As the pooling of timm's MViTv2 has them."""
+    x, model = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(1)), lenet(padding=2)
+    model[2] = nn.MaxPool2d([2, 2], [2, 2], [0, 0])
+    assert not said(GradCAM(model), x)
