@@ -109,6 +109,13 @@ def _configuration(name: str, transformers: Any) -> dict[str, Any]:
             text = {**_TEXT, "model_type": "mistral"}
             of_image = {"vision_config": _VISION, "perceiver_config": perceiver, "image_token_id": IMAGE}
             return {**of_image, "text_config": text}
+        case "Mllama":
+            ratios = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2]]}
+            heads = {"attention_heads": 2, "num_global_layers": 1, "intermediate_layers_indices": [0, 1]}
+            vision = {**_VISION, **heads, **ratios, "vision_output_dim": 96}
+            rope = {"rope_type": "default", "rope_theta": 1e4}
+            text = {**_TEXT, "cross_attention_layers": [1], "rope_parameters": rope}
+            return {"vision_config": vision, "text_config": text, "image_token_index": IMAGE}
         case "Blip":
             text = {**_TEXT, "encoder_hidden_size": 32, "sep_token_id": 2, "is_decoder": True}
             return {"vision_config": _VISION, "text_config": text, "projection_dim": 16}

@@ -32,7 +32,8 @@ class FirstReads(Watch):
     """What the first learned modules read of the last sample that has the rank of the image: `reads`, (1, C, *spatial).
 
     image: (1, C, *spatial), the last of the samples. spatial_from: where the inputs have it. has_image: whether one of
-    the modules reads it as it is, or with each channel scaled and shifted; what follows is not looked at.
+    the modules reads it as it is, or with each channel scaled and shifted, alone or as one of more pictures that the
+    model is shown, such as tiles; what follows is not looked at.
     """
 
     def __init__(self, model: nn.Module, image: torch.Tensor, samples: int, spatial_from: SpatialFrom) -> None:
@@ -50,6 +51,8 @@ class FirstReads(Watch):
                 orders = self._as_images(read[-1:].detach())
                 self.reads += [order.clone() for order in orders[:1]]
                 self.has_image = any(_is_same(order, self._image) for order in orders)
+            elif read.ndim == self._image.ndim and len(read) > self._samples:
+                self.has_image = any(_is_same(picture, self._image) for picture in read.detach().split(1))
 
     def _as_images(self, read: torch.Tensor) -> list[torch.Tensor]:
         """What has the image's axes, in its order; of images whose channels are not the second axis also what has them

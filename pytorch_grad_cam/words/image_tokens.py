@@ -56,6 +56,10 @@ def image_tokens(model: nn.Module, inputs: Mapping[str, Any], tokenizer: Any = N
 
 
 _BY_GRADIENTS = "explain its words by TokenTarget and a method with gradients, such as LayerCAM"
+_OF_ONE_PICTURE = (
+    "explain its words by TokenTarget and LayerCAM of a module that puts one picture (N, C, H, W) among these inputs "
+    "and calls the model"
+)
 
 
 def _places(ids: torch.Tensor, config: Any, kind: str) -> torch.Tensor:
@@ -136,7 +140,7 @@ def _pictures(inputs: Mapping[str, Any], places: torch.Tensor, tokenizer: Any) -
     if len(places) < count:
         raise ValueError(
             f"the prompt has {len(places)} image tokens for {count} pictures, whose cells are none of its tokens (does "
-            f"the model look at them by cross-attention?): {_BY_GRADIENTS}"
+            f"the model look at them by cross-attention?): {_OF_ONE_PICTURE}"
         )
     mask = inputs.get("pixel_attention_mask")
     if mask is not None and not bool(mask.all()):
