@@ -154,6 +154,21 @@ def test_a_picture_that_is_shown_as_several():
         explain(model_called("Llava"), example_scene(), prompt="what?", processor=Tiles(), max_new_tokens=1)
 
 
+@pytest.mark.slow
+def test_patches_that_say_no_part_of_the_picture():
+    """As Fuyu's, which cover a picture that is padded to whole patches."""
+
+    class Patches:
+        def __call__(self, images, text, return_tensors):
+            return CASES["Fuyu"][1]
+
+        def decode(self, ids, skip_special_tokens):
+            return "".join(f" w{int(token)}" for token in ids)
+
+    with pytest.raises(ValueError, match=r"image_patches, does not say which part.*call TAM\(model\)"):
+        explain(model_called("Fuyu"), example_scene(), prompt="what?", processor=Patches(), max_new_tokens=1)
+
+
 def test_a_folder_with_a_prompt(reader, tmp_path):
     """Each word has its files, the manifest what was said; what is there is not made again, another prompt refused."""
     for number, scene in enumerate([example_scene(), example_scene()[:, ::-1]]):
