@@ -162,7 +162,7 @@ def _found(
 
 def _blocks_of(runs: Sequence[_Run], keeping: set[nn.Module], named: Sequence[nn.Module]) -> list[_Run]:
     """The runs whose attention is a block's own, each with the modules down to that block."""
-    identities = [_one_attention(run, keeping) for run in runs]
+    identities = _identities(runs, keeping)
     attentions = {identity: set(run.modules) for identity, run in zip(identities, runs, strict=True)}
     enclosed = Counter(module for modules in attentions.values() for module in modules)
     held: list[_Run] = []
@@ -180,14 +180,27 @@ def _blocks_of(runs: Sequence[_Run], keeping: set[nn.Module], named: Sequence[nn
     return held
 
 
-def _one_attention(run: _Run, keeping: set[nn.Module]) -> Hashable:
-    """What tells it from other attentions, but not from further heads of its own: those that one execution of the
-    smallest module that returns as many tokens as it gets computes one by one, as EfficientViT's cascade does.
+def _identities(runs: Sequence[_Run], keeping: set[nn.Module]) -> list[Hashable]:
+    """Of each run what tells its attention from others, but not from further heads of its own: those that one execution
+    of the smallest module that returns as many tokens as it gets computes one by one, as EfficientViT's cascade does.
+
+    What weighs values that have been weighed before is no further head, as in differential attention.
     """
+    identities: list[Hashable] = []
+    weighed: set[Hashable] = set()
+    for number, run in enumerate(runs):
+        identity = _smallest_around(run, keeping) or number
+        of_values = identity, number if run.attention.value is None else id(run.attention.value)
+        identities.append((identity, number) if of_values in weighed else identity)
+        weighed.add(of_values)
+    return identities
+
+
+def _smallest_around(run: _Run, keeping: set[nn.Module]) -> Hashable:
     for depth in range(len(run.modules) - 1, 0, -1):
         if run.modules[depth] in keeping:
             return run.modules[depth], run.executions[depth], run.attention.weights.shape
-    return id(run)
+    return None
 
 
 def _is_among_tokens(attention: Attention) -> bool:

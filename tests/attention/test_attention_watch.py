@@ -146,6 +146,34 @@ def test_heads_that_are_mixed():
     torch.testing.assert_close(seen[0].weights, (query @ key.mT).softmax(-1))
 
 
+@pytest.mark.parametrize("combine", [lambda a, b: a - 0.3 * b, lambda a, b: b * -0.3 + a, lambda a, b: a.sub_(b * 0.3)])
+def test_a_difference_of_two_softmaxes_is_no_attention(combine):
+    """Differential attention: what weighs the values is not the one of them, nor the other."""
+    query, key, value = qkv()
+    compute = lambda: combine((query @ key.mT).softmax(-1), (-query @ key.mT).softmax(-1)) @ value  # noqa: E731
+    found, seen = watched(compute)
+    torch.testing.assert_close(found, compute())
+    assert not seen
+
+
+def test_two_attentions_on_the_same_values_are_no_heads_of_one():
+    """Differential attention as fused operations compute it: the difference of what two attentions give."""
+
+    class Differential(Attentive):
+        def __init__(self):
+            super().__init__("fused")
+            for block in self.blocks:
+                block.attend = self.attend
+
+        def attend(self, tokens, offset, shown):
+            value = tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            first, second = (F.scaled_dot_product_attention(query, value, value) for query in (value, -value))
+            return (first - 0.3 * second).transpose(1, 2).flatten(2)
+
+    with pytest.raises(ValueError, match="none of the 6 attentions"):
+        tower_of(Differential(), images(), None, scores_in)
+
+
 def captured(model, x, blocks=()):
     with undisturbed(model):
         tower = tower_of(model, x, None, scores_in, blocks)
