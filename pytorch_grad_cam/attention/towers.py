@@ -14,7 +14,7 @@ from pytorch_grad_cam.attention.attention_watch import AttentionWatch
 from pytorch_grad_cam.attention.attentions import Attention
 from pytorch_grad_cam.attention.blocked_tokens import blocked_tokens
 from pytorch_grad_cam.attention.tokens import tokens_in
-from pytorch_grad_cam.attention.windows import Places, places_of
+from pytorch_grad_cam.attention.windows import Places, places_of, weighs_channels
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.layouts import Layout
@@ -254,11 +254,13 @@ def _places(
         block, shape = run.modules[-1], run.attention.weights.shape
         if not _is_among_tokens(run.attention):
             continue
+        of_block = first_tensor(outputs[block]), layout, tokens, images
         has_heads_in_batch = len(shape) == 3 and shape[0] % images == 0
         if shape[-1] == tokens and (has_heads_in_batch or shape[0] == images):
-            places[block, run.number] = None
+            if not weighs_channels(run.attention, *of_block):
+                places[block, run.number] = None
             continue
-        found = places_of(run.attention, first_tensor(outputs[block]), layout, tokens, images)
+        found = places_of(run.attention, *of_block)
         if found is not None:
             places[block, run.number] = found
     return places

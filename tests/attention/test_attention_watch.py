@@ -174,6 +174,34 @@ def test_two_attentions_on_the_same_values_are_no_heads_of_one():
         tower_of(Differential(), images(), None, scores_in)
 
 
+@pytest.mark.parametrize("is_among_channels", [True, False])
+def test_attention_among_as_many_channels_as_there_are_tokens(is_among_channels):
+    """XCiT's, at the size of the image at which only what a token reads tells them apart."""
+
+    class Crossed(Attentive):
+        def __init__(self):
+            super().__init__("fused", pool="mean")
+            for block in self.blocks:
+                block.attend = self.attend
+
+        def tokens(self, x):
+            return self.patch(x).flatten(2).mT
+
+        def attend(self, tokens, offset, shown):
+            heads = tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            heads = heads.mT if is_among_channels else heads
+            given = F.scaled_dot_product_attention(heads, heads + 1, heads)
+            return (given.mT if is_among_channels else given).transpose(1, 2).flatten(2)
+
+    model, x = Crossed(), images()[:, :, :8, :8].contiguous()
+    assert model.tokens(x).shape[1] == DIM // HEADS
+    if is_among_channels:
+        with pytest.raises(ValueError, match="none of the 3 attentions"):
+            tower_of(model, x, None, scores_in)
+    else:
+        assert tower_of(model, x, None, scores_in).blocks == list(model.blocks)
+
+
 def captured(model, x, blocks=()):
     with undisturbed(model):
         tower = tower_of(model, x, None, scores_in, blocks)
