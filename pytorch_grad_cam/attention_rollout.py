@@ -11,8 +11,8 @@ from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 
 
 def rolled_out(attentions: Iterable[torch.Tensor], reads: torch.Tensor) -> torch.Tensor:
-    r"""Eq. 1: $\tilde A_l = A_l \tilde A_{l-1}$, each $A_l$ being $A + I$ with rows that sum to one; of the whole product
-    the mean $r$ of the rows that are read, from the last block on: $r \leftarrow r A_l$.
+    r"""Eq. 1: $\tilde A_l = A_l \tilde A_{l-1}$, each $A_l$ being $A + I$ with rows that sum to one; of the whole
+    product the mean $r$ of the rows that are read, from the last block on: $r \leftarrow r A_l$.
 
     attentions: (N, T, T) each, the last block's first. reads: (T,), the share of each row. Returns (N, T).
     """
