@@ -10,16 +10,20 @@ from pytorch_grad_cam.attention.attended import Attended
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
 
 
-def rolled_out(attentions: Iterable[torch.Tensor]) -> torch.Tensor:
-    r"""Eq. 1: $\tilde A_l = A_l \tilde A_{l-1}$, each $A_l$ being $A + I$ with rows that sum to one. (N, T, T) each."""
-    total: torch.Tensor | None = None
+def rolled_out(attentions: Iterable[torch.Tensor], reads: torch.Tensor) -> torch.Tensor:
+    r"""Eq. 1: $\tilde A_l = A_l \tilde A_{l-1}$, each $A_l$ being $A + I$ with rows that sum to one; of the whole
+    product the mean $r$ of the rows that are read, from the last block on: $r \leftarrow r A_l$.
+
+    attentions: (N, T, T) each, the last block's first. reads: (T,), the share of each row. Returns (N, T).
+    """
+    row: torch.Tensor | None = None
     for attention in attentions:
-        with_residual = attention + torch.eye(attention.shape[-1]).to(attention)
-        rows = with_residual / with_residual.sum(-1, keepdim=True)
-        total = rows if total is None else rows @ total
-    if total is None:
+        read = reads.to(attention).expand(len(attention), -1) if row is None else row
+        share = read / (attention.sum(-1) + 1)
+        row = torch.einsum("nq,nqk->nk", share, attention) + share
+    if row is None:
         raise ValueError("no attention to roll out")
-    return total
+    return row
 
 
 class AttentionRollout(AttentionCAM):
@@ -40,4 +44,4 @@ class AttentionRollout(AttentionCAM):
     one_sequence = True
 
     def relevance(self, attended: Attended) -> torch.Tensor:
-        return attended.read_rows(rolled_out(block.weights.mean(1) for block in attended.blocks))
+        return rolled_out((block.weights.mean(1) for block in reversed(attended.blocks)), attended.reads)

@@ -30,5 +30,5 @@ class GradientRollout(AttentionCAM):
     one_sequence = True
 
     def relevance(self, attended: Attended) -> torch.Tensor:
-        speaking = (weighted_attention(block.weights, block.gradients) for block in attended.blocks)
-        return attended.read_rows(rolled_out(speaking))
+        speaking = (weighted_attention(block.weights, block.gradients) for block in reversed(attended.blocks))
+        return rolled_out(speaking, attended.reads)

@@ -10,7 +10,7 @@ from torch import nn
 
 DIM, HEADS = 8, 2
 HAS_GROUPS = "enable_gqa" in F.scaled_dot_product_attention.__doc__  # from torch 2.5 on
-KINDS = ["eager", "fused", "module", "fast module", "einsum", "cast", "bmm", *["grouped"] * HAS_GROUPS]
+KINDS = ["eager", "fused", "module", "fast module", "einsum", "cast", "bmm", "one by one", *["grouped"] * HAS_GROUPS]
 
 
 class Block(nn.Module):
@@ -47,6 +47,9 @@ class Block(nn.Module):
             query, key, value = (part.flatten(0, 1) for part in (query, key, value))
             weights = torch.bmm(query / query.shape[-1] ** 0.5, key.transpose(1, 2)).softmax(dim=-1)
             output = torch.bmm(weights, value).unflatten(0, (-1, HEADS))
+        elif self.kind == "one by one":
+            heads = zip(*(part.unbind(1) for part in (query, key, value)), strict=True)
+            output = torch.stack([(q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v for q, k, v in heads], dim=1)
         else:
             scores = query @ key.mT / query.shape[-1] ** 0.5
             weights = F.softmax(scores, dim=-1, dtype=torch.float64 if self.kind == "cast" else None)

@@ -55,7 +55,7 @@ def model_called(name: str) -> Any:
     """The model in evaluation mode, seeded."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    made = getattr(transformers, f"{name}ForConditionalGeneration", None)
+    made = getattr(transformers, f"{name}ForConditionalGeneration", getattr(transformers, f"{name}ForCausalLM", None))
     if made is None:
         pytest.skip(f"this transformers has no {name}")
     model = made(getattr(transformers, f"{name}Config")(**_configuration(name, transformers))).eval()
@@ -109,6 +109,17 @@ def _configuration(name: str, transformers: Any) -> dict[str, Any]:
             text = {**_TEXT, "model_type": "mistral"}
             of_image = {"vision_config": _VISION, "perceiver_config": perceiver, "image_token_id": IMAGE}
             return {**of_image, "text_config": text}
+        case "Mllama":
+            ratios = {"max_num_tiles": 2, "supported_aspect_ratios": [[1, 1], [1, 2]]}
+            heads = {"attention_heads": 2, "num_global_layers": 1, "intermediate_layers_indices": [0, 1]}
+            vision = {**_VISION, **heads, **ratios, "vision_output_dim": 96}
+            rope = {"rope_type": "default", "rope_theta": 1e4}
+            text = {**_TEXT, "cross_attention_layers": [1], "rope_parameters": rope}
+            return {"vision_config": vision, "text_config": text, "image_token_index": IMAGE}
+        case "Fuyu":
+            text = {key: value for key, value in _TEXT.items() if key != "num_key_value_heads"}
+            rope = {"rope_type": "default", "rope_theta": 1e4}
+            return {**text, "image_size": 32, "patch_size": 8, "image_token_id": IMAGE, "rope_parameters": rope}
         case "Blip":
             text = {**_TEXT, "encoder_hidden_size": 32, "sep_token_id": 2, "is_decoder": True}
             return {"vision_config": _VISION, "text_config": text, "projection_dim": 16}
@@ -231,4 +242,9 @@ CASES: dict[str, tuple[str, dict[str, torch.Tensor], list[tuple[int, ...]]]] = {
     ),
     "Idefics3, tiles": ("Idefics3", _tiled(), [(8, 12)]),
     "SmolVLM, tiles": ("SmolVLM", _tiled(), [(8, 12)]),
+    "Fuyu": (
+        "Fuyu",
+        _prompt(*[[IMAGE] * 6, NEWLINE] * 3, 1, 5, 6, image_patches=_random(1, 18, 8 * 8 * 3)),
+        [(3, 6)],
+    ),
 }

@@ -30,6 +30,21 @@ class AttendedBlock(NamedTuple):
         windows = part if self.places is None else self.places.windows_first(part)
         return by_image(windows, len(self.weights))
 
+    def with_heads_of(self, other: AttendedBlock) -> AttendedBlock:
+        """The attention whose heads are both those of this one and of another one, on the same tokens."""
+
+        def joined(own: torch.Tensor | None, others: torch.Tensor | None) -> torch.Tensor | None:
+            return None if own is None or others is None else torch.cat([self.of_heads(own), other.of_heads(others)], 1)
+
+        gradients = None if self.gradients is None else torch.cat([self.gradients, other.gradients], 1)
+        return AttendedBlock(
+            torch.cat([self.weights, other.weights], 1),
+            gradients,
+            Attention(*map(joined, self.attention, other.attention)),  # type: ignore[arg-type]
+            joined(self.of_output, other.of_output),
+            None if self.places is None else self.places._replace(axis=0),
+        )
+
     def at_tokens(self, of_keys: torch.Tensor, tokens: int) -> torch.Tensor:
         """What was found for the keys (B, T), at the tokens of the images: (N, tokens)."""
         return of_keys if self.places is None else self.places.put_back(of_keys, tokens)

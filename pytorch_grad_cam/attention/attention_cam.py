@@ -120,7 +120,10 @@ class AttentionCAM(BaseCAM):
                 weights = _of_heads(of_block.attention.weights, places, images)
                 of_weights = None if gradient is None else _of_heads(gradient, places, images)
                 attended = AttendedBlock(weights, of_weights, of_block.attention, of_output, places)
-                (behind if of_block.block is None else found).append(attended)
+                if which in capture.tower.further_heads:
+                    found[-1] = found[-1].with_heads_of(attended)
+                else:
+                    (behind if of_block.block is None else found).append(attended)
         return found, behind
 
     def gradients(self, call: Call, capture: Any, position: int) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -41,9 +41,11 @@ class AttentionWatch(TorchFunctionMode):
     def __init__(self, keep: Callable[[Tensor], Tensor | None], seen: Callable[[Attention], None]) -> None:
         super().__init__()
         self._keep, self._seen = keep, seen
-        # Of the softmax that may be an attention's: its input, what was kept, and by their ids what was made of it.
+        # Of the softmax that may be an attention's: its input, what was kept, and by their ids what was made of it, and
+        # of the one before it, if that has weighed no values yet.
         self._softmax: tuple[Tensor, Tensor] | None = None
         self._made_of_it: dict[int, Tensor] = {}
+        self._made_of_earlier: dict[int, Tensor] = {}
         self._factors: tuple[Any, Tensor, Tensor] | None = None  # of the last product: (function, left, right)
 
     def __torch_function__(
@@ -64,8 +66,8 @@ class AttentionWatch(TorchFunctionMode):
             *_, left, right = (None, None, *(arg for arg in args if isinstance(arg, Tensor)))
             if left is not None and right is not None:
                 self._of_product(function, left, right, result)
-        elif args and id(args[0]) in self._made_of_it and isinstance(result, Tensor):
-            self._follow(args[0], result)
+        elif self._made_of_it and args and isinstance(result, Tensor):
+            self._follow(args, result)
         return result
 
     def _fused(
@@ -90,8 +92,8 @@ class AttentionWatch(TorchFunctionMode):
         return output
 
     def _of_softmax(self, weights: Tensor, scores: Tensor, dim: int | None = None, *_: Any, **kwargs: Any) -> Tensor:
-        self._softmax = None
-        self._made_of_it.clear()
+        self._made_of_earlier = self._made_of_it if self._softmax else {}
+        self._softmax, self._made_of_it = None, {}
         axis = kwargs.get("dim", dim)
         if weights.ndim < _LEAST_AXES or axis not in (-1, weights.ndim - 1):
             return weights
@@ -102,10 +104,17 @@ class AttentionWatch(TorchFunctionMode):
         self._made_of_it[id(kept)] = kept
         return kept
 
-    def _follow(self, source: Tensor, result: Tensor) -> None:
-        """A cast, a mask, another order of the axes: still the weights."""
-        if result.numel() == source.numel() and result.is_floating_point():
-            self._made_of_it[id(result)] = result
+    def _follow(self, args: tuple[Any, ...], result: Tensor) -> None:
+        """A cast, a mask, another order of the axes: still the weights; not what is made of two softmaxes, as in
+        differential attention.
+        """
+        made, earlier = self._made_of_it, self._made_of_earlier
+        if any(id(arg) in made for arg in args) and any(id(arg) in earlier for arg in args):
+            self._softmax, self._made_of_it, self._made_of_earlier = None, {}, {}
+            return
+        for known in (made, earlier):
+            if id(args[0]) in known and result.numel() == args[0].numel() and result.is_floating_point():
+                known[id(result)] = result
 
     def _of_product(self, function: Any, left: Tensor, right: Tensor, result: Tensor) -> None:
         if self._softmax is None or self._made_of_it.keys().isdisjoint((id(left), id(right))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from pytorch_grad_cam.attention.attention_watch import AttentionWatch
 from pytorch_grad_cam.attention.attentions import Attention
 from pytorch_grad_cam.attention.blocked_tokens import blocked_tokens
 from pytorch_grad_cam.attention.tokens import tokens_in
-from pytorch_grad_cam.attention.windows import Places, places_of
+from pytorch_grad_cam.attention.windows import Places, places_of, weighs_channels
 from pytorch_grad_cam.engine.inputs import Inputs, SpatialFrom, call, image_of, rows_of, with_image
 from pytorch_grad_cam.engine.layers import names_of
 from pytorch_grad_cam.engine.layouts import Layout
@@ -34,7 +34,7 @@ class Tower(NamedTuple):
     how many. reads: (tokens,) whether the score reads the last block's output there: at the class token, or at all.
     places: of each attention, by its block and its number among the block's, which token each place of its windows is;
     None where it is over all tokens. is_whole: whether no other attention lies on the way from the image to the last
-    block.
+    block. further_heads: the attentions that are heads of the one before them, where a block computes them one by one.
     """
 
     blocks: list[nn.Module]
@@ -43,6 +43,7 @@ class Tower(NamedTuple):
     reads: torch.Tensor
     places: dict[tuple[nn.Module, int], Places | None]
     is_whole: bool
+    further_heads: set[tuple[nn.Module, int]]
 
     def last(self, count: int) -> Tower:
         """The last blocks alone."""
@@ -52,13 +53,15 @@ class Tower(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """An attention of the traced forward: within which modules it ran, the outermost first; its number among those of
-    the last of them.
+    """An attention of the traced forward: within which modules it ran, the outermost first, and which of their
+    executions it was; its number among those of the last of them; whether it is further heads of one before it.
     """
 
     modules: tuple[nn.Module, ...]
+    executions: tuple[int, ...]
     attention: Attention
     number: int = 0
+    are_further_heads: bool = False
 
 
 class _Chains(Watch):
@@ -67,11 +70,13 @@ class _Chains(Watch):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model.modules(), before=object)
         self.running: list[nn.Module] = []
+        self.executions: Counter[nn.Module] = Counter()
         self.outputs: dict[nn.Module, Any] = {}
         self.keeping: set[nn.Module] = set()
 
     def starts(self, module: nn.Module, args: Any) -> None:
         self.running.append(module)
+        self.executions[module] += 1
 
     def seen(self, module: nn.Module, inputs: Arguments, output: Any) -> None:
         del self.running[self.running.index(module) :]
@@ -121,7 +126,8 @@ def _found(
     with undisturbed(model), _Chains(model) as chains:
 
         def keep(attention: Attention) -> None:
-            runs.append(_Run(tuple(chains.running), attention))
+            running = tuple(chains.running)
+            runs.append(_Run(running, tuple(chains.executions[module] for module in running), attention))
 
         with torch.enable_grad(), AttentionWatch(lambda weights: weights, keep):
             outputs = call(model, few)
@@ -149,23 +155,52 @@ def _found(
             continue
         fitting = list(dict.fromkeys(block for block, _ in places))
         reads = _read_tokens(read(outputs), output, layout, tokens)
-        return Tower(fitting, layout, tokens, reads, places, _is_whole(of_image, fitting))
+        further_heads = {(run.modules[-1], run.number) for run in held if run.are_further_heads}
+        return Tower(fitting, layout, tokens, reads, places, _is_whole(of_image, fitting), further_heads)
     raise ValueError(_none_found(model, runs, held))
 
 
 def _blocks_of(runs: Sequence[_Run], keeping: set[nn.Module], named: Sequence[nn.Module]) -> list[_Run]:
     """The runs whose attention is a block's own, each with the modules down to that block."""
-    enclosed = Counter(module for run in runs for module in set(run.modules))
-    held = []
+    identities = _identities(runs, keeping)
+    attentions = {identity: set(run.modules) for identity, run in zip(identities, runs, strict=True)}
+    enclosed = Counter(module for modules in attentions.values() for module in modules)
+    held: list[_Run] = []
+    begun: set[Hashable] = set()
     of_blocks: Counter[nn.Module] = Counter()
-    for run in runs:
+    for identity, run in zip(identities, runs, strict=True):
         for depth, module in enumerate(run.modules):
             is_block = module in named if named else depth > 0 and enclosed[module] == 1 and module in keeping
             if is_block:
-                held.append(_Run(run.modules[: depth + 1], run.attention, of_blocks[module]))
+                chain = run.modules[: depth + 1], run.executions[: depth + 1]
+                held.append(_Run(*chain, run.attention, of_blocks[module], identity in begun))
+                begun.add(identity)
                 of_blocks[module] += 1
                 break
     return held
+
+
+def _identities(runs: Sequence[_Run], keeping: set[nn.Module]) -> list[Hashable]:
+    """Of each run what tells its attention from others, but not from further heads of its own: those that one execution
+    of the smallest module that returns as many tokens as it gets computes one by one, as EfficientViT's cascade does.
+
+    What weighs values that have been weighed before is no further head, as in differential attention.
+    """
+    identities: list[Hashable] = []
+    weighed: set[Hashable] = set()
+    for number, run in enumerate(runs):
+        identity = _smallest_around(run, keeping) or number
+        of_values = identity, number if run.attention.value is None else id(run.attention.value)
+        identities.append((identity, number) if of_values in weighed else identity)
+        weighed.add(of_values)
+    return identities
+
+
+def _smallest_around(run: _Run, keeping: set[nn.Module]) -> Hashable:
+    for depth in range(len(run.modules) - 1, 0, -1):
+        if run.modules[depth] in keeping:
+            return run.modules[depth], run.executions[depth], run.attention.weights.shape
+    return None
 
 
 def _is_among_tokens(attention: Attention) -> bool:
@@ -219,11 +254,13 @@ def _places(
         block, shape = run.modules[-1], run.attention.weights.shape
         if not _is_among_tokens(run.attention):
             continue
+        of_block = first_tensor(outputs[block]), layout, tokens, images
         has_heads_in_batch = len(shape) == 3 and shape[0] % images == 0
         if shape[-1] == tokens and (has_heads_in_batch or shape[0] == images):
-            places[block, run.number] = None
+            if not weighs_channels(run.attention, *of_block):
+                places[block, run.number] = None
             continue
-        found = places_of(run.attention, first_tensor(outputs[block]), layout, tokens, images)
+        found = places_of(run.attention, *of_block)
         if found is not None:
             places[block, run.number] = found
     return places

@@ -61,16 +61,11 @@ def read_tokens(
     """
     if not output.requires_grad or not source.requires_grad:
         return None
-    generator = torch.Generator().manual_seed(0)
-    axis = layout.axes.index("C")
-    direction = torch.randn(output.shape[axis], generator=generator).to(output)
-    shape = [-1 if each == axis else 1 for each in range(output.ndim)]
     numbers = torch.arange(1, images * tokens + 1, device=output.device)
     of_images: torch.Tensor | int = 0
     for digit in range(int(numbers[-1]).bit_length()):
         among = (numbers >> digit & 1).to(output).reshape(images, tokens)
-        asked = (like_output(among, layout) * direction.reshape(shape)).expand_as(output)
-        (gradient,) = torch.autograd.grad(output, source, asked, retain_graph=True, allow_unused=True)
+        gradient = _gradient_from(among, output, layout, source)
         if gradient is None:
             return None
         of_images = of_images + ((gradient.abs().amax(channels) > 0).long() << digit)
@@ -82,3 +77,30 @@ def read_tokens(
     expected = torch.arange(tokens, device=output.device)
     is_each_once = torch.equal(found[found >= 0].sort().values, expected)
     return found if is_each_once and bool((relative == found).all()) else None
+
+
+def weighs_channels(attention: Attention, output: torch.Tensor, layout: Layout, tokens: int, images: int) -> bool:
+    """Whether an attention of as many channels as there are tokens is among the channels: a token of the block's output
+    then reads all rows of what the attention gives, and one column of them. Cost: a backward between the two.
+    """
+    given = attention.output
+    if given is None or given.shape[-2:] != (tokens, tokens) or not output.requires_grad or not given.requires_grad:
+        return False
+    first = torch.zeros(images, tokens, device=output.device, dtype=output.dtype)
+    first[:, 0] = 1
+    gradient = _gradient_from(first, output, layout, given)
+    if gradient is None:
+        return False
+    is_read = gradient.abs().flatten(0, -3).amax(0) > 0
+    return bool(is_read.any(0).sum() < is_read.any(1).sum())
+
+
+def _gradient_from(
+    of_tokens: torch.Tensor, output: torch.Tensor, layout: Layout, source: torch.Tensor
+) -> torch.Tensor | None:
+    """With respect to `source`, that of a random sum over the channels of the output's tokens, times (N, tokens)."""
+    axis = layout.axes.index("C")
+    direction = torch.randn(output.shape[axis], generator=torch.Generator().manual_seed(0)).to(output)
+    shape = [-1 if each == axis else 1 for each in range(output.ndim)]
+    asked = (like_output(of_tokens, layout) * direction.reshape(shape)).expand_as(output)
+    return torch.autograd.grad(output, source, asked, retain_graph=True, allow_unused=True)[0]

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_grad_cam.cli import comparison, evaluation, one_image, options, several_images
+from pytorch_grad_cam.cli import answers, comparison, evaluation, one_image, options, several_images
+from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(chosen: argparse.Namespace) -> int:
     """Load, explain, write the pictures, and say what was done; return how many images could not be explained."""
+    if chosen.prompt is not None:
+        return answers.run(chosen)
+    if options.OF_WORDS in (chosen.methods or []):
+        raise UnusableInput(f"{options.OF_WORDS} explains the words of an answer: pass --prompt")
     if several_images.are_asked_for(chosen):
         return several_images.run(chosen)
     methods = chosen.methods or []

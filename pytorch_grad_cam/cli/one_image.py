@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
             pictures |= _guided(panel.map, guided(inputs, explainer.target(panel.category or 0)))
         for suffix, picture in pictures.items():
             file = options.output_dir / f"{name}{suffix}.jpg"
-            _enlarged(picture).save(file, quality=95)
+            enlarged(picture).save(file, quality=95)
             say(f"wrote {file}")
 
 
@@ -73,7 +73,7 @@ def _guided(cam_map: np.ndarray, gradients: np.ndarray) -> dict[str, np.ndarray]
     return {".gb": deprocess_image(gradients), ".cam_gb": deprocess_image(cam_map[..., None] * gradients)}
 
 
-def _enlarged(picture: np.ndarray) -> Image.Image:
+def enlarged(picture: np.ndarray) -> Image.Image:
     """The picture; a small one is enlarged by a whole number so that it can be looked at."""
     image = Image.fromarray(picture)
     factor = -(-_SMALLEST_PICTURE // min(image.size))

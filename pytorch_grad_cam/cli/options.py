@@ -37,8 +37,14 @@ _BATCH_HELP = (
 )
 _METHOD_HELP = (
     "one (default: gradcam, of a detector layercam), or several for a comparison: "
-    f"all, {', '.join(sorted(available_methods()))}"
+    f"all, {', '.join(sorted(available_methods()))}; with --prompt tam, the default there"
 )
+_PROMPT_HELP = (
+    "what a vision-language model is asked about the picture: each word of its answer gets a map. --model is a folder "
+    "of transformers, your own (which may return a model and its processor) or digits, the bundled reader (the "
+    "default), --preprocess another processor"
+)
+OF_WORDS = "tam"
 _MODEL_HELP = (
     "a torchvision or timm classifier, digits, a folder of transformers or organisation/name, or your own, "
     "file.py:factory or package.module:Class (default: resnet50; without an image digits)"
@@ -69,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--image-path", help=_IMAGE_HELP)
     add("--method", dest="methods", nargs="+", type=_method, metavar="METHOD", help=_METHOD_HELP)
+    add("--prompt", metavar="TEXT", help=_PROMPT_HELP)
+    add("--max-new-tokens", type=_positive, default=64, metavar="N", help="of an answer to --prompt (default: 64)")
     add("--model", help=_MODEL_HELP)
     add("--model-args", type=_json_object, default={}, metavar="JSON", help="arguments of your own model, an object")
     add("--weights", default="default", help=_WEIGHTS_HELP)
@@ -180,7 +188,7 @@ def _point(text: str) -> list[int]:
 def _method(text: str) -> str:
     """A method's name in the form of `available_methods`."""
     try:
-        return text if text == "all" or text in available_methods() else name_of_method(method_called(text))
+        return text if text in ("all", OF_WORDS) or text in available_methods() else name_of_method(method_called(text))
     except UnusableInput as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

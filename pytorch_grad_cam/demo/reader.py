@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pytorch_grad_cam.demo.network import load_digits_net, preprocess_scene, with_own_weights
+from pytorch_grad_cam.demo.scenes import SIZE
 
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PROMPT = "read the digits"
@@ -126,11 +127,14 @@ class ReaderProcessor:
     def __call__(self, images: Any, text: str = PROMPT, return_tensors: str = "pt") -> dict[str, torch.Tensor]:
         """One scene, a Pillow image or an array of 64 x 64 pixels, and the prompt behind it.
 
-        Raises ValueError for words that the model does not know.
+        Raises ValueError for words that the model does not know, and for pictures of another size.
         """
         unknown = [word for word in text.split() if word not in WORDS]
         if unknown:
             raise ValueError(f"the reader does not know {', '.join(unknown)}: its prompt is {PROMPT!r}")
+        height, width = np.asarray(images).shape[:2]
+        if (height, width) != (SIZE, SIZE):
+            raise ValueError(f"the reader reads scenes of {SIZE} x {SIZE} pixels, not {height} x {width}")
         ids = [IMAGE] * GRID**2 + [WORDS.index(word) for word in text.split()]
         return {"input_ids": torch.tensor([ids]), "pixel_values": preprocess_scene(np.asarray(images))}
 

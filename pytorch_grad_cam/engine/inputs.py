@@ -106,19 +106,21 @@ class PackedPatches(NamedTuple):
     (patches of all images, numbers). A map has a cell for each patch.
 
     key: where they are. shapes: where their grids are: (N, 2), with a leading 1 (N, 3), or the coordinates (N, patches,
-    2). block: where patches come in squares that the model merges, the length of one.
+    2). block: where patches come in squares that the model merges, the length of one. begins_with_place: whether the
+    first two numbers of a patch are its row and column, from 1.
     """
 
     key: str
     shapes: str
     block: int = 1
+    begins_with_place: bool = False
 
     def image_in(self, inputs: Inputs) -> torch.Tensor:
         """The patches (N, numbers, rows, columns). Raises ValueError for images of several grids and for videos."""
         images, rows, columns = self._grids(inputs)
         packed: torch.Tensor = inputs[self.key]
         of_grid = packed[:, : rows * columns] if packed.ndim > 2 else packed[: images * rows * columns]
-        return of_squares(of_grid, (rows, columns), self.block)
+        return of_squares(of_grid[..., self._first :], (rows, columns), self.block)
 
     def with_image(self, inputs: Inputs, image: torch.Tensor) -> Inputs:
         """The inputs with other patches, and the padding as it is."""
@@ -129,16 +131,24 @@ class PackedPatches(NamedTuple):
         packed = inputs[self.key]
         if packed.ndim == 2:
             return {**inputs, self.key: patches.flatten(0, 1)}
-        return {**inputs, self.key: torch.cat([patches, packed[:, patches.shape[1] :]], dim=1)}
+        of_grid = torch.cat([packed[:, : patches.shape[1], : self._first], patches], dim=2)
+        return {**inputs, self.key: torch.cat([of_grid, packed[:, patches.shape[1] :]], dim=1)}
 
     def grids(self, inputs: Inputs) -> set[tuple[int, ...]]:
         """The grid of the patches, and that of the squares that the model merges."""
         _, rows, columns = self._grids(inputs)
         return {(rows, columns), (rows // self.block, columns // self.block)}
 
+    @property
+    def _first(self) -> int:
+        """Where the numbers of a patch that are its pixels begin."""
+        return 2 if self.begins_with_place else 0
+
     def _grids(self, inputs: Inputs) -> tuple[int, int, int]:
         """How many images there are, and the rows and columns of each."""
         shapes = inputs[self.shapes]
+        if self.begins_with_place:
+            shapes = shapes[..., : self._first].long() - 1
         grids = {tuple(grid) for grid in (shapes if shapes.ndim == 2 else shapes.amax(1) + 1).tolist()}
         if len(grids) > 1:
             raise ValueError(f"images of several grids of patches, {sorted(grids)}: call the CAM once for each grid")

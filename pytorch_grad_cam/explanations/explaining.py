@@ -184,6 +184,8 @@ def explain(
     if top < 1:
         raise ValueError(f"top is {top}, expected the number of highest classes, 1 or more")
     if prompt is not None:
+        if targets is not None or layers is not None:
+            raise ValueError("with a prompt the targets are the words of the answer: leave targets and layers out")
         of_words = [TAM if method == "tam" else method for method in several_methods(methods or TAM)]
         asked = Asked(prompt, processor or preprocess, methods_of(of_words), max_new_tokens, options)
         check_keywords(options, asked.methods, inspect.signature(explain).parameters)
@@ -332,7 +334,15 @@ def _answers(
     several = several_of(image, model)
     if several is None:
         return answer_explained(model, image, asked, _title_of(image))
-    return (answer_explained(model, each, asked, several.title(number)) for number, each in enumerate(several.items))
+    answers = (_answer(model, each, asked, several.title(number)) for number, each in enumerate(several.items))
+    return _of_several(answers, several.are_listed)
+
+
+def _answer(model: nn.Module, image: Any, asked: Asked, title: str) -> Explanation | UnusableInput:
+    try:
+        return answer_explained(model, image, asked, title)
+    except UnusableInput as error:
+        return error
 
 
 def _title_of(image: Any) -> str:

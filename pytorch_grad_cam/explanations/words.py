@@ -170,7 +170,12 @@ def _shown(
     """The picture that maps are drawn over: what the model was shown, or where that is patches or tiles the whole
     picture; and where it lies in the original.
     """
-    pixels = inputs["pixel_values"]
+    pixels = inputs.get("pixel_values")
+    if pixels is None:
+        raise ValueError(
+            f"what the processor of {type(model).__name__} gives, {', '.join(inputs)}, does not say which part of the "
+            "picture its patches are: call TAM(model), whose evidence is on their grid"
+        )
     if pixels.ndim == 4:
 
         def preprocess(image: Image.Image) -> torch.Tensor:

@@ -30,7 +30,7 @@ def found_axes(model: nn.Module, inputs: Any, spatial_from: SpatialFrom) -> Spat
     """
     for key, shapes, ndim in _PACKED:
         if isinstance(inputs, Mapping) and shapes in inputs and key in inputs and inputs[key].ndim == ndim:
-            return PackedPatches(key, shapes, _block_of(model) if ndim == 2 else 1)
+            return PackedPatches(key, shapes, _block_of(model) if ndim == 2 else 1, key == shapes)
     convolution = next((module for module in model.modules() if isinstance(module, _Convolution)), None)
     image = _image_of(inputs, spatial_from, isinstance(convolution, nn.Conv1d) and convolution.in_channels == 1)
     if convolution is None and not isinstance(spatial_from, ImagePlace) and _may_be_channels_last(image.shape):
@@ -65,8 +65,14 @@ _LACKS_BATCH = (
     "missing, pass image[None]"
 )
 # Patches of images in their own proportions, where their grids are, and the axes of the patches: NaFlex in transformers
-# and in timm, and what language models that look at images read in transformers.
-_PACKED = (("pixel_values", "spatial_shapes", 3), ("patches", "patch_coord", 3), ("pixel_values", "image_grid_thw", 2))
+# and in timm, what language models that look at images read in transformers, and Pix2Struct, whose patches begin with
+# their places.
+_PACKED = (
+    ("pixel_values", "spatial_shapes", 3),
+    ("patches", "patch_coord", 3),
+    ("pixel_values", "image_grid_thw", 2),
+    ("flattened_patches", "flattened_patches", 3),
+)
 
 
 def _block_of(model: nn.Module) -> int:

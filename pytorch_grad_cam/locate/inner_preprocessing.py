@@ -32,9 +32,10 @@ class FirstReads(Watch):
     """What the first learned modules read of the last sample that has the rank of the image: `reads`, (1, C, *spatial).
 
     image: (1, C, *spatial), the last of the samples. spatial_from: where the inputs have it. has_image: whether one of
-    the modules reads it as it is, or with each channel scaled and shifted. has_other: whether any learned module reads
-    something else of as many channels, which may be a part of the image. A module with learned ones in it is
-    none of them: it reads what the model is given, not what its layers see.
+    the modules reads it as it is, or with each channel scaled and shifted, alone or as one of more pictures that the
+    model is shown, such as tiles. has_other: whether any learned module reads something else of as many channels, which
+    may be a part of the image. A module with learned ones in it is none of them: it reads what the model is given, not
+    what its layers see.
     """
 
     def __init__(self, model: nn.Module, image: torch.Tensor, samples: int, spatial_from: SpatialFrom) -> None:
@@ -49,10 +50,14 @@ class FirstReads(Watch):
         if read is None or not read.ndim:
             return
         self.has_other = self.has_other or self._is_another(read)
-        if not self.has_image and len(self.reads) < _EARLIEST and len(read) == self._samples:
+        if self.has_image or len(self.reads) == _EARLIEST:
+            return
+        if len(read) == self._samples:
             orders = self._as_images(module, read[-1:].detach())
             self.reads += [order.clone() for order in orders[:1]]
             self.has_image = any(_is_same(order, self._image) for order in orders)
+        elif read.ndim == self._image.ndim and len(read) > self._samples:
+            self.has_image = any(_is_same(picture, self._image) for picture in read.detach().split(1))
 
     def _is_another(self, read: torch.Tensor) -> bool:
         """Whether it has the image's axes and as many channels, but is not the image. Cost: for the image a wait."""

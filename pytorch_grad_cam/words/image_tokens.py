@@ -56,6 +56,10 @@ def image_tokens(model: nn.Module, inputs: Mapping[str, Any], tokenizer: Any = N
 
 
 _BY_GRADIENTS = "explain its words by TokenTarget and a method with gradients, such as LayerCAM"
+_OF_ONE_PICTURE = (
+    "explain its words by TokenTarget and LayerCAM of a module that puts one picture (N, C, H, W) among these inputs "
+    "and calls the model"
+)
 
 
 def _places(ids: torch.Tensor, config: Any, kind: str) -> torch.Tensor:
@@ -72,6 +76,12 @@ def _of_images(model: Any, inputs: Mapping[str, Any], places: torch.Tensor, toke
     )
     if "image_sizes" in inputs and packing is not None:
         return _packed(packing, inputs, places)
+    if "image_patches" in inputs:
+        return [[_in_rows(places)]]
+    if "pixel_values" not in inputs:
+        raise ValueError(
+            f"the inputs of {type(model).__name__}, {', '.join(inputs)}, have no pixel_values: {_BY_GRADIENTS}"
+        )
     return _pictures(inputs, places, tokenizer)
 
 
@@ -136,7 +146,7 @@ def _pictures(inputs: Mapping[str, Any], places: torch.Tensor, tokenizer: Any) -
     if len(places) < count:
         raise ValueError(
             f"the prompt has {len(places)} image tokens for {count} pictures, whose cells are none of its tokens (does "
-            f"the model look at them by cross-attention?): {_BY_GRADIENTS}"
+            f"the model look at them by cross-attention?): {_OF_ONE_PICTURE}"
         )
     mask = inputs.get("pixel_attention_mask")
     if mask is not None and not bool(mask.all()):
@@ -166,6 +176,15 @@ def _together(tiles: Sequence[tuple[int, int, View]]) -> list[View]:
         return []
     rows = max(row for row, _, _ in tiles)
     return [torch.cat([torch.cat([view for at, _, view in tiles if at == row], 1) for row in range(1, rows + 1)], 0)]
+
+
+def _in_rows(places: torch.Tensor) -> View:
+    """Of one image, whose rows of tokens another token ends, as Fuyu's prompt has them."""
+    begins = (places.diff(prepend=places[:1] - 2) > 1).nonzero()[:, 0]
+    lengths = begins.diff(append=begins.new_tensor([len(places)]))
+    if lengths.unique().numel() > 1:
+        raise ValueError(f"the rows of image tokens are {lengths.tolist()} long: pass one image, or images of one size")
+    return places.reshape(len(lengths), -1)
 
 
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:

@@ -113,12 +113,20 @@ def _with_classes(create: Callable[..., Classifier], state: State | None, undone
     return create(num_classes=count)._replace(categories=None)
 
 
-def _of_own_code(name: str, arguments: Mapping[str, Any]) -> Classifier:
+def made_by_own_code(name: str, arguments: Mapping[str, Any]) -> Any:
+    """A module of a user's own code, or what a class or function there returns for the arguments.
+
+    Raises UnusableInput where there is no such name, or the arguments are none of its.
+    """
     found = own_code(name)
-    model = found
-    if not isinstance(found, nn.Module):
-        with _same_random_weights():
-            model = _called(name, found, arguments)
+    if isinstance(found, nn.Module):
+        return found
+    with same_random_weights():
+        return _called(name, found, arguments)
+
+
+def _of_own_code(name: str, arguments: Mapping[str, Any]) -> Classifier:
+    model = made_by_own_code(name, arguments)
     if isinstance(model, Classifier):
         return model
     if not isinstance(model, nn.Module):
@@ -173,7 +181,7 @@ def _is_pipeline(model: Any) -> bool:
 
 
 def _digits(weights: str) -> Classifier:
-    with _same_random_weights():
+    with same_random_weights():
         model = DigitsNet() if weights == "none" else load_digits_net()
     return _around(model)
 
@@ -197,7 +205,7 @@ def _from_torchvision(name: str, weights: str, **head: Any) -> Classifier:
     # torchvision's transformers are built for one image size: by default for 224, whatever their preprocessing gives.
     size = {"image_size": pretrained.meta["min_size"][0]} if name.startswith("vit_") else {}
     how = {**size, **head}
-    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **how))
+    model = fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **how))
     preprocessing = given_preprocessing(pretrained.transforms())._replace(origin=f"that of torchvision's {pretrained}")
     return _around(model, preprocessing)._replace(categories=pretrained.meta["categories"])
 
@@ -217,7 +225,7 @@ def _from_timm(name: str, weights: str, **head: Any) -> Classifier:
     if classes == 0:
         raise UnusableInput(f"{name} has no classifier, it gives features: choose a model with classes")
     with _only_errors_of("huggingface_hub"):  # it reports each of its retries
-        model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch, **head))
+        model = fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch, **head))
     return _around(model)
 
 
@@ -235,15 +243,19 @@ def _from_transformers(name: str, weights: str) -> Classifier:
             made = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))
         return made
 
-    model: Any = _fetched(name, weights, create)
+    model: Any = fetched(name, weights, create)
     model.config._name_or_path = name
     return _around(model)
 
 
-def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
+def fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
+    """What `create` makes, with weights from a library (`weights` is 'default') or random ones, seeded.
+
+    Raises UnusableInput where the weights cannot be fetched.
+    """
     fetch = weights == "default"
     try:
-        with _same_random_weights():
+        with same_random_weights():
             return create(fetch)
     except Exception as error:
         if not fetch:
@@ -257,7 +269,7 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
 
 
 @contextmanager
-def _same_random_weights() -> Iterator[None]:
+def same_random_weights() -> Iterator[None]:
     """Within, PyTorch draws from seed 0; afterwards it goes on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

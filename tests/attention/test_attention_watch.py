@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from attentive import DIM, HAS_GROUPS, KINDS, Attentive, Windows
+from attentive import DIM, HAS_GROUPS, HEADS, KINDS, Attentive, Windows
 from nets import images
 from torch import nn
 
@@ -94,7 +94,7 @@ def test_models(kind):
         expected = model(x)
         found, seen = watched(lambda: model(x))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert len(seen) == 3
+    assert len(seen) == (3 * HEADS if kind == "one by one" else 3)
     parts = [None if part is None else part.shape[-2:] for part in seen[0]]
     assert parts == [(13, 13), (13, 13), (13, 4), (13, 4), (13, 4), (13, 4)]
 
@@ -147,6 +147,62 @@ def test_heads_that_are_mixed():
     torch.testing.assert_close(seen[0].weights, (query @ key.mT).softmax(-1))
 
 
+@pytest.mark.parametrize("combine", [lambda a, b: a - 0.3 * b, lambda a, b: b * -0.3 + a, lambda a, b: a.sub_(b * 0.3)])
+def test_a_difference_of_two_softmaxes_is_no_attention(combine):
+    """Differential attention: what weighs the values is not the one of them, nor the other."""
+    query, key, value = qkv()
+    compute = lambda: combine((query @ key.mT).softmax(-1), (-query @ key.mT).softmax(-1)) @ value  # noqa: E731
+    found, seen = watched(compute)
+    torch.testing.assert_close(found, compute())
+    assert not seen
+
+
+def test_two_attentions_on_the_same_values_are_no_heads_of_one():
+    """Differential attention as fused operations compute it: the difference of what two attentions give."""
+
+    class Differential(Attentive):
+        def __init__(self):
+            super().__init__("fused")
+            for block in self.blocks:
+                block.attend = self.attend
+
+        def attend(self, tokens, offset, shown):
+            value = tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            first, second = (F.scaled_dot_product_attention(query, value, value) for query in (value, -value))
+            return (first - 0.3 * second).transpose(1, 2).flatten(2)
+
+    with pytest.raises(ValueError, match="none of the 6 attentions"):
+        tower_of(Differential(), images(), None, scores_in)
+
+
+@pytest.mark.parametrize("is_among_channels", [True, False])
+def test_attention_among_as_many_channels_as_there_are_tokens(is_among_channels):
+    """XCiT's, at the size of the image at which only what a token reads tells them apart."""
+
+    class Crossed(Attentive):
+        def __init__(self):
+            super().__init__("fused", pool="mean")
+            for block in self.blocks:
+                block.attend = self.attend
+
+        def tokens(self, x):
+            return self.patch(x).flatten(2).mT
+
+        def attend(self, tokens, offset, shown):
+            heads = tokens.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            heads = heads.mT if is_among_channels else heads
+            given = F.scaled_dot_product_attention(heads, heads + 1, heads)
+            return (given.mT if is_among_channels else given).transpose(1, 2).flatten(2)
+
+    model, x = Crossed(), images()[:, :, :8, :8].contiguous()
+    assert model.tokens(x).shape[1] == DIM // HEADS
+    if is_among_channels:
+        with pytest.raises(ValueError, match="none of the 3 attentions"):
+            tower_of(model, x, None, scores_in)
+    else:
+        assert tower_of(model, x, None, scores_in).blocks == list(model.blocks)
+
+
 def captured(model, x, blocks=()):
     with undisturbed(model):
         tower = tower_of(model, x, None, scores_in, blocks)
@@ -169,6 +225,8 @@ def test_gradients_are_those_of_eager_code(kind):
         pytest.skip("another model: its heads share keys")
     *_, expected = captured(Attentive(), images())
     *_, found = captured(Attentive(kind), images())
+    if kind == "one by one":
+        found = [torch.stack(found[place : place + HEADS], dim=1) for place in range(0, len(found), HEADS)]
     for gradient, of_eager in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient.reshape(of_eager.shape).to(of_eager.dtype), of_eager, atol=1e-5, rtol=1e-4)
 

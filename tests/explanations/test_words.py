@@ -56,11 +56,21 @@ def test_several_pictures(reader):
     assert not np.allclose(one.maps, other.maps)
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_of_a_list(reader, tmp_path):
+    Image.fromarray(example_scene()).save(tmp_path / "1.png")
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    with pytest.warns(CamWarning, match="not explained: .*0.png is no image"):
+        (explained,) = explain(reader, tmp_path, **HOW)
+    assert explained.title == "1.png"
+
+
 def test_what_a_prompt_needs(reader):
     with pytest.raises(ValueError, match="pass processor="):
         explain(reader, example_scene(), prompt=PROMPT)
     with pytest.raises(ValueError, match="pass a picture"):
         explain(reader, torch.zeros(1, 3, 64, 64), **HOW)
+    with pytest.raises(ValueError, match="leave targets and layers out"):
+        explain(reader, example_scene(), targets=["five"], **HOW)
     with pytest.raises(ValueError, match="does not know cats"):
         explain(reader, example_scene(), **{**HOW, "prompt": "read the cats"})
 
@@ -142,6 +152,21 @@ def test_a_picture_that_is_shown_as_several():
 
     with pytest.raises(ValueError, match=r"shown the picture as 2 pictures.*crop_to_patches=False"):
         explain(model_called("Llava"), example_scene(), prompt="what?", processor=Tiles(), max_new_tokens=1)
+
+
+@pytest.mark.slow
+def test_patches_that_say_no_part_of_the_picture():
+    """As Fuyu's, which cover a picture that is padded to whole patches."""
+
+    class Patches:
+        def __call__(self, images, text, return_tensors):
+            return CASES["Fuyu"][1]
+
+        def decode(self, ids, skip_special_tokens):
+            return "".join(f" w{int(token)}" for token in ids)
+
+    with pytest.raises(ValueError, match=r"image_patches, does not say which part.*call TAM\(model\)"):
+        explain(model_called("Fuyu"), example_scene(), prompt="what?", processor=Patches(), max_new_tokens=1)
 
 
 def test_a_folder_with_a_prompt(reader, tmp_path):

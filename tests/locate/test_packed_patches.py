@@ -50,6 +50,20 @@ def packed(key, shapes, samples=1, grid=(ROWS, COLUMNS)):
     return {key: patches, shapes: of_images}
 
 
+class BeginningWithPlaces(Packed):
+    """Pix2Struct: the first two numbers of a patch are its row and column, from 1, of padding 0."""
+
+    def __init__(self):
+        super().__init__("flattened_patches", "flattened_patches")
+        self.rows, self.columns = nn.Embedding(ROWS + 1, DIM), nn.Embedding(COLUMNS + 1, DIM)
+
+    def forward(self, flattened_patches):
+        rows, columns = flattened_patches[..., :2].long().unbind(-1)
+        tokens = self.embed(flattened_patches[..., 2:]) + self.rows(rows) + self.columns(columns)
+        is_cell = (rows > 0)[..., None]
+        return self.head((self.norm(self.body(tokens)) * is_cell).square().sum(1) / is_cell.sum(1))
+
+
 class WordsAndPatches(nn.Module):
     """A language model that looks at images: patches (patches of all images, numbers) come two by two, are merged and
     put in the place of words; the score is that of the last word.
@@ -111,6 +125,22 @@ def test_patches_with_padding_have_a_map_with_a_cell_for_each_patch(key, shapes,
     def as_map(tokens):
         return tokens[:, : ROWS * COLUMNS].mT.unflatten(2, (ROWS, COLUMNS))
 
+    assert maps.shape == (samples, ROWS, COLUMNS)
+    expected = literal.grad_cam(model, model.norm, inputs, lambda output: output[:, 1].sum(), (ROWS, COLUMNS), as_map)
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [None, "norm"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_patches_that_begin_with_their_places(samples, layer):
+    model, inputs = BeginningWithPlaces().eval(), packed("patches", "patch_coord", samples)
+    places = torch.where(torch.arange(ROWS * COLUMNS + 5)[:, None] < ROWS * COLUMNS, inputs["patch_coord"] + 1, 0)
+    inputs = {"flattened_patches": torch.cat([places, inputs["patches"]], dim=2)}
+
+    def as_map(tokens):
+        return tokens[:, : ROWS * COLUMNS].mT.unflatten(2, (ROWS, COLUMNS))
+
+    maps = GradCAM(model, layer)(inputs, 1)
     assert maps.shape == (samples, ROWS, COLUMNS)
     expected = literal.grad_cam(model, model.norm, inputs, lambda output: output[:, 1].sum(), (ROWS, COLUMNS), as_map)
     np.testing.assert_allclose(maps, expected, atol=1e-5)

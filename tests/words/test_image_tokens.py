@@ -61,5 +61,16 @@ def test_encoders_and_decoders(inputs):
 def test_fewer_tokens_than_pictures():
     """As Llama 3.2, which looks at tiles by cross-attention, from one token."""
     inputs = {"input_ids": torch.tensor([[1, IMAGE, 5]]), "pixel_values": torch.zeros(1, 1, 4, 3, 32, 32)}
-    with pytest.raises(ValueError, match=r"1 image tokens for 4 pictures.*cross-attention.*TokenTarget"):
+    with pytest.raises(ValueError, match=r"1 image tokens for 4 pictures.*cross-attention.*TokenTarget.*one picture"):
         image_tokens(_configured(), inputs)
+
+
+def test_patches_in_rows_of_several_lengths():
+    inputs = {"input_ids": torch.tensor([[IMAGE, IMAGE, 38, IMAGE, 38, 5]]), "image_patches": torch.zeros(1, 3, 192)}
+    with pytest.raises(ValueError, match=r"rows of image tokens are \[2, 1\] long"):
+        image_tokens(_configured(), inputs)
+
+
+def test_inputs_without_pictures():
+    with pytest.raises(ValueError, match=r"input_ids, have no pixel_values.*TokenTarget"):
+        image_tokens(_configured(), {"input_ids": torch.tensor([[1, IMAGE, 5]])})
