@@ -78,4 +78,4 @@ _WITH_WINDOWS = (
 
 
 def _of_axes(number: Any) -> Sequence[int]:
-    return number if isinstance(number, tuple) else (number,) * 3
+    return number if isinstance(number, Sequence) else (number,) * 3

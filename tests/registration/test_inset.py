@@ -60,3 +60,11 @@ def test_of_lenet_it_is_announced_once_for_each_layer_and_size():
     assert not said(GradCAM(lenet("same")), x)
     assert not said(GradCAM(lenet(2)), x)
     assert ["up to 5 pixels" in each for each in said(GradCAM(lenet(), "3"), x)] == [True]
+
+
+def test_poolings_may_have_lists():
+    """As those of torchvision's MViT."""
+    model, x = lenet("same"), torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    expected = GradCAM(model)(x, 1)
+    model[2] = nn.MaxPool2d([2, 2], [2, 2])
+    np.testing.assert_array_equal(GradCAM(model)(x, 1), expected)
