@@ -122,7 +122,7 @@ class MapChoice(NamedTuple):
         between: branches that begin early, as those of a pyramid of features, and what they are put together to has few
         cells that one place reads. None for scores that all positions lead to.
 
-        Of NanoDet LayerCAM's maximum hits as often there, and .76 of its sum lies on the object instead of .30.
+        Of NanoDet (`benchmarks.real`) LayerCAM hits .81 there, with .79 of its sum on the object: before .72 and .29.
         """
         if self.asked.is_of_whole_image or self.asked.is_dense or not best.is_cut:
             return []
