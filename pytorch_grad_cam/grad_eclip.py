@@ -18,7 +18,7 @@ def loosened_attention(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     query, key: (B, T, C), the heads side by side. Returns (B, T, T).
     """
     cosine = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-    lowest, highest = cosine.aminmax(dim=-1, keepdim=True)
+    lowest, highest = cosine.amin(-1, keepdim=True), cosine.amax(-1, keepdim=True)
     return (cosine - lowest) / (highest - lowest).clamp_min(torch.finfo(cosine.dtype).tiny)
 
 

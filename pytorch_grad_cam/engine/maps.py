@@ -42,7 +42,8 @@ def check_weights(weights: object, activations: torch.Tensor) -> None:
 def min_max(maps: torch.Tensor) -> torch.Tensor:
     """Each map of (N, *spatial) scaled to [0, 1], relative to its own range; a constant map becomes zeros."""
     values = maps.flatten(1)
-    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    # Not `aminmax`: before torch 2.5 it has no derivative, and maps may be in a loss.
+    lowest, highest = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     span = highest - lowest
     return ((values - lowest) / span.masked_fill(span == 0, 1)).reshape(maps.shape)
 
@@ -50,7 +51,7 @@ def min_max(maps: torch.Tensor) -> torch.Tensor:
 def scaled_evidence(signed: torch.Tensor) -> torch.Tensor:
     """What is positive of each signed map of (N, *spatial), scaled to [0, 1]; zeros where not all is finite."""
     values = signed.flatten(1)
-    lowest, highest = values.aminmax(dim=1, keepdim=True)
+    lowest, highest = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     floor, ceiling = lowest.relu(), highest.relu()
     span = (ceiling - floor).masked_fill(ceiling == floor, 1)
     return torch.where(highest - lowest < torch.inf, (values.relu() - floor) / span, 0).reshape(signed.shape)

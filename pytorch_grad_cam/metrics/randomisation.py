@@ -7,6 +7,7 @@ image; classes that are not given are those of the trained model. Nothing change
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -22,6 +23,7 @@ from pytorch_grad_cam.metrics.similarity import Similarity, similarity
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Order = Literal["top_down", "bottom_up"]
+_CONTAINERS = dict, OrderedDict, list  # before torch 2.5 a module's own tables are ordered ones
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def kept(model: nn.Module) -> Iterator[None]:
     shared. Memory: a copy of all.
     """
     attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
-    contents = [(value, copy(value)) for _, own in attributes for value in own.values() if type(value) in (dict, list)]
+    contents = [(value, copy(value)) for _, own in attributes for value in own.values() if type(value) in _CONTAINERS]
     held: list[tuple[dict[str, Any], str, torch.Tensor]] = [
         (table, name, tensor)
         for module in model.modules()

@@ -80,7 +80,7 @@ def test_what_is_no_colour_map(found):
 
 @pytest.mark.slow
 def test_assumptions_stand_on_the_figure(found):
-    text = " ".join(found.grid().get_supxlabel().split())
+    text = " ".join(found.grid()._supxlabel.get_text().split())
     assert text == "; ".join(found.assumptions)
     assert "each cell is drawn where it looks" in text
 
@@ -96,7 +96,7 @@ def test_models_beside_each_other(digits_net):
     figure = compare({"one": digits_net, "other": digits_net}, example_scene(), "gradcam", targets=[5, 7])
     labels = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert labels == ["one\nGradCAM\nlayer4", "other\nGradCAM\nlayer4"]
-    caption = " ".join(figure.get_supxlabel().split())
+    caption = " ".join(figure._supxlabel.get_text().split())
     assert caption.count("probabilities: by the given function") == 1, "what is said of both is said once"
 
 
@@ -156,7 +156,7 @@ def test_labels_of_rows_do_not_lie_over_pictures(size, names, models):
 @pytest.mark.slow
 def test_assumptions_of_one_model_have_its_name(found):
     other = replace(found, assumptions=["class names: others", *found.assumptions[1:]])
-    caption = " ".join(comparison_figure({"one": found, "other": other}).get_supxlabel().split())
+    caption = " ".join(comparison_figure({"one": found, "other": other})._supxlabel.get_text().split())
     assert "other: class names: others" in caption
     assert caption.count(found.assumptions[1]) == 1
 

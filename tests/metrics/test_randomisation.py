@@ -1,6 +1,7 @@
 """Randomised parameters: literally, on a copy of the model; the model is put back exactly; other classes."""
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -263,3 +264,13 @@ def test_a_model_with_one_class_is_refused():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(ValueError, match="the model has one class"):
         random_logit(GradCAM(model, "1"), images(), [0, 0])
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_tables_of_every_kind_are_kept(kind):
+    """Those of a module itself are ordered ones before torch 2.5."""
+    model = nn.Linear(2, 2)
+    model.made = kind(before=1)
+    with kept(model):
+        model.made["within"] = 2
+    assert model.made == kind(before=1)
