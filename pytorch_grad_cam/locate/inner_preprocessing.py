@@ -99,11 +99,12 @@ def ends_of_reads(
         for part in ([slice(part) for part in parts], [slice(-part, None) for part in parts])
     ]
     found = []
-    for at_first, at_last in zip(*rows, strict=False):
+    for read, at_first, at_last in zip(before, *rows, strict=False):
         if at_first and at_last:
             of_axes = zip(size, parts, at_first, at_last, strict=True)
             found.append([_ends(length, part, *changed) for length, part, *changed in of_axes])
-        elif at_first or at_last:
+        # Of few rows, as of every third frame, none may lie in the part.
+        elif (at_first or at_last) and min(read.shape[2:]) > _PART:
             found.append([(torch.inf, -torch.inf)] * len(size))
     return found
 

@@ -79,7 +79,8 @@ def check_place(
     is lowest.
     Cost: one forward of the first sample, for a batch in one with its changed copy. Where that does not show the place,
     one more for each half along each axis, as four for pictures, and as many again before a warning. Where none of the
-    model's first layers reads the image as it is, three more.
+    model's first layers reads the image as it is, three more, and three where a layer reads something else of as many
+    channels, which may be a part of the image.
     """
     image = image_of(inputs, spatial_from)[:1].detach()
     size = tuple(image.shape[2:])
