@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pytorch_grad_cam.engine.classes_in_outputs import highest_of_all, in_predicted_masks, targets_of_classes
+from pytorch_grad_cam.engine.classes_in_outputs import (
+    check_no_detections,
+    highest_of_all,
+    in_predicted_masks,
+    targets_of_classes,
+)
 from pytorch_grad_cam.engine.detections.box_targets import PredictionTarget, resolved
 from pytorch_grad_cam.engine.detections.forms import detected, has_boxes_of_other_rows
 from pytorch_grad_cam.engine.detections.predictions import Detected, DetectedSample, Predictions
@@ -224,6 +229,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     if isinstance(outputs, Segmented):
         return _resolved_in_segments(targets, outputs, image_shape)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
+    if are_class_scores and image_shape and len(outputs) != image_shape[0] and not callable(targets):
+        check_no_detections(outputs)
     if targets is None:
         return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
     samples = outputs.shape[0] if are_class_scores else len(outputs)
