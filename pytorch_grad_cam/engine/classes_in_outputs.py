@@ -18,6 +18,7 @@ _PREDICTIONS_NDIM = 3  # (N, T, classes)
 _BOX_NUMBERS = 4
 # So many numbers are hardly all between 0 and 1 by chance. Detectors of boxes have thousands, or keep 300.
 _FEWEST_BOXES = 50
+_FEWEST_ROWS = 5  # the same of rows with a score alone
 _ROUNDING = 1e-2  # of a sum of probabilities, in half precision
 
 
@@ -68,6 +69,7 @@ def targets_of_classes(
     if outputs.ndim == len(image_shape) or outputs.ndim > _PREDICTIONS_NDIM:
         return in_predicted_masks({sample: Dense(outputs[sample]) for sample in classes}, classes)
     _check_numbers(classes.values(), outputs.shape[2])
+    check_no_detections(outputs)
     _check_no_boxes(outputs)
     return {sample: BestPrediction(category) for sample, category in classes.items()}
 
@@ -154,10 +156,30 @@ def _check_no_boxes(predictions: torch.Tensor) -> None:
                 )
 
 
+<<<<<<< HEAD
 def _add_up_to_one(predictions: torch.Tensor) -> torch.Tensor:
     """Whether the numbers (N, T, classes) or (N, classes, T) do so along one of the axes, as probabilities."""
     apart = [(predictions.sum(axis) - 1).abs().amax() for axis in (1, 2)]
     return torch.minimum(*apart) <= _ROUNDING
+=======
+def check_no_detections(rows: torch.Tensor) -> None:
+    """Raise ValueError where each of the rows (..., D, 5) or (..., D, 6) is a box, its score and its class, as
+    detectors that choose within return them. Cost: one wait for the device for tensors of so many columns.
+    """
+    numbers = rows.shape[-1] - _BOX_NUMBERS
+    if numbers not in (1, 2) or rows.numel() < (_FEWEST_ROWS if numbers == 1 else 1) * rows.shape[-1]:
+        return
+    x0, y0, x1, y1, score, *label = rows.detach().unbind(-1)
+    are_boxes = (x0 <= x1) & (y0 <= y1) & (score >= 0) & (score <= 1)
+    for number in label:
+        are_boxes &= (number >= 0) & (number == number.round())
+    if are_boxes.all() & (rows.detach()[..., :_BOX_NUMBERS].amax() > 1):
+        raise ValueError(
+            f"each row of the output {tuple(rows.shape)} seems to be a box and its score, in a form that is not known: "
+            "give the CAM an output_transform that returns a list of engine.detections.predictions.Predictions, one "
+            f"for each image, or pass {_CALLABLE}"
+        )
+>>>>>>> wt_21
 
 
 def in_predicted_masks(segments: Mapping[int, Segments], classes: Mapping[int, int]) -> dict[int, InRegion]:

@@ -10,7 +10,11 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.classes_in_outputs import (
+<<<<<<< HEAD
     check_classes_second,
+=======
+    check_no_detections,
+>>>>>>> wt_21
     highest_of_all,
     in_predicted_masks,
     targets_of_classes,
@@ -229,6 +233,8 @@ def resolve_targets(targets: Targets, outputs: Any, image_shape: Sequence[int] =
     if isinstance(outputs, Segmented):
         return _resolved_in_segments(targets, outputs, image_shape)
     are_class_scores = isinstance(outputs, torch.Tensor) and outputs.ndim == 2
+    if are_class_scores and image_shape and len(outputs) != image_shape[0] and not callable(targets):
+        check_no_detections(outputs)
     if targets is None:
         return ClassTargets(outputs.argmax(1)) if are_class_scores else highest_of_all(outputs, _described(outputs))
     samples = outputs.shape[0] if are_class_scores else len(outputs)

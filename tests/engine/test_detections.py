@@ -641,6 +641,65 @@ def test_boxes_and_scores_are_no_class_scores(form, target):
         LayerCAM(Boxes(form).eval())(two_squares(), target)
 
 
+class Reported(Cells):
+    """The best seven boxes of each image, their scores and classes, in a form of the user's own."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, x):
+        _, logits = self.maps(x)
+        best, labels = logits.sigmoid().max(1)
+        scores, which = best.topk(7, dim=1)
+        corner = torch.stack([which % 8, which // 8], dim=2) * 8 + scores[..., None] * 8
+        return self.form(torch.cat([corner, corner + 24], dim=2), scores, labels.gather(1, which))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda *of_images: of_images,
+        lambda *of_images: dict(zip(("boxes", "scores", "labels"), of_images, strict=True)),
+    ],
+    ids=["tuple", "dict"],
+)
+def test_all_images_in_one_batch_of_boxes(form):
+    x = torch.cat([two_squares(), two_squares().flip(3)])
+    model, in_dicts = (
+        Reported(each).eval()
+        for each in (
+            form,
+            lambda *of_images: [
+                dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*of_images, strict=True)
+            ],
+        )
+    )
+    cam, own = LayerCAM(model, [model.stem]), LayerCAM(in_dicts, [in_dicts.stem])
+    for target in (None, DetectionTarget(1)):
+        np.testing.assert_array_equal(cam(x, target), own(x, target))
+        torch.testing.assert_close(cam.predictions[1].boxes, own.predictions[1].boxes)
+
+
+@pytest.mark.parametrize("target", [None, 0, DetectionTarget(0), BoxTarget((0, 0, 24, 24))])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda boxes, scores, labels: torch.cat([boxes, scores[..., None], labels[..., None]], dim=2),
+        lambda boxes, scores, labels: torch.cat([boxes, scores[..., None]], dim=2),
+        lambda boxes, scores, labels: torch.cat([boxes, scores[..., None], labels[..., None]], dim=2)[0],
+        lambda boxes, scores, labels: [*torch.cat([boxes, scores[..., None], labels[..., None]], dim=2)],
+        lambda boxes, scores, labels: (boxes, scores),
+        lambda boxes, scores, labels: (boxes, scores, labels.float()),
+    ],
+    ids=["(N, D, 6)", "(N, D, 5)", "(D, 6)", "list", "pair", "labels that are floats"],
+)
+def test_rows_of_boxes_are_no_class_scores(form, target):
+    model = Reported(form).eval()
+    with pytest.raises(ValueError, match=r"returns a list of .*Predictions|pass a class, for its best raw prediction"):
+        LayerCAM(model, [model.stem])(two_squares(), target)
+
+
 @pytest.mark.parametrize("target", [None, 0, DetectionTarget(0), lambda output: output])
 @pytest.mark.parametrize(
     ("form", "what"),

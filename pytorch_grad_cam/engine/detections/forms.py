@@ -25,7 +25,8 @@ Size = tuple[int, int]
 _OF_CELLS = Suppression(min_score=0.25, max_iou=0.7, most=300)
 _OF_ONE_TO_ONE = Suppression(min_score=0.25, most=300)
 _OF_QUERIES = Suppression(min_score=0.5)
-_NUMBERS_WITH_LOGIT = 3
+_NUMBERS_WITH_LOGIT = _BATCH_NDIM = 3
+_REPORTED = ("boxes", "scores", "labels")
 
 
 class DetectionForm(Protocol):
@@ -37,7 +38,7 @@ class DetectionForm(Protocol):
 
 def detected(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
     """The predictions in a detector's output by the first form that fits; None where none does."""
-    forms: Sequence[DetectionForm] = (as_reported, in_dicts, in_queries, in_decoded_queries, in_cells)
+    forms: Sequence[DetectionForm] = (as_reported, in_dicts, in_batches, in_queries, in_decoded_queries, in_cells)
     return next((found for form in forms if (found := form(model, outputs, size)) is not None), None)
 
 
@@ -65,16 +66,38 @@ def in_dicts(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
 
 
 def _is_dict_of_boxes(output: Any) -> bool:
-    return isinstance(output, Mapping) and {"boxes", "scores", "labels"} <= output.keys()
+    return isinstance(output, Mapping) and {*_REPORTED} <= output.keys()
+
+
+def in_batches(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
+    """'boxes' (N, D, 4), 'scores' (N, D) and 'labels' (N, D) of all images in a dict, or in this order in a tuple with
+    integers as labels: networks that are exported with suppression, or need none. Read as `in_dicts` does.
+    """
+    if _is_dict_of_boxes(outputs):
+        tensors = [outputs[key] for key in _REPORTED]
+    elif isinstance(outputs, tuple) and len(outputs) == len(_REPORTED):
+        tensors = [*outputs]
+    else:
+        return None
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return None
+    boxes, scores, labels = tensors
+    are_batches = boxes.ndim == _BATCH_NDIM and boxes.shape[2] == 4 and scores.shape == labels.shape == boxes.shape[:2]
+    if not are_batches or labels.is_floating_point():
+        return None
+    return in_dicts(
+        model, [dict(zip(_REPORTED, of_image, strict=True)) for of_image in zip(*tensors, strict=True)], size
+    )
 
 
 def has_boxes_of_other_rows(outputs: Any, images: int) -> bool:
-    """Whether a tensor (D, 4) stands beside one (D,), and D is not the number of images: boxes and their scores, as a
-    module around a detector may return them. No class scores.
+    """Whether a tensor (D, 4) stands beside one (D,), and D is not the number of images, or (N, D, 4) beside (N, D):
+    boxes and their scores, as a module around a detector may return them. No class scores.
     """
     entries = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
     shapes = {tuple(entry.shape) for entry in entries if isinstance(entry, torch.Tensor) and entry.is_floating_point()}
-    return any(shape[1:] == (4,) and shape[:1] in shapes and shape[0] != images for shape in shapes)
+    of_boxes = [shape[:-1] for shape in shapes if len(shape) > 1 and shape[-1] == 4]
+    return any(rows in shapes and rows != (images,) for rows in of_boxes)
 
 
 def in_queries(model: nn.Module, outputs: Any, size: Size) -> Detected | None:
