@@ -156,12 +156,12 @@ def _check_no_boxes(predictions: torch.Tensor) -> None:
                 )
 
 
-<<<<<<< HEAD
 def _add_up_to_one(predictions: torch.Tensor) -> torch.Tensor:
     """Whether the numbers (N, T, classes) or (N, classes, T) do so along one of the axes, as probabilities."""
     apart = [(predictions.sum(axis) - 1).abs().amax() for axis in (1, 2)]
     return torch.minimum(*apart) <= _ROUNDING
-=======
+
+
 def check_no_detections(rows: torch.Tensor) -> None:
     """Raise ValueError where each of the rows (..., D, 5) or (..., D, 6) is a box, its score and its class, as
     detectors that choose within return them. Cost: one wait for the device for tensors of so many columns.
@@ -179,7 +179,6 @@ def check_no_detections(rows: torch.Tensor) -> None:
             "give the CAM an output_transform that returns a list of engine.detections.predictions.Predictions, one "
             f"for each image, or pass {_CALLABLE}"
         )
->>>>>>> wt_21
 
 
 def in_predicted_masks(segments: Mapping[int, Segments], classes: Mapping[int, int]) -> dict[int, InRegion]:

@@ -10,11 +10,8 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.classes_in_outputs import (
-<<<<<<< HEAD
     check_classes_second,
-=======
     check_no_detections,
->>>>>>> wt_21
     highest_of_all,
     in_predicted_masks,
     targets_of_classes,
