@@ -15,9 +15,9 @@ from pytorch_grad_cam.cli.several_images import are_asked_for
 from pytorch_grad_cam.explanations.explaining import explain
 from pytorch_grad_cam.explanations.explanation import Explanation
 from pytorch_grad_cam.explanations.report import write_report
+from pytorch_grad_cam.explanations.results import names_of_files
 from pytorch_grad_cam.folder.image_list import images_in
 from pytorch_grad_cam.folder.manifest import Manifest
-from pytorch_grad_cam.folder.results import names_of_files
 from pytorch_grad_cam.zoo.classifiers import UnusableInput
 from pytorch_grad_cam.zoo.own_code import own_code
 from pytorch_grad_cam.zoo.vision_language import load_vision_language

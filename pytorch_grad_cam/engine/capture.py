@@ -139,7 +139,7 @@ class Capture(Watch):
         behind = set(nodes_behind(score.grad_fn))
         reached = set()
         for layer, output in self.runs:
-            in_graph = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
+            in_graph = [each for each in floating_tensors(output) if each.requires_grad and not each.is_inference()]
             if any(get_gradient_edge(tensor).node in behind for tensor in in_graph):
                 reached.add(layer)
         for layer in self._layers:
