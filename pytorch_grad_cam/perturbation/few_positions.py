@@ -47,9 +47,10 @@ def outputs_of_few_positions(
 
     Where the tail begins with the mean over all positions, one cell divided by their number has the mean of a map that
     is zero elsewhere. Where the score reads a class token, the zero tokens are one key to its attention, and one of
-    them that counts for all has their weight.
-    Only where scores have float32 or better. numbers: of `cells_of_numbers`, (1, ...). Whether the outputs are the same is seen by the first sample's first and
-    last cell. Cost: two rows of the tail, and two more with few positions for each way that is tried.
+    them that counts for all has their weight. Whether the outputs are the same is seen by the first sample's first and
+    last cell, of scores in float32 or better.
+    numbers: of `cells_of_numbers`, (1, ...). Cost: two rows of the tail, and two more with few positions for each way
+    that is tried.
     """
     device = numbers.device
     count = int(numbers.max())
