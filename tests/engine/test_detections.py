@@ -16,6 +16,7 @@ from detectors import (
     two_squares,
 )
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from torchvision import ops
 
 from pytorch_grad_cam import (
@@ -29,6 +30,8 @@ from pytorch_grad_cam import (
     Predictions,
     ScoreCAM,
 )
+from pytorch_grad_cam.demo import example_scene
+from pytorch_grad_cam.demo.detectors import load_digits_detector, preprocess_detector
 from pytorch_grad_cam.engine.detections.box_targets import resolved
 from pytorch_grad_cam.engine.detections.forms import detected
 from pytorch_grad_cam.engine.detections.log_odds import log_odds
@@ -840,3 +843,19 @@ def test_what_is_refused_says_the_way_out(image, targets, error, message):
 def test_a_box_that_was_resized_is_said_in_few_digits():
     with pytest.warns(CamWarning, match=r"the box \(0\.333333, 0, 64, 10\) overlaps it by 0\.\d\d only"):
         LayerCAM(Cells().eval())(two_squares(), BoxTarget((1 / 3, 0, 64, 10), 0))
+
+
+@pytest.mark.parametrize("style", ["dense", "regions", "queries"])
+def test_a_detector_under_no_grad_has_the_same_map_and_one_without_a_gradient_none(style):
+    scene = preprocess_detector(example_scene(), style)
+    detector, frozen, detached = (load_digits_detector(style) for _ in range(3))
+    expected = LayerCAM(detector)(scene, 6)
+    frozen.forward = torch.no_grad()(frozen.forward)
+    np.testing.assert_allclose(LayerCAM(frozen)(scene, 6), expected, atol=1e-6)
+    detached.backbone.register_forward_hook(
+        lambda module, inputs, output: tree_map_only(torch.Tensor, torch.Tensor.detach, output)
+    )
+    with pytest.raises(ValueError, match="no gradient leads from the output to the image"):
+        LayerCAM(detached)(scene, 6)
+    with pytest.raises(ValueError, match="no gradient leads from the score to layer backbone"):
+        LayerCAM(detached, "backbone")(scene, 6)
