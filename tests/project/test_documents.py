@@ -103,12 +103,21 @@ def test_the_commands_are_known():
         assert command in others or command.startswith(("python cam.py", "pytest", ".ci/", *MINUTES_LONG)), command
 
 
+_NETS = """
+from pytorch_grad_cam.demo.reader import ReaderProcessor, load_digits_reader
+
+def build():
+    return load_digits_reader(), ReaderProcessor()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python cam.py") and c != NEEDS_NETWORK])
 def test_commands_run(command, tmp_path):
     for name in ("cam.py", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "photos").symlink_to(EXAMPLES)
+    (tmp_path / "nets.py").write_text(_NETS)
     arguments = [sys.executable, *shlex.split(command)[1:]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
