@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from pytorch_grad_cam.attention.attended import Attended, by_image
@@ -38,7 +40,7 @@ class AGCAM(AttentionCAM):
         of_blocks = [
             attention_guided(
                 attended.read_rows(block.gradients),
-                attended.read_rows(full_precision(by_image(block.attention.scores, images))),
+                attended.read_rows(full_precision(by_image(cast(torch.Tensor, block.attention.scores), images))),
             )
             for block in attended.blocks
         ]

@@ -8,6 +8,7 @@ import torch
 
 from pytorch_grad_cam.attention.attended import Attended
 from pytorch_grad_cam.attention.attention_cam import AttentionCAM
+from pytorch_grad_cam.attention.attention_capture import MeanCapture
 
 
 def rolled_out(attentions: Iterable[torch.Tensor], reads: torch.Tensor) -> torch.Tensor:
@@ -35,13 +36,14 @@ class AttentionRollout(AttentionCAM):
     When to take it: where there are no gradients (quantised models, models that are served), or to see what a
     transformer attends to whatever the class. It knows no class.
 
-    Cost: one forward. Memory: N x heads x T x T weights for each block. Raises ValueError for attention within windows
-    and for pyramids, whose tokens are not one sequence.
+    Cost: one forward, with attention that is not fused. Memory: N x T x T weights for each block. Raises ValueError
+    for attention within windows and for pyramids, whose tokens are not one sequence.
     Paper: Abnar & Zuidema 2020, https://arxiv.org/abs/2005.00928.
     """
 
     uses_gradients = uses_targets = False
     one_sequence = True
+    capture_of_blocks = MeanCapture
 
     def relevance(self, attended: Attended) -> torch.Tensor:
         return rolled_out((block.weights.mean(1) for block in reversed(attended.blocks)), attended.reads)

@@ -14,9 +14,12 @@ from pytorch_grad_cam.attention.attentions import Attention
 from pytorch_grad_cam.attention.towers import Tower
 from pytorch_grad_cam.engine.capture import Captured, source
 from pytorch_grad_cam.engine.inputs import Inputs, call
+from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.torch_quirks.second_derivatives import twice_differentiable
 from pytorch_grad_cam.engine.trees import floating_tensors
 from pytorch_grad_cam.engine.watch import Arguments, Watch
+
+_HEADS_IN_BATCH_NDIM = 3  # (N * heads, T, S)
 
 
 class OfBlock(NamedTuple):
@@ -126,6 +129,19 @@ class AttentionCapture(Watch):
         block = self._within[-1]
         number = sum(other.block is block for other in self.attentions)
         self.attentions.append(OfBlock(block, number, attention))
+
+
+class MeanCapture(AttentionCapture):
+    """An attention capture that keeps the mean over the heads, as one head: memory N x T x T for each attention.
+
+    Weights that come as (N * heads, T, S) are kept as they are.
+    """
+
+    def _seen(self, attention: Attention) -> None:
+        weights = attention.weights
+        if weights.ndim > _HEADS_IN_BATCH_NDIM:
+            weights = full_precision(weights.flatten(1, -3)).mean(1, keepdim=True)
+        super()._seen(Attention(weights))
 
 
 class DecoderCapture(AttentionCapture):

@@ -15,11 +15,11 @@ class Attention(NamedTuple):
 
     weights: behind the softmax, (..., T, S) of T queries and S keys. scores: in front of it, with the mask.
     query (..., T, d), key (..., S, d), value (..., S, e), output (..., T, e); grouped keys and values as many as the
-    queries' heads. None where the model multiplies in another way.
+    queries' heads. None where the model multiplies in another way, or nobody reads them.
     """
 
     weights: torch.Tensor
-    scores: torch.Tensor
+    scores: torch.Tensor | None = None
     query: torch.Tensor | None = None
     key: torch.Tensor | None = None
     value: torch.Tensor | None = None

@@ -131,7 +131,7 @@ def _found(
 
         with torch.enable_grad(), AttentionWatch(lambda weights: weights, keep):
             outputs = call(model, few)
-    of_image = [run for run in runs if run.attention.scores.requires_grad]  # the image is the only leaf of the graph
+    of_image = [run for run in runs if run.attention.weights.requires_grad]  # the image is the only leaf of the graph
     held = _blocks_of(of_image, chains.keeping, blocks)
     for last in reversed(held):
         if not _is_among_tokens(last.attention):

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.attention_oracles import ATTENTION_ORACLES, Shown, legrad_of_all_blocks, shown_by
 from benchmarks.oracles import finished_map
 from pytorch_grad_cam import AGCAM, AttentionRollout, CamWarning, GradECLIP, GradientRollout, LeGrad, MaskCLIP, TransMM
+from pytorch_grad_cam.attention.attention_capture import MeanCapture
 from pytorch_grad_cam.engine.maps import resize
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -303,6 +304,20 @@ def test_methods_of_gradients_need_them():
 def test_windows_are_refused_by_what_follows_tokens(kind):
     with pytest.raises(ValueError, match="within windows: LeGrad"):
         kind(Windows())(images())
+
+
+def test_rollout_keeps_the_mean_of_the_heads_alone():
+    class Seen(MeanCapture):
+        def _seen(self, attention):
+            super()._seen(attention)
+            kept.append(self.attentions[-1].attention)
+
+    kept, cam = [], AttentionRollout(Attentive(depth=3))
+    cam.capture_of_blocks = Seen
+    cam(images())
+    tokens = 1 + np.prod(GRIDS[2])
+    assert [of_block.weights.shape for of_block in kept] == [(2, 1, tokens, tokens)] * 3
+    assert all(part is None for of_block in kept for part in of_block[1:])
 
 
 @pytest.mark.parametrize("kind", [LeGrad, MaskCLIP])
