@@ -205,7 +205,7 @@ def _from_torchvision(name: str, weights: str, **head: Any) -> Classifier:
     # torchvision's transformers are built for one image size: by default for 224, whatever their preprocessing gives.
     size = {"image_size": pretrained.meta["min_size"][0]} if name.startswith("vit_") else {}
     how = {**size, **head}
-    model = fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **how))
+    model = _fetched(name, weights, lambda fetch: models.get_model(name, weights=pretrained if fetch else None, **how))
     preprocessing = given_preprocessing(pretrained.transforms())._replace(origin=f"that of torchvision's {pretrained}")
     return _around(model, preprocessing)._replace(categories=pretrained.meta["categories"])
 
@@ -225,30 +225,40 @@ def _from_timm(name: str, weights: str, **head: Any) -> Classifier:
     if classes == 0:
         raise UnusableInput(f"{name} has no classifier, it gives features: choose a model with classes")
     with _only_errors_of("huggingface_hub"):  # it reports each of its retries
-        model = fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch, **head))
+        model = _fetched(name, weights, lambda fetch: timm.create_model(name, pretrained=fetch, **head))
     return _around(model)
 
 
 def _from_transformers(name: str, weights: str) -> Classifier:
-    try:
-        from transformers import AutoConfig, AutoModelForImageClassification
-    except ImportError as error:
-        raise UnusableInput(f"{name} is a model of transformers: pip install transformers") from error
-
-    def create(fetch: bool) -> nn.Module:
-        made: nn.Module
-        if fetch:
-            made = AutoModelForImageClassification.from_pretrained(name)
-        else:
-            made = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(name))
-        return made
-
-    model: Any = fetched(name, weights, create)
+    model = model_of_transformers(name, weights, "AutoModelForImageClassification")
     model.config._name_or_path = name
     return _around(model)
 
 
-def fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
+def model_of_transformers(name: str, weights: str, kind: str) -> Any:
+    """The model of that folder or 'organisation/name' by a class of transformers that knows which one it is, `kind`.
+
+    weights: 'default', or 'none' (random, seeded). Raises UnusableInput without transformers, and where the weights cannot be
+    fetched.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UnusableInput(f"{name} is a model of transformers: pip install transformers") from error
+    known = getattr(transformers, kind)
+
+    def create(fetch: bool) -> nn.Module:
+        made: nn.Module
+        if fetch:
+            made = known.from_pretrained(name)
+        else:
+            made = known.from_config(transformers.AutoConfig.from_pretrained(name))
+        return made
+
+    return _fetched(name, weights, create)
+
+
+def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn.Module:
     """What `create` makes, with weights from a library (`weights` is 'default') or random ones, seeded.
 
     Raises UnusableInput where the weights cannot be fetched.

@@ -11,7 +11,7 @@ from torch import nn
 from pytorch_grad_cam.demo.reader import ReaderProcessor, load_digits_reader
 from pytorch_grad_cam.engine.wrappers import unwrapped
 from pytorch_grad_cam.zoo.checkpoints import load_state, read_state
-from pytorch_grad_cam.zoo.classifiers import fetched, made_by_own_code
+from pytorch_grad_cam.zoo.classifiers import made_by_own_code, model_of_transformers
 from pytorch_grad_cam.zoo.own_code import is_own_code
 from pytorch_grad_cam.zoo.unusable_input import UnusableInput
 
@@ -58,17 +58,9 @@ def load_vision_language(
 
 
 def _from_transformers(name: str, weights: str, wants_processor: bool) -> tuple[nn.Module, Any]:
-    try:
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    except ImportError as error:
-        raise UnusableInput(f"{name} is a model of transformers: pip install transformers") from error
+    model = model_of_transformers(name, weights, "AutoModelForImageTextToText")
+    if not wants_processor:
+        return model, None
+    from transformers import AutoProcessor
 
-    def create(fetch: bool) -> nn.Module:
-        made: nn.Module
-        if fetch:
-            made = AutoModelForImageTextToText.from_pretrained(name)
-        else:
-            made = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name))
-        return made
-
-    return fetched(name, weights, create), AutoProcessor.from_pretrained(name) if wants_processor else None
+    return model, AutoProcessor.from_pretrained(name)
