@@ -238,8 +238,8 @@ def _from_transformers(name: str, weights: str) -> Classifier:
 def model_of_transformers(name: str, weights: str, kind: str) -> Any:
     """The model of that folder or 'organisation/name' by a class of transformers that knows which one it is, `kind`.
 
-    weights: 'default', or 'none' (random, seeded). Raises UnusableInput without transformers, and where the weights cannot be
-    fetched.
+    weights: 'default', or 'none' (random, seeded). Raises UnusableInput without transformers, and where the weights
+    cannot be fetched.
     """
     try:
         import transformers
