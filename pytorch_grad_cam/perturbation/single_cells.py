@@ -49,20 +49,18 @@ def cells_of_numbers(output: Any, as_map: AsMap, grid: Sequence[int]) -> list[to
     sources = [_source(leaf) for leaf in leaves]
     wanted = [source for source, leaf in zip(sources, leaves, strict=True) if source is not leaf]
     with torch.enable_grad():
-        cells = torch.arange(1, math.prod(grid) + 1, dtype=torch.float64).reshape(*grid)
+        cells = torch.arange(1.0, math.prod(grid) + 1).reshape(*grid)
         maps = as_map(tree_unflatten(sources, structure))
         numbered = (maps * cells.to(maps.device)).sum()
         found = torch.autograd.grad(numbered, wanted, allow_unused=True, materialize_grads=True)
+    found = tuple(map(_without_equal_slices, found))
     if any(not torch.equal(numbers, numbers.round()) or (numbers < 0).any() for numbers in found):
         raise ValueError(
             "a cell is shown alone where the layer's output holds it in numbers of its own, but the reshape_transform "
             "mixes or scales them: pass one that only selects and arranges, or take a method with gradients"
         )
     remaining = iter(found)
-    return [
-        None if source is leaf else _without_equal_slices(next(remaining).long())
-        for source, leaf in zip(sources, leaves, strict=True)
-    ]
+    return [None if source is leaf else next(remaining).long() for source, leaf in zip(sources, leaves, strict=True)]
 
 
 def _without_equal_slices(numbers: torch.Tensor) -> torch.Tensor:
@@ -74,9 +72,11 @@ def _without_equal_slices(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _source(leaf: Any) -> Any:
-    """A leaf for gradients in float64, where numbers of cells are exact; what is no floating tensor as it is."""
+    """A leaf for gradients in float32, where numbers of cells are exact, of more than a tail could be run for; what is
+    no floating tensor as it is.
+    """
     is_float = isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
-    return leaf.detach().double().requires_grad_() if is_float else leaf
+    return leaf.detach().float().requires_grad_() if is_float else leaf
 
 
 def scores_of_cells(
