@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules import conv, pooling
 
@@ -38,11 +39,13 @@ def reach_of(
 ) -> Reach:
     """How far a cell in the middle sees.
 
-    That is where 95 % of its gradient with respect to the image lie; the most of the layers' maps and of scores
-    (1, C, *spatial), of a segmentation. Half of the image, and more than that, where all of it is seen.
+    That is where 95 % of its gradient with respect to the image lie, the most of the layers' maps. Of a segmentation,
+    scores (1, C, *spatial), it is how far scores see, and as far beside a cell as scores read it: its gradient depends
+    on what they see. Half of the image, and more than that, where all of it is seen.
     inputs: of one image. as_map: from a layer, its output, the image and the inputs to what reads outputs as
     (1, C, *grid).
-    Cost: one forward, and a backward of the whole model for each of the maps.
+    Cost: one forward, and a backward of the whole model for each of the maps; of a segmentation one for the scores and
+    one to each of the layers.
     """
     inputs = on_device_of(model, inputs)
     image = image_of(inputs, spatial_from).detach().clone().requires_grad_()
@@ -50,10 +53,17 @@ def reach_of(
     with undisturbed(model), torch.enable_grad(), Outputs(layers) as outputs, _Strides(model, size) as strides:
         scores = scores_in(call(model, with_image(inputs, image, spatial_from)))
         runs = list(zip(layers, outputs.kept, strict=False))
-        maps = [as_map(layer, output, image, inputs)(output) for layer, output in runs]
-        if isinstance(scores, torch.Tensor) and scores.ndim == image.ndim:
-            maps.append(scores)
-        reaches = [_reach(each, image) for each in maps if each.requires_grad]
+        readers = [as_map(layer, output, image, inputs) for layer, output in runs]
+        maps = [read(output) for read, (_, output) in zip(readers, runs, strict=True)]
+        reaches = [_reach(each, _strength(each, image)) for each in maps if each.requires_grad]
+        if isinstance(scores, torch.Tensor) and scores.ndim == image.ndim and scores.requires_grad:
+            of_scores = _reach(scores, _strength(scores, image))
+            for read, (_, output) in zip(readers, runs, strict=True):
+                beside = [0] * len(size)
+                if isinstance(output, torch.Tensor) and output.requires_grad:
+                    read_cells = F.interpolate(_strength(scores, output, read)[None, None], tuple(size))[0, 0]
+                    beside = _reach(scores, read_cells)
+                reaches.append([sum(both) for both in zip(of_scores, beside, strict=True)])
     far = (max(of_axis) for of_axis in zip([0] * len(size), *reaches, strict=True))
     return Reach(tuple(far), tuple(strides.of_axes))
 
@@ -72,15 +82,23 @@ class _Strides(Watch):
             self.of_axes = [max(stride, round(length / cells)) for stride, length, cells in axes]
 
 
-def _reach(maps: torch.Tensor, image: torch.Tensor) -> list[int]:
-    """Of the middle of maps (1, C, *grid), for each axis."""
+def _strength(
+    maps: torch.Tensor, source: torch.Tensor, read: Callable[[Any], torch.Tensor] = lambda tensor: tensor
+) -> torch.Tensor:
+    """How strongly the middle of maps (1, C, *grid) depends on each position of what they are made of, (*spatial) as it
+    is read.
+    """
     middle = [cells // 2 for cells in maps.shape[2:]]
     of_cell = maps[(Ellipsis, *middle)]  # type: ignore[index]
-    (gradient,) = torch.autograd.grad(of_cell.sum(), image, retain_graph=True)
-    strength = gradient[0].abs().double().sum(0)
+    (gradient,) = torch.autograd.grad(of_cell.sum(), source, retain_graph=True, materialize_grads=True)
+    return read(gradient)[0].abs().double().sum(0)
+
+
+def _reach(maps: torch.Tensor, strength: torch.Tensor) -> list[int]:
+    """Of the middle of maps (1, C, *grid) with strengths (*size), for each axis."""
     return [
-        _along(strength.movedim(axis, 0).flatten(1).sum(1) if strength.ndim > 1 else strength, cell, cells)
-        for axis, (cell, cells) in enumerate(zip(middle, maps.shape[2:], strict=True))
+        _along(strength.movedim(axis, 0).flatten(1).sum(1) if strength.ndim > 1 else strength, cells // 2, cells)
+        for axis, cells in enumerate(maps.shape[2:])
     ]
 
 

@@ -114,6 +114,26 @@ def test_nothing_has_to_be_said_for_the_map_of_the_whole(network, base):
     assert {shape[2:] for shape in FORWARDS} == {(20, 20)}
 
 
+class Decoded(nn.Module):
+    """Scores read what lies around a cell, and which of it counts depends on what lies around that."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+        self.decoder = nn.Sequential(nn.Conv2d(4, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 3, 5, padding=2))
+
+    def forward(self, image):
+        return self.decoder(self.encoder(image))
+
+
+@pytest.mark.filterwarnings("ignore::pytorch_grad_cam.CamWarning")
+def test_gradients_of_a_cell_depend_on_what_the_scores_around_it_see():
+    model, image = Decoded(), image_of(2, 64)
+    stitched = SlidingWindowCAM(model, "encoder", base_method=HiResCAM, roi_size=32)(image, 2)
+    assert difference(stitched, HiResCAM(model, "encoder")(image, 2)).max() < 1e-5
+
+
 def test_what_it_costs_more_is_said():
     model, image = Classifier(2), image_of(2)
     with pytest.warns(CamWarning, match="sees 5 positions to each side, so .* 16 windows instead of 9"):
