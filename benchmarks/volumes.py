@@ -38,6 +38,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "24, context 16": {"roi_size": 24, "context": 16},
     "40, as MONAI's": {"roi_size": 40, "context": 0},
     "40, default": {"roi_size": 40},
+    "48, default": {"roi_size": 48},
 }
 FRAMES, HEIGHT, DIGITS = 8, 32, 5  # of a clip
 AROUND = 2  # voxels, of a structure
@@ -254,7 +255,7 @@ def main() -> None:
     unet = network("unet", UNet(), lambda: volume_of(rng, False), steps)
     stitched = rows("stitched_classifier", lambda: stitched_rows(of_volumes, "stage3", (0, 1), "classifier"))
     stitched |= rows("stitched_unet", lambda: stitched_rows(unet, "bottleneck", (1, 2), "U-Net"))
-    write_report("volumes_stitched", stitched, f"{WHOLE}^3 voxels, windows of 24^3 and 40^3, overlap 0.5")
+    write_report("volumes_stitched", stitched, f"{WHOLE}^3 voxels, windows of 24^3, 40^3 and 48^3, overlap 0.5")
     of_clips = network("clips", Classifier(DIGITS, (1, 2, 2)), lambda: clip_of(rng, "train"), 2 * steps)
     stages, levels = (
         ("stage1", "stage2", "stage3", None),
