@@ -106,8 +106,12 @@ def test_the_commands_are_known():
 _NETS = """
 from pytorch_grad_cam.demo.reader import ReaderProcessor, load_digits_reader
 
+class AnySize(ReaderProcessor):
+    def __call__(self, images, **options):
+        return super().__call__(images.resize((64, 64)), **options)
+
 def build():
-    return load_digits_reader(), ReaderProcessor()
+    return load_digits_reader(), AnySize()
 """
 
 
