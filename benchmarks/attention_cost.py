@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.report import save, write_report
+from benchmarks.report import write_report
 from pytorch_grad_cam import AttentionRollout, LeGrad
 
 TEXTS = 8
@@ -103,7 +103,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     found = rows(options.batch, options.rounds)
-    save("attention_cost", found)
     write_report("attention_cost", found, f"ViT-S, batch {options.batch}; median of {options.rounds} rounds")
 
 

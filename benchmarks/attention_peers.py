@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.report import save, write_report
+from benchmarks.report import write_report
 from pytorch_grad_cam import LeGrad
 from pytorch_grad_cam.engine.maps import min_max, resize
 from pytorch_grad_cam.zoo.text_classifier import classifier_of_texts
@@ -105,7 +105,6 @@ def main() -> None:
     found = rows()
     if not found:
         sys.exit("neither torchcam nor legrad-torch is installed")
-    save("attention_peers", found)
     write_report("attention_peers", found, f"{IMAGES} images, {CLASSES} targets each, random weights")
 
 

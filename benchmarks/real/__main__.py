@@ -113,16 +113,17 @@ def compared(plain: np.ndarray, registered: np.ndarray, pictures: np.ndarray) ->
 def row_of(objects: Sequence[Asked], maps: Sequence[np.ndarray], registered: Sequence[np.ndarray] | None) -> dict:
     """The columns of one row."""
     pictures = np.array([each.picture for each in objects])
-    plain = _measured(objects, maps)
+    plain = measured(objects, maps)
     row = {name: interval(values, pictures) for name, values in plain.items()}
     if registered is not None:
-        moved = _measured(objects, registered)
+        moved = measured(objects, registered)
         for name in ("hit", "energy"):
             row[f"{name}, registered"] = f"{moved[name].mean():.2f} {compared(plain[name], moved[name], pictures)}"
     return {**row, "objects": len(objects)}
 
 
-def _measured(objects: Sequence[Asked], maps: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def measured(objects: Sequence[Asked], maps: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Hit, wrong and energy of each map."""
     found = [figures(each, of.inside, of.other) for of, each in zip(objects, maps, strict=True)]
     return dict(zip(("hit", "wrong", "energy"), np.array(found).T, strict=True))
 

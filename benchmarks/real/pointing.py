@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from benchmarks.real.__main__ import PRODUCT, Asked, asked, maps_of, row_of
+from benchmarks.real.__main__ import PRODUCT, Asked, asked, maps_of, measured, row_of
 from benchmarks.real.__main__ import interval as with_interval
 from benchmarks.real.networks import NETWORKS
 from benchmarks.real.pictures import scenes
@@ -28,18 +28,13 @@ def pointing_row(objects: Sequence[Asked], maps: Sequence[np.ndarray], energy: f
     pictures = np.array([each.picture for each in objects])
     near = np.array([is_near(each, of.inside) for each, of in zip(maps, objects, strict=True)], float)
     row = row_of(objects, maps, None)
-    times = f"{mean_energy(objects, maps) / energy:.2f}"
+    times = f"{measured(objects, maps)['energy'].mean() / energy:.2f}"
     return {"hit": row.pop("hit"), f"at most {BESIDE} px beside": with_interval(near, pictures), **row, "times": times}
 
 
 def is_near(cam_map: np.ndarray, inside: np.ndarray) -> bool:
     highest = np.unravel_index(cam_map.argmax(), cam_map.shape)
     return bool(cam_map.any()) and float(distance_transform_edt(~inside)[highest]) <= BESIDE
-
-
-def mean_energy(objects: Sequence[Asked], maps: Sequence[np.ndarray]) -> float:
-    pairs = [(each, of.inside) for each, of in zip(maps, objects, strict=True)]
-    return float(np.mean([each[inside].sum() / each.sum() if each.any() else 0 for each, inside in pairs]))
 
 
 def main() -> None:
@@ -54,7 +49,7 @@ def main() -> None:
         maps = {method: maps_of(network.model, method, None, objects, "cell")[0] for method in METHODS}
         pairs = zip(maps["FullGrad"], maps["GradCAM"], strict=True)
         maps[PRODUCT] = [whole**3 * coarse for whole, coarse in pairs]
-        energy = mean_energy(objects, maps["GradCAM"])
+        energy = measured(objects, maps["GradCAM"])["energy"].mean()
         for method, of_method in maps.items():
             rows[f"{network.name}, {method}"] = pointing_row(objects, of_method, energy)
         sys.stderr.write(f"{network.name}: {len(objects)} objects\n")

@@ -20,6 +20,11 @@ _BOX_NUMBERS = 4
 _FEWEST_BOXES = 50
 _FEWEST_ROWS = 5  # the same of rows with a score alone
 _ROUNDING = 1e-2  # of a sum of probabilities, in half precision
+AS_PREDICTIONS = (
+    "give the CAM an output_transform that returns a list of engine.detections.predictions.Predictions, one for each "
+    "image"
+)
+"""The way out for detections in a form that is not known."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,7 @@ def check_no_detections(rows: torch.Tensor) -> None:
     if are_boxes.all() & (rows.detach()[..., :_BOX_NUMBERS].amax() > 1):
         raise ValueError(
             f"each row of the output {tuple(rows.shape)} seems to be a box and its score, in a form that is not known: "
-            "give the CAM an output_transform that returns a list of engine.detections.predictions.Predictions, one "
-            f"for each image, or pass {_CALLABLE}"
+            f"{AS_PREDICTIONS}, or pass {_CALLABLE}"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytorch_grad_cam.engine.classes_in_outputs import (
+    AS_PREDICTIONS,
     check_classes_second,
     check_no_detections,
     highest_of_all,
@@ -35,12 +36,10 @@ _Resolved = tuple[list[Sequence[Target]], bool]
 
 _IMAGES_NDIM = _EDGES = 4
 _NO_DETECTOR = (
-    "{!r} needs a detector's output, a sample of this one is {}: for a form that is not known give the CAM an "
-    "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
+    f"{{!r}} needs a detector's output, a sample of this one is {{}}: for a form that is not known {AS_PREDICTIONS}"
 )
 _BOXES_OF_NO_FORM = (
-    "the output seems to have boxes (D, 4) beside their scores (D,), in a form that is not known: give the CAM an "
-    "output_transform that returns a list of engine.detections.predictions.Predictions, one for each image"
+    f"the output seems to have boxes (D, 4) beside their scores (D,), in a form that is not known: {AS_PREDICTIONS}"
 )
 _BATCH_SECOND = (
     "; an output (time, N, classes), as for CTC, needs output_transform=lambda output: output.transpose(0, 1)"

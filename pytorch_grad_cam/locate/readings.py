@@ -222,10 +222,6 @@ class Readings:
         made = [k for k in alike if k.grid_of_tensor in self._grids] or [k for k in alike if k.grid in self._grids]
         made = made or alike
         first, *others = sorted(made, key=lambda layout: not covers(layout.grid, self.size))
-        clearest = max(made, key=lambda layout: answers[layout].correlation)
-        are_turned = all(sorted(layout.grid) == sorted(clearest.grid) for layout in made)
-        if are_turned and not clearest.order and not covers(first.grid, self.size):
-            return clearest  # its axes as they stand, and no exchange of them answers better
         if others:
             issue(
                 CamWarning(

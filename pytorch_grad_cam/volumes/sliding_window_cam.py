@@ -161,8 +161,9 @@ class SlidingWindowCAM(MetaCAM):
             shares_weights = SharedWeights.apply_to(self.base_cam)
             if shares_weights or self._measures_reach:  # the layer is found, and how it is read
                 self._made(inputs, sample, targets, smoothing, self.base_cam, windows[:1])
-            if self._measures_reach:
-                inputs = inputs.in_windows(self._seeing_whole(inputs, sample))
+            reach = self._reach(inputs, sample) if self._measures_reach else None
+            if reach is not None:
+                inputs = inputs.in_windows(_seeing_whole(inputs, reach))
                 windows = inputs.windows.on(size)
             made = partial(self._made, inputs, sample, targets, smoothing)
             cam = self._sharing(made, inputs, windows, targets) if shares_weights else self.base_cam
@@ -176,17 +177,8 @@ class SlidingWindowCAM(MetaCAM):
             scores = in_chunks(add, len(windows), self.batch_size, "windows").mean(0)
         stitched, apart = stitching.finish()
         if apart > _APART:
-            self._warn_of_seams(inputs, sample, apart)
+            _warn_of_seams(inputs, self._reach(inputs, sample) if reach is None else reach, apart)
         return self._fused(stitched, len(size)), scores
-
-    def _seeing_whole(self, inputs: WindowedInputs, sample: int) -> Windows:
-        """Windows whose cells see what they see in the whole image; where that cannot be had, those that were asked."""
-        size, asked = inputs.image_size, inputs.windows
-        far, strides = self._reach(inputs, sample)
-        windows = asked.seen_whole(size, far, strides) if any(far) else None
-        if windows is not None and windows.count(size) > asked.count(size):
-            issue(CamWarning(_MORE.format(far=max(far), count=windows.count(size), asked=asked.count(size))))
-        return windows or asked
 
     def _reach(self, inputs: WindowedInputs, sample: int) -> Reach:
         """How far cells see in a window of those in the middle of the image."""
@@ -197,15 +189,6 @@ class SlidingWindowCAM(MetaCAM):
         shown = inputs.of(sample, [windows[len(windows) // 2]])
         as_map = cam._found_layouts.as_map
         return reach_of(self.model, self.target_layers, shown, self.spatial_from, as_map, self.output_transform)
-
-    def _warn_of_seams(self, inputs: WindowedInputs, sample: int, apart: float) -> None:
-        """Say that windows contradict each other, and whether a position sees farther than what they show."""
-        size = inputs.image_size
-        reach, windows = self._reach(inputs, sample), inputs.windows
-        axes = zip(*reach, windows.beside_seams(size), windows.sizes(size), strict=True)
-        far, stride, near, shown = max(axes, key=lambda axis: axis[0] - axis[2])
-        context = -(-far // stride) * stride
-        issue(CamWarning(_CONTRADICT.format(apart=apart, far=far, near=near, size=shown, context=context)))
 
     def _sharing(
         self, made: Callable[..., Any], inputs: WindowedInputs, windows: Sequence[Slices], targets: Sequence[Any]
@@ -318,6 +301,26 @@ class SlidingWindowCAM(MetaCAM):
             if any(target_scores(scores, [target]).any() for target in asked):
                 return [where, *windows[:number], *windows[number + 1 :]]
         return list(windows)
+
+
+def _seeing_whole(inputs: WindowedInputs, reach: Reach) -> Windows:
+    """Windows whose cells see what they see in the whole image; where that cannot be had, those that were asked."""
+    size, asked = inputs.image_size, inputs.windows
+    far, strides = reach
+    windows = asked.seen_whole(size, far, strides) if any(far) else None
+    if windows is not None and windows.count(size) > asked.count(size):
+        issue(CamWarning(_MORE.format(far=max(far), count=windows.count(size), asked=asked.count(size))))
+    return windows or asked
+
+
+def _warn_of_seams(inputs: WindowedInputs, reach: Reach, apart: float) -> None:
+    """Say that windows contradict each other, and whether a position sees farther than what they show."""
+    size = inputs.image_size
+    windows = inputs.windows
+    axes = zip(*reach, windows.beside_seams(size), windows.sizes(size), strict=True)
+    far, stride, near, shown = max(axes, key=lambda axis: axis[0] - axis[2])
+    context = -(-far // stride) * stride
+    issue(CamWarning(_CONTRADICT.format(apart=apart, far=far, near=near, size=shown, context=context)))
 
 
 _APART = 0.02  # of a map's maximum; the error is up to four times that: what counts most is wrong itself

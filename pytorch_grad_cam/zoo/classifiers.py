@@ -121,7 +121,7 @@ def made_by_own_code(name: str, arguments: Mapping[str, Any]) -> Any:
     found = own_code(name)
     if isinstance(found, nn.Module):
         return found
-    with same_random_weights():
+    with _same_random_weights():
         return _called(name, found, arguments)
 
 
@@ -181,7 +181,7 @@ def _is_pipeline(model: Any) -> bool:
 
 
 def _digits(weights: str) -> Classifier:
-    with same_random_weights():
+    with _same_random_weights():
         model = DigitsNet() if weights == "none" else load_digits_net()
     return _around(model)
 
@@ -265,7 +265,7 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
     """
     fetch = weights == "default"
     try:
-        with same_random_weights():
+        with _same_random_weights():
             return create(fetch)
     except Exception as error:
         if not fetch:
@@ -279,7 +279,7 @@ def _fetched(name: str, weights: str, create: Callable[[bool], nn.Module]) -> nn
 
 
 @contextmanager
-def same_random_weights() -> Iterator[None]:
+def _same_random_weights() -> Iterator[None]:
     """Within, PyTorch draws from seed 0; afterwards it goes on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
