@@ -177,7 +177,6 @@ class BaseCAM(OverridePoints):
         self._found_layers = FoundLayers(self.model, self.spatial_from, *how_scored)
         self._found_layouts = FoundLayouts(self.model, self.spatial_from)
         self._suppressing = suppressing_modules(self.model)
-        self._known_tails: dict[tuple[nn.Module, int, int], bool] = {}
         compile_like(model, self)
 
     @overload
@@ -299,7 +298,7 @@ class BaseCAM(OverridePoints):
             read = scores_in if is_plain else partial(scores_of_model, self.model, self.output_transform, image.shape)
             scores = read(outputs)
             lists, several = target_lists(targets, scores, self.uses_targets, image.shape)
-            how = eigen_smooth, read, self.spatial_from, self._known_tails
+            how = eigen_smooth, read, self.spatial_from, self._known.learnt
             call = Call(self.model, inputs, image, scores, lists if self.uses_targets else [[]], *how)
             if isinstance(scores, Detected):
                 self.predictions = checked_predictions(targets, call, type(self).__name__, self.averages_positions)

@@ -34,7 +34,7 @@ class ReciproCAM(TailCAM):
     Cost: one forward (three for the first call with a number of images) and, for each cell of each image, the model's
     tail behind the layer, whatever the number of targets. Where the tail begins with the mean over all positions it
     gets one position for each cell, where the score reads a class token behind attention that token, the cell and one
-    token for all zeros; whether that gives the same is seen by two cells of each call.
+    token for all zeros; whether that gives the same is seen by two cells of the first call.
     Paper: Byun & Lee 2022, https://arxiv.org/abs/2209.14074.
     """
 
@@ -52,7 +52,7 @@ class ReciproCAM(TailCAM):
         self.gaussian = gaussian
 
     def of_tail(self, tail: PartialForward, target_lists: Sequence[Sequence[Target]], run: LayerRun) -> torch.Tensor:
-        how = cast(AsMap, run.as_map), run.activations.shape[2:], self.gaussian, self.batch_size
+        how = cast(AsMap, run.as_map), run.activations.shape[2:], self.gaussian, self.batch_size, run.call.learnt
         return scores_of_cells(tail, target_lists, *how)
 
     def evidence(self, run: LayerRun) -> torch.Tensor:

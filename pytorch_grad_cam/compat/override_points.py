@@ -413,7 +413,7 @@ def _call_of(cam: Any, inputs: Inputs, image: torch.Tensor, lists: TargetLists, 
     """The call that a point belongs to which is called from outside, where the model did not run."""
     if cam is None:
         return Call(None, inputs, image, None, lists, eigen_smooth, None, None, {})
-    how = cam.output_transform, cam.spatial_from, cam._known_tails
+    how = cam.output_transform, cam.spatial_from, cam._known.learnt
     return Call(cam.model, inputs, image, None, lists, eigen_smooth, *how)
 
 

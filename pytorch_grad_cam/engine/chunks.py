@@ -27,14 +27,15 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
     """The concatenated results of run(start, stop) over 0..total, at most `size` at a time.
 
     When the device runs out of memory the chunk is halved; where a single item does not fit, the error is raised.
-    A progress bar (tqdm, on standard error) appears after five seconds. Raises ValueError for a size below 1.
+    Of several chunks a progress bar (tqdm, on standard error) appears after five seconds. Raises ValueError for a size
+    below 1.
     """
     from tqdm import tqdm
 
     if size < 1:
         raise ValueError(f"batch_size is {size}, expected at least 1")
     results, start = [], 0
-    with tqdm(total=total, desc=description, delay=_SECONDS_WITHOUT_BAR, leave=False) as progress:
+    with tqdm(total=total, desc=description, delay=_SECONDS_WITHOUT_BAR, leave=False, disable=size >= total) as bar:
         while start < total:
             stop = min(start + size, total)
             result = _unless_out_of_memory(run, start, stop)
@@ -43,7 +44,7 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
                 torch.cuda.empty_cache()
                 continue
             results.append(result)
-            progress.update(stop - start)
+            bar.update(stop - start)
             start = stop
     return torch.cat(results)
 

@@ -37,8 +37,8 @@ class Call(NamedTuple):
 
     inputs: all that the model was called with; image: the (N, C, *spatial) among them. scores: what targets read of the
     output, by output_transform. target_lists: K lists with one target a sample; one empty list where a method knows no
-    targets. eigen_smooth: what the caller asked for. known_tails: whether the tail behind a layer can be run on its
-    own, which a CAM knows from call to call. tails: those that the call's own forward has recorded, by layer and run.
+    targets. eigen_smooth: what the caller asked for. learnt: see `undisturbed.KnownModel`, with which tails can
+    be run on their own. tails: those that the call's own forward has recorded, by layer and run.
     """
 
     model: Any
@@ -49,7 +49,7 @@ class Call(NamedTuple):
     eigen_smooth: bool
     output_transform: Any
     spatial_from: SpatialFrom
-    known_tails: dict[tuple[nn.Module, int, int], bool]
+    learnt: dict[Any, Any]
     tails: Mapping[tuple[nn.Module, int], PartialForward] = MappingProxyType({})
 
     def probability_at_limit(self, sample: int, position: int) -> int | None:
@@ -126,7 +126,7 @@ class LayerRun(NamedTuple):
             return recorded
         batch = len(call.image)
         return PartialForward(
-            call.model, self.layer, call.inputs, batch, self.call_index, call.output_transform, call.known_tails
+            call.model, self.layer, call.inputs, batch, self.call_index, call.output_transform, call.learnt
         )
 
     def of_targets(self, compute: Callable[[TargetLists], torch.Tensor]) -> torch.Tensor:

@@ -28,7 +28,7 @@ class RecordedTails:
         self,
         output_transform: Callable[[Any], Any],
         spatial_from: SpatialFrom,
-        known: dict[tuple[nn.Module, int, int], bool],
+        known: dict[Any, Any],
         model: nn.Module,
         layers: Sequence[nn.Module],
         *_: bool,

@@ -51,7 +51,7 @@ class PartialForward:
         batch: int | None = None,
         call_index: int = 0,
         scores_in: Callable[[Any], Any] = scores_in,
-        known: dict[tuple[nn.Module, int, int], bool] | None = None,
+        known: dict[Any, Any] | None = None,
     ) -> None:
         self.model, self.layer, self.x, self.call_index = model, layer, x, call_index
         self.scores_in = scores_in
@@ -122,16 +122,20 @@ class PartialForward:
     def _record(self) -> Any:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
         finished: list[tuple[nn.Module, Any]] = []
-        reached = False
+        reached = is_inside = False
+        leading = _modules_around(self.layer, self.model)
 
         def recorder(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
-                nonlocal reached
-                if reached:
+                nonlocal reached, is_inside
+                if reached or (is_inside and module is not self.layer):
                     self.runs += module is self.layer
                     return forward(*args, **kwargs)
                 mark = len(finished)
+                # Inside a module that keeps its output nothing is kept: the memory serves the next module again.
+                is_inside = module not in leading
                 output = forward(*args, **kwargs)
+                is_inside = False
                 if reached:
                     return output
                 del finished[mark:]  # what ran inside this module
@@ -202,6 +206,15 @@ class PartialForward:
     def _recorded_tensors(self) -> list[torch.Tensor]:
         recorded = [*self._recorded.values(), *self._of_nodes.values()]
         return [leaf for leaf in tree_leaves(recorded) if isinstance(leaf, torch.Tensor)]
+
+
+def _modules_around(layer: nn.Module, model: nn.Module) -> set[nn.Module]:
+    """The layer's ancestors."""
+    around = {layer}
+    for module in reversed(list(model.modules())):  # children before the module that has them
+        if not around.isdisjoint(module._modules.values()):
+            around.add(module)
+    return around - {layer}
 
 
 class _Nodes(fx.Interpreter):

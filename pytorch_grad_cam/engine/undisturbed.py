@@ -37,10 +37,13 @@ class KnownModel:
     Looking walks the whole model. To see whether it still has the same modules, parameters and buffers, and the same of
     them compiled, is one pass over lists; flags (training, requires_grad), devices and values are read where they are
     needed, not known.
+
+    learnt: what running it has shown to whoever looked, which holds as long as this does.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.learnt: dict[Any, Any] = {}
         self.modules = list(model.modules())
         parameters = [parameter for parameter in model.parameters() if not _made_in_inference_mode(parameter)]
         sharded = {parameter for module in self.modules if _is_sharded(module) for parameter in module.parameters()}

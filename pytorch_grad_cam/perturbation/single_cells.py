@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pytorch_grad_cam.engine.chunks import in_chunks, rows_at_a_time
 from pytorch_grad_cam.engine.maps import full_precision
@@ -19,6 +19,18 @@ from pytorch_grad_cam.perturbation.few_positions import CellOutputs, outputs_of_
 
 # One axis of the paper's 3 x 3 Gaussian, whose nine weights add up to 1.
 _GAUSSIAN = (0.25, 0.5, 0.25)
+
+
+class CellsOfLayer(NamedTuple):
+    """Where the cells lie in what a layer returned.
+
+    numbers: of `cells_of_numbers`, as `as_map` reads leaves of these `shapes`. known: of `outputs_of_few_positions`.
+    """
+
+    as_map: AsMap
+    shapes: Sequence[torch.Size | None]
+    numbers: list[torch.Tensor | None]
+    known: dict[str, int]
 
 
 def windows(grid: Sequence[int], gaussian: bool) -> torch.Tensor:
@@ -86,11 +98,13 @@ def scores_of_cells(
     grid: Sequence[int],
     gaussian: bool,
     batch_size: int | None,
+    learnt: dict[Any, Any],
 ) -> torch.Tensor:
     """The scores (K, N, *grid) of K lists of N targets where the layer shows each cell of each sample alone.
 
     Of classes it is their probability among all classes; what is in no cell stays. batch_size: how many rows the tail
-    gets at a time; None for as many as suit the device. Raises what `cells_of_numbers` raises.
+    gets at a time; None for as many as suit the device. learnt: of the
+    model, see `KnownModel`. Raises what `cells_of_numbers` raises.
     Cost: a row of the tail for each sample and cell; of few positions where they tell the same, see
     `outputs_of_few_positions`.
     """
@@ -98,7 +112,7 @@ def scores_of_cells(
     samples, cells = tail.batch, math.prod(grid)
     if not samples:
         return torch.zeros(len(target_lists), 0, *grid, device=device)
-    numbers = cells_of_numbers(tail.layer_output, as_map, grid)
+    numbers, known = _cells_of_layer(tail, as_map, grid, learnt)
     kept = torch.cat([torch.ones(cells, 1), windows(grid, gaussian)], dim=1).to(device)
 
     def whole(of_rows: Rows, of_cells: torch.Tensor) -> Any:
@@ -115,7 +129,7 @@ def scores_of_cells(
     outputs_of: CellOutputs = whole
     size = rows_at_a_time(device)
     if not gaussian and len(numbers) == 1 and numbers[0] is not None and len(numbers[0]) == 1:
-        outputs_of, positions = outputs_of_few_positions(tail, numbers[0].to(device), whole)
+        outputs_of, positions = outputs_of_few_positions(tail, numbers[0].to(device), whole, as_map, known)
         size *= max(1, cells // positions)
     rows = Rows.repeated(range(samples), cells, device)
     score_rows = RowScores(target_lists, device)
@@ -128,6 +142,17 @@ def scores_of_cells(
 
     size = size if batch_size is None else batch_size
     return in_chunks(scores, len(rows), size, "ReciproCAM cells").T.reshape(len(target_lists), samples, *grid)
+
+
+def _cells_of_layer(
+    tail: PartialForward, as_map: AsMap, grid: Sequence[int], learnt: dict[Any, Any]
+) -> tuple[list[torch.Tensor | None], dict[str, int]]:
+    """The numbers' cells and what is known of few positions, see `CellsOfLayer`."""
+    shapes = [leaf.shape if isinstance(leaf, torch.Tensor) else None for leaf in tree_leaves(tail.layer_output)]
+    case = CellsOfLayer, tail.layer, tail.call_index
+    if case not in learnt or learnt[case][:2] != (as_map, shapes):
+        learnt[case] = CellsOfLayer(as_map, shapes, cells_of_numbers(tail.layer_output, as_map, grid), {})
+    return learnt[case][2:]
 
 
 def _of_rows(kept: torch.Tensor, numbers: torch.Tensor, rows: Rows, samples: int) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +43,10 @@ class TailCAM(BaseCAM):
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, **options)
         self.batch_size = batch_size
-        self.capture_class = partial(RecordedTails, self.output_transform, self.spatial_from, self._known_tails)
+        self.capture_class = self._recorded_tails
+
+    def _recorded_tails(self, *how: Any) -> RecordedTails:
+        return RecordedTails(self.output_transform, self.spatial_from, self._known.learnt, *how)
 
     def of_tail(self, tail: PartialForward, target_lists: Sequence[Sequence[Target]], run: LayerRun) -> torch.Tensor:
         """What the method makes of the tail for K target lists: (K, N, ...)."""

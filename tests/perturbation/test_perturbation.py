@@ -1,5 +1,6 @@
 """AblationCAM and ScoreCAM: what they run, in what chunks, and what they do with the layers of others."""
 
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -200,6 +201,23 @@ def test_partial_forward_runs_the_tail_only():
         output = tail(Rows.of([1] * 5, torch.device("cpu")), lambda layer_output: layer_output)
     assert seen == [("tail", 5)]
     torch.testing.assert_close(output, model(x)[1:].detach().expand(5, -1))
+
+
+def test_recording_keeps_nothing_of_what_runs_inside_a_module():
+    made, alive = [], []
+
+    class Noting(nn.Module):
+        def forward(self, x):
+            alive.append(sum(reference() is not None for reference in made))
+            output = x + 1
+            made.append(weakref.ref(output))
+            return output
+
+    model = nn.Sequential(nn.Sequential(*[Noting() for _ in range(4)]), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    with torch.no_grad():
+        tail = PartialForward(model, model[1], torch.rand(2, 3, 2, 2))
+    assert alive[:4] == [0, 1, 1, 1], "its own input at most"
+    assert tail.follows()
 
 
 class WithInPlaceGlue(nn.Module):
