@@ -152,7 +152,8 @@ def _cells_of_layer(
     case = CellsOfLayer, tail.layer, tail.call_index
     if case not in learnt or learnt[case][:2] != (as_map, shapes):
         learnt[case] = CellsOfLayer(as_map, shapes, cells_of_numbers(tail.layer_output, as_map, grid), {})
-    return learnt[case][2:]
+    cells: CellsOfLayer = learnt[case]
+    return cells.numbers, cells.known
 
 
 def _of_rows(kept: torch.Tensor, numbers: torch.Tensor, rows: Rows, samples: int) -> torch.Tensor:
