@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +63,8 @@ class TailCAM(BaseCAM):
                 _check_first_axis(tail)
                 return self.of_tail(tail, [resolve_targets(each, tail.scores) for each in target_lists], run)
 
-        with undisturbed(self.model, known=self._known), torch.no_grad():
+        is_within_call = bool(run.call.tails)
+        with nullcontext() if is_within_call else undisturbed(self.model, known=self._known), torch.no_grad():
             return run.of_targets(of_lists).to(run.activations)
 
     def _maps_of_layers(self, call: Call, capture: Capturing, transform: Callable[[Any], torch.Tensor] | None) -> Drawn:
