@@ -525,7 +525,7 @@ def path_cam(model, layer, image, category):
             for p in positions(a):
                 of_module[p] += max(g[k][p], 0) * max(a[k][p], 0)
         mean += finished_map(of_module, size) / len(in_front)
-    return enlarged(of_class, size) * mean**3
+    return (enlarged(of_class, size) * mean) ** 2
 
 
 @oracle("FinerCAM")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -16,12 +19,8 @@ from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 from pytorch_grad_cam.locate.found_layers import Asked
+from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.registration.registration import MapOfLayer, register_together
-
-# Chosen on EfficientNet-Lite0 and Lite1 (`benchmarks.real`): the second power has the same hits and less of the map on
-# the object, the fourth more.
-POWER = 3
-
 
 def rectified_layer_cam(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
     r"""$\sum_k ReLU(\partial y / \partial A^k) \odot ReLU(A^k)$: (N, C, *spatial) to (N, *spatial)."""
@@ -29,21 +28,28 @@ def rectified_layer_cam(activations: torch.Tensor, grads: torch.Tensor) -> torch
 
 
 def along_path(class_map: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
-    r"""$L \odot (\frac{1}{|P|} \sum_{l \in P} L_l)^3$ of a map (N, 1, *spatial) and those of the path (N, P, *spatial),
-    each scaled to [0, 1].
+    r"""$(L \odot \frac{1}{|P|} \sum_{l \in P} L_l)^2$ of a map (N, 1, *spatial) and those of the path (N, P, *spatial),
+    which are scaled to [0, 1]; with the sign of L.
     """
-    scaled = min_max(path.flatten(0, 1)).reshape(path.shape)
-    return class_map * scaled.mean(1, keepdim=True) ** POWER
+    product = class_map * min_max(path.flatten(0, 1)).reshape(path.shape).mean(1, keepdim=True)
+    return product * product.abs()
+
+
+def without_finest(path: Sequence[Location]) -> list[Location]:
+    """The maps with fewer cells than the finest have; all where they have the same."""
+    cells = [math.prod(location.layout.grid) for location in path]
+    coarser = [location for location, count in zip(path, cells, strict=True) if count < max(cells)]
+    return coarser or [*path]
 
 
 class PathCAM(BaseCAM):
-    r"""Grad-CAM where the layers in front of it look: $L_{GradCAM} \odot (\frac{1}{|P|} \sum_{l \in P} L_l)^3$ with
+    r"""Grad-CAM where the layers in front of it look: $(L_{GradCAM} \odot \frac{1}{|P|} \sum_{l \in P} L_l)^2$ with
     $L_l = \sum_k ReLU(\partial y / \partial A^k_l) \odot ReLU(A^k_l)$, each scaled to [0, 1] at the image's size.
 
     The last layer knows the class and has few cells; those in front of it know the place. The path $P$ are all maps in
-    front of Grad-CAM's layer that every path from the image to the score goes through. It is found for one layer or
-    none; of several named ones the last is Grad-CAM's and the others are the path. A reshape_transform reads all
-    layers: the path are the maps of the shape that it takes.
+    front of Grad-CAM's layer that every path from the image to the score goes through, but those of the finest grid,
+    which show edges. It is found for one layer or none; of several named ones the last is Grad-CAM's and the others are
+    the path. A reshape_transform reads all layers: the path are the maps of the shape that it takes.
     When to take it: to point at an object when the last layer is coarse; of our methods it is the best at that, and
     needs neither biases nor a choice of layers. Its map is a few pixels of the object, not its outline (IoU .02 of the
     digits' boxes, Grad-CAM .61). Not on transformers, where its maximum lies on another object in a
@@ -70,7 +76,8 @@ class PathCAM(BaseCAM):
         inputs, image, capture, transform = super()._prepared(inputs, targets)
         if not len(image) or (not self._finds_layers and len(self.target_layers) > 1):
             return inputs, image, capture, transform
-        path = self._found_layers.path_to(self.target_layers, Asked(inputs, image, targets), transform is not None)
+        of_path = self._found_layers.path_to(self.target_layers, Asked(inputs, image, targets), transform is not None)
+        path = without_finest(of_path)
         for location in path:
             self._found_layouts.keep(location, tuple(image.shape[2:]))
         layers = [*(location.layer for location in path), *self.target_layers]

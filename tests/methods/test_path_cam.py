@@ -45,10 +45,10 @@ def test_rectified_layer_cam_by_hand():
 
 
 def test_along_path_by_hand():
-    """The path's maps, each scaled to [0, 1], are (0, 1, 1/2) and (0, 1/2, 1): 3/4 to the third is 27/64."""
-    of_class = torch.tensor([[[1.0, 0.5, 1.0]]])
+    """The path's maps, each scaled to [0, 1], are (0, 1, 1/2) and (0, 1/2, 1): their mean is 3/4, its square 9/16."""
+    of_class = torch.tensor([[[1.0, 0.5, -1.0]]])
     path = torch.tensor([[[0.0, 2.0, 1.0], [1.0, 2.0, 3.0]]])
-    assert along_path(of_class, path).tolist() == [[[0.0, 27 / 128, 27 / 64]]]
+    assert along_path(of_class, path).tolist() == [[[0.0, 9 / 64, -9 / 16]]]
 
 
 def test_the_path_is_what_every_path_goes_through():
@@ -60,6 +60,16 @@ def test_the_path_is_what_every_path_goes_through():
         np.testing.assert_allclose(cam(x, 3), by_names, atol=1e-6)
         assert cam.location.name == "last"
     np.testing.assert_allclose(PathCAM(model, model.last)(x, 3), by_names, atol=1e-6)
+
+
+def test_the_finest_maps_are_not_on_a_path_that_has_coarser_ones():
+    torch.manual_seed(3)
+    stages = [nn.Sequential(nn.Conv2d(3 if n == 0 else 6, 6, 3, 2, 1), nn.ReLU()) for n in range(3)]
+    model = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
+    x = torch.randn(2, 3, 24, 32)
+    found = PathCAM(model)(x, 3)
+    np.testing.assert_allclose(found, PathCAM(model, ["1", "2"])(x, 3), atol=1e-6)
+    assert not np.allclose(found, PathCAM(model, ["0", "1", "2"])(x, 3), atol=1e-3)
 
 
 def test_of_named_layers_the_last_is_grad_cams():
