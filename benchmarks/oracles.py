@@ -4,10 +4,12 @@ An oracle gets a model, its target layer, one image and a class, and returns the
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import nn
 
 ORACLES: dict[str, Callable] = {}
@@ -525,7 +527,11 @@ def path_cam(model, layer, image, category):
             for p in positions(a):
                 of_module[p] += max(g[k][p], 0) * max(a[k][p], 0)
         mean += finished_map(of_module, size) / len(in_front)
-    return (enlarged(of_class, size) * mean) ** 2
+    found = (enlarged(of_class, size) * mean) ** 2
+    for axis, cells in enumerate(of_class.shape):
+        sigma = 0.25 * size[axis] / cells
+        found = gaussian_filter1d(found, sigma, axis, mode="nearest", radius=math.ceil(3 * sigma))
+    return found
 
 
 @oracle("FinerCAM")

@@ -14,13 +14,19 @@ from pytorch_grad_cam.engine.cam_warning import CamWarning, issue, warn_where_ap
 from pytorch_grad_cam.engine.capture import Captured, Capturing
 from pytorch_grad_cam.engine.inputs import Inputs
 from pytorch_grad_cam.engine.layer_run import Call, CapturedRun, Drawn, LayerRun
-from pytorch_grad_cam.engine.maps import min_max
+from pytorch_grad_cam.engine.maps import blurred_along, min_max
 from pytorch_grad_cam.engine.targets import Targets
 from pytorch_grad_cam.engine.trees import AsMap
 from pytorch_grad_cam.grad_cam import grad_cam_weights
 from pytorch_grad_cam.locate.found_layers import Asked
 from pytorch_grad_cam.locate.location import Location
 from pytorch_grad_cam.registration.registration import MapOfLayer, register_together
+
+# Of a cell. Chosen on EfficientNet-Lite0 and Lite1 (202 objects): from none to a third of a cell .97 to .98 are hit. A
+# wider Gaussian has its maximum further inside the object, and less of its map there.
+_BLUR = 0.25
+_REACH = 3  # in sigmas
+
 
 def rectified_layer_cam(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
     r"""$\sum_k ReLU(\partial y / \partial A^k) \odot ReLU(A^k)$: (N, C, *spatial) to (N, *spatial)."""
@@ -35,6 +41,14 @@ def along_path(class_map: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
     return product * product.abs()
 
 
+def blurred_by_cells(maps: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    """Maps (N, C, *spatial) with a Gaussian over them, of a fraction of the cells of a grid."""
+    for axis, cells in enumerate(grid, start=2):
+        sigma = _BLUR * maps.shape[axis] / cells
+        maps = blurred_along(maps, axis, sigma, math.ceil(_REACH * sigma))
+    return maps
+
+
 def without_finest(path: Sequence[Location]) -> list[Location]:
     """The maps with fewer cells than the finest have; all where they have the same."""
     cells = [math.prod(location.layout.grid) for location in path]
@@ -43,8 +57,9 @@ def without_finest(path: Sequence[Location]) -> list[Location]:
 
 
 class PathCAM(BaseCAM):
-    r"""Grad-CAM where the layers in front of it look: $(L_{GradCAM} \odot \frac{1}{|P|} \sum_{l \in P} L_l)^2$ with
-    $L_l = \sum_k ReLU(\partial y / \partial A^k_l) \odot ReLU(A^k_l)$, each scaled to [0, 1] at the image's size.
+    r"""Grad-CAM where the layers in front of it look: $g * (L_{GradCAM} \odot \frac{1}{|P|} \sum_{l \in P} L_l)^2$ with
+    $L_l = \sum_k ReLU(\partial y / \partial A^k_l) \odot ReLU(A^k_l)$, each scaled to [0, 1] at the image's size, and a
+    Gaussian g of a quarter of Grad-CAM's cells: a place is not known better.
 
     The last layer knows the class and has few cells; those in front of it know the place. The path $P$ are all maps in
     front of Grad-CAM's layer that every path from the image to the score goes through, but those of the finest grid,
@@ -107,7 +122,11 @@ class PathCAM(BaseCAM):
                 issue(CamWarning(_NO_PATH.format(type(self.model).__name__)))
             return drawn, check
         path, _ = super()._drawn(call, of_path)
-        joined = [along_path(each, torch.cat(path, dim=1)) for each in drawn]
+        grids = {each.run.layer: each.run.activations.shape[2:] for each in runs if each.run.layer in self._of_class}
+        joined = [
+            blurred_by_cells(along_path(each, torch.cat(path, dim=1)), grid)
+            for each, grid in zip(drawn, grids.values(), strict=True)
+        ]
 
         def check_joined() -> None:
             check()

@@ -107,14 +107,18 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
 
 def blurred(maps: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
     """Maps (N, C, *spatial) blurred by a Gaussian of so many cells to each side; the border is repeated outside."""
+    for axis in range(2, maps.ndim):
+        maps = blurred_along(maps, axis, sigma, reach)
+    return maps
+
+
+def blurred_along(maps: torch.Tensor, axis: int, sigma: float, reach: int) -> torch.Tensor:
+    """`blurred` along one axis alone."""
     offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
     kernel = (-(offsets**2) / (2 * sigma**2)).exp()
-    kernel = (kernel / kernel.sum())[None, None]
-    for axis in range(2, maps.ndim):
-        last = maps.movedim(axis, -1)
-        lines = F.pad(last.reshape(-1, 1, last.shape[-1]), (reach, reach), mode="replicate")
-        maps = F.conv1d(lines, kernel).reshape(last.shape).movedim(-1, axis)
-    return maps
+    last = maps.movedim(axis, -1)
+    lines = F.pad(last.reshape(-1, 1, last.shape[-1]), (reach, reach), mode="replicate")
+    return F.conv1d(lines, (kernel / kernel.sum())[None, None]).reshape(last.shape).movedim(-1, axis)
 
 
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """PathCAM: what the path is, and what is told where it says nothing."""
 
+import math
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from nets import convolutional, images
 from torch import nn
 
 from pytorch_grad_cam import CamWarning, GradCAM, LayerCAM, PathCAM
-from pytorch_grad_cam.path_cam import along_path, rectified_layer_cam
+from pytorch_grad_cam.path_cam import along_path, blurred_by_cells, rectified_layer_cam
 from pytorch_grad_cam.registration import registration_of
 
 
@@ -78,7 +79,7 @@ def test_of_named_layers_the_last_is_grad_cams():
     assert not np.allclose(one, other, atol=1e-2)
     of_class = torch.from_numpy(GradCAM(model, "last")(x, [3, 1]))[:, None]
     path = torch.from_numpy(LayerCAM(model, "first")(x, [3, 1]))[:, None]
-    expected = along_path(of_class, path)[:, 0].numpy()
+    expected = blurred_by_cells(along_path(of_class, path), (6, 8))[:, 0].numpy()
     np.testing.assert_allclose(one, expected / expected.max((1, 2), keepdims=True), atol=0.02)  # not scaled in between
 
 
@@ -96,9 +97,20 @@ def test_a_path_of_other_images_sizes_and_classes_is_found_anew():
 def test_signed_maps_keep_what_speaks_against_the_class():
     model, x = Branching().eval(), images()
     signed = PathCAM(model, relu=False, normalize="max")(x, 3)
-    plain = GradCAM(model, "last", relu=False, normalize="max")(x, 3)
     assert (signed < 0).any()
-    assert (np.sign(signed)[signed != 0] == np.sign(plain)[signed != 0]).all()
+    assert (signed > 0).any()
+    lowest = np.array([each.argmin() for each in signed])
+    plain = GradCAM(model, "last", relu=False, normalize="max")(x, 3).reshape(len(x), -1)
+    assert (plain[np.arange(len(x)), lowest] < 0).all()
+
+
+def test_the_gaussian_is_a_quarter_of_a_cell_on_each_axis():
+    """Of a cell 8 high and 16 wide: 2 and 4 px. Half a sigma further a Gaussian is exp(-1/8) of its highest value."""
+    maps = torch.zeros(1, 1, 32, 64)
+    maps[..., 16, 32] = 1
+    found = blurred_by_cells(maps, (4, 4))[0, 0] / blurred_by_cells(maps, (4, 4)).max()
+    expected = math.exp(-1 / 8)
+    torch.testing.assert_close(found[[15, 17, 16, 16], [32, 32, 30, 34]], torch.full((4,), expected))
 
 
 def test_a_network_of_one_map_is_named():
