@@ -43,8 +43,6 @@ METHODS = (
 PRODUCT = "FullGrad ** 3 * GradCAM"
 # They take a forward for each of up to 1,280 channels, and one for each window.
 HOURS_LONG = ("ScoreCAM", "SESS")
-# Its rows were measured when each of the fifty layers of its path took 25 forwards to register.
-OF_TILES = ("PathCAM",)
 OF_NAMED_LAYERS = ("GradCAM", "LayerCAM")
 PEERS = ("grad-cam 1.5.7", "torch-cam 0.5")
 # A choice: as many images at a time as other libraries have memory for.
@@ -134,8 +132,6 @@ def our_row(network: Network, method: str, layers: Sequence[str] | None, objects
         whole, coarse = (maps_of(network.model, name, None, objects, "cell")[0] for name in ("FullGrad", "GradCAM"))
         return row_of(objects, [a**3 * b for a, b in zip(whole, coarse, strict=True)], None)
     plain, _ = maps_of(network.model, method, layers, objects, "cell")
-    if method in OF_TILES:
-        return row_of(objects, plain, None)
     registered, where = maps_of(network.model, method, layers, objects[:1], "receptive_field")
     are_moved = method == "FullGrad" or any(any(each.shift) for each in where)
     if are_moved:
