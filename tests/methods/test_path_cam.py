@@ -157,3 +157,10 @@ def test_all_layers_of_the_path_are_registered_by_the_same_forwards(layers):
                 assert registration == registration_of(alone, name, x[:1])
         forwards[align] = len(counted)
     assert forwards["receptive_field"] - forwards["cell"] == 25
+
+
+def test_the_gaussian_is_not_rounded_in_autocast():
+    maps = torch.rand(1, 1, 32, 64)
+    expected = blurred_by_cells(maps, (4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(blurred_by_cells(maps, (4, 4)), expected)
