@@ -1,8 +1,11 @@
 """Chunks of work that fit into the device's memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 # Both a choice, and so are the seconds before the progress bar.
 _IMAGES_ON_CPU, _IMAGES_ON_DEVICE = 8, 64
@@ -24,9 +27,18 @@ def rows_at_a_time(device: torch.device) -> int:
 
 
 def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, description: str) -> torch.Tensor:
-    """The concatenated results of run(start, stop) over 0..total, at most `size` at a time.
+    """The concatenated results of run(start, stop) over 0..total, see `chunk_by_chunk`.
 
-    When the device runs out of memory the chunk is halved; where a single item does not fit, the error is raised.
+    Raises ValueError for a size below 1.
+    """
+    return torch.cat([*chunk_by_chunk(run, total, size, description)])
+
+
+def chunk_by_chunk(run: Callable[[int, int], Result], total: int, size: int, description: str) -> Iterator[Result]:
+    """The results of run(start, stop) over 0..total, at most `size` at a time.
+
+    When the device runs out of memory the chunk is halved. A model that fails with several items, as a converted graph
+    that was made for one image, gets one at a time. Where a single item does not do either, the error is raised.
     Of several chunks a progress bar (tqdm, on standard error) appears after five seconds. Raises ValueError for a size
     below 1.
     """
@@ -34,26 +46,20 @@ def in_chunks(run: Callable[[int, int], torch.Tensor], total: int, size: int, de
 
     if size < 1:
         raise ValueError(f"batch_size is {size}, expected at least 1")
-    results, start = [], 0
+    start = 0
     with tqdm(total=total, desc=description, delay=_SECONDS_WITHOUT_BAR, leave=False, disable=size >= total) as bar:
         while start < total:
             stop = min(start + size, total)
-            result = _unless_out_of_memory(run, start, stop)
-            if result is None:
-                size = (stop - start) // 2
-                torch.cuda.empty_cache()
+            try:
+                result = run(start, stop)
+            except Exception as error:
+                if stop - start == 1:
+                    raise
+                size = 1
+                if isinstance(error, torch.cuda.OutOfMemoryError):
+                    size = (stop - start) // 2
+                    torch.cuda.empty_cache()
                 continue
-            results.append(result)
+            yield result
             bar.update(stop - start)
             start = stop
-    return torch.cat(results)
-
-
-def _unless_out_of_memory(run: Callable[[int, int], torch.Tensor], start: int, stop: int) -> torch.Tensor | None:
-    """run(start, stop); None where the device runs out of memory and the chunk can still be halved."""
-    try:
-        return run(start, stop)
-    except torch.cuda.OutOfMemoryError:
-        if stop - start == 1:
-            raise
-        return None

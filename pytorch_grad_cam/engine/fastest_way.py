@@ -112,12 +112,13 @@ class _Trial:
             self.done += way.images
 
     def _result(self, way: Way) -> torch.Tensor | None:
-        """None where the device has too little memory."""
+        """None where the device has too little memory, or the model fails with several images, see `in_chunks`."""
         try:
             result = self._run(self.done, self.done + way.images, way.channels_last)
             _wait_for(self._device)
-        except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
+        except Exception as error:  # noqa: BLE001
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                torch.cuda.empty_cache()
             return None
         return result
 

@@ -113,12 +113,14 @@ def blurred(maps: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
 
 
 def blurred_along(maps: torch.Tensor, axis: int, sigma: float, reach: int) -> torch.Tensor:
-    """`blurred` along one axis alone."""
+    """`blurred` along one axis alone; not rounded in `torch.autocast`."""
     offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
     kernel = (-(offsets**2) / (2 * sigma**2)).exp()
     last = maps.movedim(axis, -1)
     lines = F.pad(last.reshape(-1, 1, last.shape[-1]), (reach, reach), mode="replicate")
-    return F.conv1d(lines, (kernel / kernel.sum())[None, None]).reshape(last.shape).movedim(-1, axis)
+    with torch.autocast(maps.device.type, enabled=False):
+        lines = F.conv1d(lines, (kernel / kernel.sum())[None, None])
+    return lines.reshape(last.shape).movedim(-1, axis)
 
 
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map_only
 
-from pytorch_grad_cam.engine.chunks import rows_at_a_time
+from pytorch_grad_cam.engine.chunks import chunk_by_chunk, rows_at_a_time
 from pytorch_grad_cam.engine.maps import full_precision
 from pytorch_grad_cam.engine.rows import Rows
 from pytorch_grad_cam.engine.tail import PartialForward
@@ -35,15 +36,13 @@ def path_gradients(
     score_rows = RowScores(target_lists, device)
     size = rows_at_a_time(device) if batch_size is None else batch_size
     at_a_time = max(1, size // tail.batch)
-    totals: list[Any] = [None] * len(target_lists)
-    for first in range(0, steps, at_a_time):
-        here = range(first, min(first + at_a_time, steps))
-        shares = torch.tensor([(step + 0.5) / steps for step in here], device=device)
-        for number, gradient in enumerate(_gradients(tail, score_rows, shares)):
-            summed = full_precision(as_map(gradient))
-            summed = torch.unflatten(summed, 0, (len(here), -1)).sum(0)
-            totals[number] = summed if totals[number] is None else totals[number] + summed
-    return torch.stack(totals) / steps
+
+    def summed(first: int, behind: int) -> torch.Tensor:
+        shares = torch.tensor([(step + 0.5) / steps for step in range(first, behind)], device=device)
+        of_lists = [full_precision(as_map(tree)) for tree in _gradients(tail, score_rows, shares)]
+        return torch.stack([torch.unflatten(each, 0, (behind - first, -1)).sum(0) for each in of_lists])
+
+    return reduce(torch.add, chunk_by_chunk(summed, steps, at_a_time, "steps")) / steps
 
 
 def _gradients(tail: PartialForward, score_rows: RowScores, shares: torch.Tensor) -> list[Any]:

@@ -157,3 +157,23 @@ def test_all_layers_of_the_path_are_registered_by_the_same_forwards(layers):
                 assert registration == registration_of(alone, name, x[:1])
         forwards[align] = len(counted)
     assert forwards["receptive_field"] - forwards["cell"] == 25
+
+
+def test_the_gaussian_is_not_rounded_in_autocast():
+    maps = torch.rand(1, 1, 32, 64)
+    expected = blurred_by_cells(maps, (4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(blurred_by_cells(maps, (4, 4)), expected)
+
+
+def test_the_path_stays_where_grad_cams_layer_does():
+    """Of the first layer even tiles are ruled out, of the last one not."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 8, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    net = net.append(nn.Flatten()).append(nn.Linear(8, 5)).eval()
+    x = torch.randn(1, 3, 48, 64)
+    assert [registration_of(net, layer, x).source for layer in ("1", "3")] == ["measurement", "tiles"]
+    with PathCAM(net, ["1", "3"], align="receptive_field", check_place=False) as cam:
+        found = cam(x, 2)
+        assert [*cam.registrations] == [net[3]]
+    np.testing.assert_array_equal(found, PathCAM(net, ["1", "3"], align="cell", check_place=False)(x, 2))
