@@ -114,9 +114,10 @@ class PathCAM(BaseCAM):
         maps = [MapOfLayer(layer, as_map, tuple(as_map(output).shape[2:])) for layer, as_map, output in read]
         register_together(self.model, maps, call.inputs, self.spatial_from)
         runs = super()._runs(call, captured, transform)
-        if any(self.registrations[layer].source != "tiles" for layer in self._of_class):
+        of_class = {layer: where for layer, where in self.registrations.items() if layer in self._of_class}
+        if any(where.source != "tiles" for where in of_class.values()):
             return runs
-        self.registrations = {layer: self.registrations[layer] for layer in self._of_class}
+        self.registrations = of_class
         return [each._replace(run=each.run._replace(registration=None)) for each in runs]
 
     def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:

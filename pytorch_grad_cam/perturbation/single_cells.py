@@ -103,8 +103,8 @@ def scores_of_cells(
     """The scores (K, N, *grid) of K lists of N targets where the layer shows each cell of each sample alone.
 
     Of classes it is their probability among all classes; what is in no cell stays. batch_size: how many rows the tail
-    gets at a time; None for as many as suit the device. learnt: of the
-    model, see `KnownModel`. Raises what `cells_of_numbers` raises.
+    gets at a time; None for as many as suit the device. learnt: of the model, see `KnownModel`. Raises what
+    `cells_of_numbers` raises.
     Cost: a row of the tail for each sample and cell; of few positions where they tell the same, see
     `outputs_of_few_positions`.
     """
