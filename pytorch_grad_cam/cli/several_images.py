@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytorch_grad_cam
-from pytorch_grad_cam.cli.interruption import Interruption
 from pytorch_grad_cam.cli.options import classifier_of, device_of, joined_layers, model_name, request_of, truth_of
 from pytorch_grad_cam.cli.saying import say, say_how
 from pytorch_grad_cam.engine.chunks import images_at_a_time
@@ -51,10 +50,10 @@ def _page(options: argparse.Namespace) -> int:
     images = images_in(options.image_path, options.output_dir)
     truth, paths = truth_of(options, images), [image.path for image in images]
     failed: list[str] = []
-    with Interruption() as interruption, Explainer(classifier, request_of(options, options.target_layers)) as explainer:
+    with Explainer(classifier, request_of(options, options.target_layers)) as explainer:
         several = Several(False, paths, are_listed=True)
         found = explanations(explainer, several, options.batch_size, options.workers)
-        told = _told(zip(images, interruption.heeded(found), strict=True), truth)
+        told = _told(zip(images, found, strict=True), truth)
         say(f"wrote {write_report(_explained(told, failed, options.strict), options.report)}")
     say_how(explainer.cams, explainer.assumptions)
     say(f"{len(paths) - len(failed)} of {len(paths)} images explained")
@@ -89,12 +88,12 @@ def _files(options: argparse.Namespace) -> int:
     truth = truth_of(options, images)
     options.save, options.model = options.save or ["overlay"], model_name(options)
     options.batch_size = options.batch_size or images_at_a_time(device)
-    with Interruption() as interruption, process_group() as process:
+    with process_group() as process:
         claim(options.output_dir, _configuration(options), process)
         with Explainer(classifier_of(options), request_of(options, joined_layers(options))) as explainer:
             how = options.batch_size, options.workers or default_workers(), process, options.strict
             run = Run(explainer, images, options.output_dir, options.save, *how, truth)
-            deque(interruption.heeded(run.explanations()), maxlen=0)
+            deque(run.explanations(), maxlen=0)
     say_how(explainer.cams, explainer.assumptions)
     failed = run.failed()
     for reason in failed:
