@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,10 @@ def test_an_interrupted_run_ends_in_one_line_and_goes_on(own):
     command = [sys.executable, str(ROOT / "cam.py"), "--image-path", "photos", "--model", "own_nets.py:make"]
     command += ["--preprocess", "own_nets.py:preprocess", "--batch-size", "1", "--workers", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=own, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell has its background jobs, and what they start, ignore an interruption.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=own, env=environment, preexec_fn=heeded, **pipes)
     part = own / "output/manifest.0.jsonl"
     while process.poll() is None and not (part.exists() and part.stat().st_size):
         time.sleep(0.05)
