@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,10 @@ from pytorch_grad_cam.engine.maps import blurred
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# How many standard deviations of the Gaussian are added up; what is left out is .3 % of it.
-_REACH = 3
-
 
 def odam_weights(grads: torch.Tensor, sigma: float) -> torch.Tensor:
     r"""$\Phi(\partial y / \partial A^k)$: gradients (N, C, *spatial), each channel's smoothed by a Gaussian Φ."""
-    return blurred(grads, sigma, math.ceil(_REACH * sigma))
+    return blurred(grads, sigma)
 
 
 class ODAM(BaseCAM):

@@ -25,7 +25,6 @@ from pytorch_grad_cam.registration.registration import MapOfLayer, register_toge
 # Of a cell. Chosen on EfficientNet-Lite0 and Lite1 (202 objects): from none to a third of a cell .97 to .98 are hit. A
 # wider Gaussian has its maximum further inside the object, and less of its map there.
 _BLUR = 0.25
-_REACH = 3  # in sigmas
 
 
 def rectified_layer_cam(activations: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
@@ -44,8 +43,7 @@ def along_path(class_map: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
 def blurred_by_cells(maps: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
     """Maps (N, C, *spatial) with a Gaussian over them, of a fraction of the cells of a grid."""
     for axis, cells in enumerate(grid, start=2):
-        sigma = _BLUR * maps.shape[axis] / cells
-        maps = blurred_along(maps, axis, sigma, math.ceil(_REACH * sigma))
+        maps = blurred_along(maps, axis, _BLUR * maps.shape[axis] / cells)
     return maps
 
 
@@ -122,17 +120,17 @@ class PathCAM(BaseCAM):
 
     def _drawn(self, call: Call, runs: list[CapturedRun]) -> Drawn:
         """Grad-CAM's maps along the path, and their check."""
+        of_class = [each for each in runs if each.run.layer in self._of_class]
         of_path = [each for each in runs if each.run.layer not in self._of_class]
-        drawn, check = super()._drawn(call, [each for each in runs if each.run.layer in self._of_class])
+        drawn, check = super()._drawn(call, of_class)
         if not of_path:
             if len(call.image):
                 issue(CamWarning(_NO_PATH.format(type(self.model).__name__)))
             return drawn, check
-        path, _ = super()._drawn(call, of_path)
-        grids = {each.run.layer: each.run.activations.shape[2:] for each in runs if each.run.layer in self._of_class}
+        path = torch.cat(super()._drawn(call, of_path)[0], dim=1)
+        grids = {each.run.layer: each.run.activations.shape[2:] for each in of_class}
         joined = [
-            blurred_by_cells(along_path(each, torch.cat(path, dim=1)), grid)
-            for each, grid in zip(drawn, grids.values(), strict=True)
+            blurred_by_cells(along_path(each, path), grid) for each, grid in zip(drawn, grids.values(), strict=True)
         ]
 
         def check_joined() -> None:

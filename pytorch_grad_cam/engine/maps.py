@@ -1,5 +1,6 @@
 """Operations on maps of any spatial rank: (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -105,15 +106,19 @@ def resize(maps: torch.Tensor, size: Sequence[int], align_corners: bool = False)
     return F.interpolate(maps, size=tuple(size), mode=_INTERPOLATION[maps.ndim - 2], align_corners=align_corners)
 
 
-def blurred(maps: torch.Tensor, sigma: float, reach: int) -> torch.Tensor:
-    """Maps (N, C, *spatial) blurred by a Gaussian of so many cells to each side; the border is repeated outside."""
+def blurred(maps: torch.Tensor, sigma: float, reach: int | None = None) -> torch.Tensor:
+    """Maps (N, C, *spatial) blurred by a Gaussian; the border is repeated outside.
+
+    reach: of how many cells to each side; None is three standard deviations, which leave out .3 % of it.
+    """
     for axis in range(2, maps.ndim):
         maps = blurred_along(maps, axis, sigma, reach)
     return maps
 
 
-def blurred_along(maps: torch.Tensor, axis: int, sigma: float, reach: int) -> torch.Tensor:
+def blurred_along(maps: torch.Tensor, axis: int, sigma: float, reach: int | None = None) -> torch.Tensor:
     """`blurred` along one axis alone; not rounded in `torch.autocast`."""
+    reach = math.ceil(3 * sigma) if reach is None else reach
     offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
     kernel = (-(offsets**2) / (2 * sigma**2)).exp()
     last = maps.movedim(axis, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Reversible
 from functools import partial
 from typing import Any
 
@@ -130,7 +130,7 @@ class PartialForward:
         """Run the replica; `_recorded` gets the outputs of what finished before the layer, call by call."""
         finished: list[tuple[nn.Module, Any]] = []
         reached = is_inside = False
-        leading = _modules_around(self.layer, self.model)
+        leading = _modules_around(self.layer, self._replicas)
 
         def recorder(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
@@ -215,10 +215,10 @@ class PartialForward:
         return [leaf for leaf in tree_leaves(recorded) if isinstance(leaf, torch.Tensor)]
 
 
-def _modules_around(layer: nn.Module, model: nn.Module) -> set[nn.Module]:
-    """The layer's ancestors."""
+def _modules_around(layer: nn.Module, modules: Reversible[nn.Module]) -> set[nn.Module]:
+    """The layer's ancestors among a model's modules, in the order of `model.modules()`."""
     around = {layer}
-    for module in reversed(list(model.modules())):  # children before the module that has them
+    for module in reversed(modules):  # children before the module that has them
         if not around.isdisjoint(module._modules.values()):
             around.add(module)
     return around - {layer}
